@@ -1,0 +1,343 @@
+"""One experiment in, one file out: `cells/{experiment_id}.h5ad`, int16 CSR over the reference genes.
+
+The file is an AnnData file that scanpy opens, and at the same time three flat arrays that readers
+map into memory: `X/data` int16, `X/indices` and `X/indptr` int32 (both int64 from 2^31 values on),
+contiguous and uncompressed.
+
+Genes are aligned by id, cells filtered by QC, values checked on the way: what is in an archive is
+counts, and what was left out is in its report.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numba
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scdiff_data.draw import draw_cells
+from scdiff_data.errors import CountError
+from scdiff_data.files import write_aside
+from scdiff_data.genes import Alignment, GeneAxis
+from scdiff_data.mapping import at_address, map_dataset
+from scdiff_data.transpose import BYTES_PER_VALUE, Scratch, SourceMatrix, count_cells, transpose
+
+
+
+@dataclass(frozen=True)
+class QualityFilter:
+    """Which cells are kept, in the names and meanings of `scanpy.pp.filter_cells`.
+
+    Parameters
+    ----------
+    min_genes, max_genes
+        Fewest and most genes with a count above zero; None does not filter.
+    min_counts
+        Lowest total count; None does not filter.
+    """
+
+    min_genes: int | None = None
+    min_counts: int | None = None
+    max_genes: int | None = None
+
+    def passes(
+        self, n_genes: NDArray[np.int64], total_counts: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Whether each cell is kept."""
+        keep = np.ones(len(n_genes), dtype=bool)
+        if self.min_genes is not None:
+            keep &= n_genes >= self.min_genes
+        if self.min_counts is not None:
+            keep &= total_counts >= self.min_counts
+        if self.max_genes is not None:
+            keep &= n_genes <= self.max_genes
+        return keep
+
+
+@dataclass(frozen=True)
+class ArchiveReport:
+    """What became of one experiment's file.
+
+    Parameters
+    ----------
+    n_cells_in_file, n_cells_passing, n_cells
+        Cells in the source file, cells that pass QC, cells archived (fewer, if a cap cut them).
+    n_saturated
+        Counts above 32,767, stored as 32,767.
+    n_genes_unknown, n_genes_missing, n_genes_duplicated
+        Against the reference axis, see `Alignment`.
+    file_genes
+        Digest of the file's own gene axis.
+    """
+
+    n_cells_in_file: int
+    n_cells_passing: int
+    n_cells: int
+    n_saturated: int
+    n_genes_unknown: int
+    n_genes_missing: int
+    n_genes_duplicated: int
+    file_genes: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def read_gene_axis(source: Path) -> GeneAxis:
+    """The gene axis of a source file."""
+    with open_h5ad(source) as file:
+        return GeneAxis.from_var(_read_frame(file, "var"))
+
+
+def write_archive(
+    source: Path,
+    target: Path,
+    *,
+    experiment_id: str,
+    axis: GeneAxis,
+    quality: QualityFilter,
+    max_cells: int | None,
+    seed: int,
+    max_memory: int,
+) -> ArchiveReport:
+    """Convert one source file; writes nothing if no cell passes QC.
+
+    Parameters
+    ----------
+    source, target
+        The h5ad file as downloaded (`X` CSC, CSR or dense), and the archive to write.
+    experiment_id
+        Prefix of the cells' ids: `{experiment_id}_{barcode}`.
+    axis
+        The reference genes.
+    quality
+        Which cells are kept.
+    max_cells, seed
+        Cap on the cells kept, chosen by keyed hash of their ids; None keeps all that pass.
+    max_memory
+        Bytes that blocks and scratch may take; what does not fit goes through a scratch file.
+
+    Raises
+    ------
+    CountError
+        If the file cannot be read, a value is not a count, a cell's name repeats, or the file has
+        fewer than half of the reference genes.
+    """
+    with open_h5ad(source) as file:
+        var, obs = _read_frame(file, "var"), _read_frame(file, "obs")
+        alignment = axis.align(var.index.astype(str))
+        _check(source, obs, alignment, len(axis))
+        matrix = SourceMatrix(file["X"], len(obs), len(var), max_memory // (2 * BYTES_PER_VALUE))
+        total_counts, n_genes, n_values = count_cells(matrix, alignment.target, source, obs, var)
+        passing = quality.passes(n_genes, total_counts)
+        rows = np.flatnonzero(passing)
+        cell_ids = np.array([f"{experiment_id}_{barcode}" for barcode in obs.index[rows]], dtype=object)
+        if max_cells is not None:
+            kept = draw_cells(cell_ids, max_cells, seed=seed)
+            rows, cell_ids = rows[kept], cell_ids[kept]
+        n_saturated = 0
+        if len(rows):
+            kept_obs = _archive_obs(
+                obs.iloc[rows], cell_ids, experiment_id, total_counts[rows], n_genes[rows]
+            )
+            with write_aside(target) as aside:
+                scratch = Scratch(aside, int(n_values[rows].sum()), max_memory // 2)
+                try:
+                    indptr, n_saturated = transpose(matrix, alignment.target, rows, n_values, scratch)
+                    _write_h5ad(aside, indptr, scratch, kept_obs, axis)
+                finally:
+                    scratch.close()
+    return ArchiveReport(
+        n_cells_in_file=len(obs),
+        n_cells_passing=int(passing.sum()),
+        n_cells=len(rows),
+        n_saturated=n_saturated,
+        n_genes_unknown=alignment.n_unknown,
+        n_genes_missing=alignment.n_missing,
+        n_genes_duplicated=alignment.n_duplicates,
+        file_genes=GeneAxis.from_var(var).digest,
+    )
+
+
+def map_matrix(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int16], int]:
+    """Map an archive's CSR matrix into memory: indptr, indices, data, and its number of genes."""
+    with h5py.File(path) as file:
+        x = file["X"]
+        arrays = (map_dataset(x[name]) for name in ("indptr", "indices", "data"))
+        return (*arrays, int(x.attrs["shape"][1]))
+
+
+def count_rows(path: Path) -> int:
+    """Cells in an archive."""
+    with h5py.File(path) as file:
+        return int(file["X"].attrs["shape"][0])
+
+
+def read_obs(path: Path) -> pd.DataFrame:
+    """An archive's `obs`, one row a cell, indexed by cell id."""
+    with h5py.File(path) as file:
+        return _read_frame(file, "obs")
+
+
+def open_h5ad(path: Path) -> h5py.File:
+    """Open a source file, or say that it is not HDF5."""
+    try:
+        return h5py.File(path)
+    except OSError as error:
+        raise CountError(f"{path.name} is not a readable h5ad file: {error}") from error
+
+
+def _read_frame(file: h5py.File, name: str) -> pd.DataFrame:
+    from anndata.io import read_elem
+
+    if name not in file or "X" not in file:
+        raise CountError(f"{Path(file.filename).name} is not an h5ad file: it has no {name} or no X")
+    frame: pd.DataFrame = read_elem(file[name])
+    return frame
+
+
+def _check(source: Path, obs: pd.DataFrame, alignment: Alignment, n_reference: int) -> None:
+    if n_reference - alignment.n_missing < n_reference / 2:
+        raise CountError(
+            f"{source.name} has {n_reference - alignment.n_missing} of the {n_reference} reference "
+            "genes, fewer than half: another species, another kind of id or a targeted panel"
+        )
+    if not obs.index.is_unique:
+        name = obs.index[obs.index.duplicated()][0]
+        raise CountError(f"{source.name} has the cell name {name!r} twice: names must be unique")
+
+
+def _archive_obs(
+    obs: pd.DataFrame,
+    cell_ids: NDArray[Any],
+    experiment_id: str,
+    total_counts: NDArray[np.float64],
+    n_genes: NDArray[np.int64],
+) -> pd.DataFrame:
+    """The source's columns, texts as categoricals with blanks as missing, under our own."""
+    own = {
+        "experiment_id": pd.Categorical([experiment_id] * len(obs)),
+        "total_counts": total_counts.astype(np.int64),
+        "n_genes": n_genes.astype(np.int32),
+    }
+    frame = pd.DataFrame(own, index=pd.Index(cell_ids, name="cell_id"))
+    for name in obs.columns.difference(list(own), sort=False):
+        column = obs[name]
+        if not pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+            text = column.astype("string").str.strip()
+            values = text.mask(text == "").astype(object)
+            frame[name] = pd.Categorical(values.where(values.notna(), None))
+        else:
+            frame[name] = column.to_numpy()
+    return frame
+
+
+def _write_h5ad(
+    path: Path, indptr: NDArray[np.int64], scratch: Scratch, obs: pd.DataFrame, axis: GeneAxis
+) -> None:
+    from anndata.io import write_elem
+
+    n_values = int(indptr[-1])
+    index_type = np.int32 if n_values < 2**31 else np.int64
+    var = pd.DataFrame({"gene_symbols": list(axis.symbols)}, index=pd.Index(axis.ids, name="gene_id"))
+    with h5py.File(path, "w", alignment_threshold=1024, alignment_interval=64) as file:
+        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        x = file.create_group("X")
+        x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
+        x.attrs["shape"] = np.array([len(obs), len(axis)], np.int64)
+        x.create_dataset("indptr", data=indptr.astype(index_type))
+        # `transpose` leaves merged rows at the front, without gaps: the first values are the matrix.
+        x.create_dataset("indices", data=scratch.indices[:n_values].astype(index_type, copy=False))
+        x.create_dataset("data", data=scratch.data[:n_values])
+        write_elem(file, "obs", obs)
+        write_elem(file, "var", var)
+        for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
+            write_elem(file, name, {})
+
+
+class ArchiveMap:
+    """Rows of many archives, gathered from their maps.
+
+    Archives are mapped when a row of theirs is first asked for, in each process for itself; what is
+    pickled or inherited by a fork holds no open file.
+
+    Parameters
+    ----------
+    paths
+        The archives; a row is named by its archive's place in this list and its place in there.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = list(paths)
+        self._forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_paths": self._paths}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._maps: dict[int, tuple[NDArray[Any], ...]] = {}
+        # Addresses of indptr, indices and data, and whether the former two are int64.
+        self._addresses = np.zeros((len(self._paths), 4), np.int64)
+
+    def gather(
+        self, archives: NDArray[np.integer[Any]], rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]:
+        """Rows as CSR: indptr int64 [n + 1], indices int64, data int16."""
+        for archive in np.unique(archives):
+            if not self._addresses[archive, 0]:
+                self._map(int(archive))
+        indptr = np.zeros(len(rows) + 1, np.int64)
+        _measure_rows(self._addresses, archives, rows, indptr)
+        indices, data = np.empty(indptr[-1], np.int64), np.empty(indptr[-1], np.int16)
+        _copy_rows(self._addresses, archives, rows, indptr, indices, data)
+        return indptr, indices, data
+
+    def _map(self, archive: int) -> None:
+        *arrays, _ = map_matrix(self._paths[archive])
+        self._maps[archive] = tuple(arrays)
+        self._addresses[archive, :3] = [array.ctypes.data for array in arrays]
+        self._addresses[archive, 3] = arrays[0].dtype == np.int64
+
+
+@numba.njit(cache=True, nogil=True)
+def _measure_rows(addresses, archives, rows, indptr):  # type: ignore[no-untyped-def] # noqa: ANN
+    for i in range(len(rows)):
+        low, high = _row_range(addresses[archives[i]], rows[i])
+        indptr[i + 1] = indptr[i] + high - low
+
+
+@numba.njit(cache=True, nogil=True)
+def _copy_rows(addresses, archives, rows, indptr, indices, data):  # type: ignore[no-untyped-def] # noqa: ANN
+    for i in range(len(rows)):
+        address = addresses[archives[i]]
+        low, high = _row_range(address, rows[i])
+        n = high - low
+        data[indptr[i] : indptr[i + 1]] = numba.carray(
+            at_address(address[2] + 2 * low), n, np.int16
+        )
+        if address[3]:
+            indices[indptr[i] : indptr[i + 1]] = numba.carray(
+                at_address(address[1] + 8 * low), n, np.int64
+            )
+        else:
+            indices[indptr[i] : indptr[i + 1]] = numba.carray(
+                at_address(address[1] + 4 * low), n, np.int32
+            )
+
+
+@numba.njit(cache=True, nogil=True)
+def _row_range(address, row):  # type: ignore[no-untyped-def] # noqa: ANN
+    if address[3]:
+        wide = numba.carray(at_address(address[0] + 8 * row), 2, np.int64)
+        return wide[0], wide[1]
+    narrow = numba.carray(at_address(address[0] + 4 * row), 2, np.int32)
+    return np.int64(narrow[0]), np.int64(narrow[1])

@@ -1,0 +1,400 @@
+"""The system: what Lightning trains, validates, saves and generates from.
+
+Sizes flow from the data to the model: `configure_model` reads them from the trainer's datamodule
+and writes them to the hyperparameters, so a checkpoint alone gives back a model that generates.
+
+Shapes: b cells of a batch, c cells, g genes, v tokens, l labels.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import anndata
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from scdiff_data.diffusion.denoiser import Denoiser
+from scdiff_data.diffusion.generate import Panel, generate_cells
+from scdiff_data.diffusion.process import (
+    draw_mask_counts,
+    draw_mask_pairs,
+    draw_masks,
+    keyed_generator,
+    masked_cross_entropy,
+)
+from scdiff_data.tokenizers import BinTokens, TokenBatch
+
+N_STATISTICS = 20_000  # training cells that set the marginals; shards are mixed: any cells will do
+N_CONDITIONS = 4_096  # training cells whose depth and labels are kept, to generate from
+
+_log = logging.getLogger(__name__)
+
+
+class MaskedDiffusion(LightningModule):
+    """Masked diffusion over the gene tokens of a cell, conditioned on depth and labels.
+
+    Parameters
+    ----------
+    d_model, n_layers, n_heads
+        Size of the `Denoiser`.
+    labels
+        Names of the labels to condition on; the datamodule must serve them.
+    learning_rate
+        Peak of the schedule: linear warm-up, then a cosine to 0 at the end of training.
+    n_warmup_steps
+        Optimizer steps of warm-up.
+    weight_decay
+        Decoupled decay of the weight matrices; embeddings, biases and norms have none.
+    p_unconditional
+        Share of training cells whose condition is withheld, so that samples can be guided.
+    seed
+        Key of the initial weights and of every mask.
+    panel
+        The data's sizes and names. None takes them from the trainer's datamodule; checkpoints
+        hold them.
+    """
+
+    log_marginal_gv: Tensor
+    conditions_cl: Tensor
+
+    def __init__(
+        self,
+        *,
+        d_model: int = 64,
+        n_layers: int = 2,
+        n_heads: int = 4,
+        labels: Sequence[str] = (),
+        learning_rate: float = 3e-3,
+        n_warmup_steps: int = 20,
+        weight_decay: float = 0.05,
+        p_unconditional: float = 0.1,
+        seed: int = 0,
+        panel: Panel | None = None,
+    ) -> None:
+        super().__init__()
+        labels = list(labels)
+        self.save_hyperparameters()
+
+    def setup(self, stage: str) -> None:
+        """Refuse data whose genes, bins or categories are not the model's."""
+        del stage
+        datamodule = getattr(self.trainer, "datamodule", None)
+        panel = self.hparams["panel"]
+        if panel is None or datamodule is None:
+            return
+        found = _panel(datamodule, labels=self.hparams["labels"])
+        different = [name for name in panel if panel[name] != found[name]]  # type: ignore[literal-required]
+        if different:
+            raise ValueError(
+                f"the model and the data must agree on {', '.join(panel)}; they differ in "
+                f"{', '.join(different)}: prepare the data with genes=<the model's gene ids> and "
+                "the model's tokenizer, or train a new model"
+            )
+
+    def configure_model(self) -> None:
+        """Build the network, once: from the hyperparameters if they know the data's sizes."""
+        if hasattr(self, "denoiser"):
+            return
+        datamodule = None
+        if self.hparams["panel"] is None:
+            datamodule = getattr(self.trainer, "datamodule", None)
+            if datamodule is None:
+                raise ValueError(
+                    "MaskedDiffusion takes its sizes from a ScRNADataModule, but the trainer has "
+                    "none: call trainer.fit(model, datamodule=ScRNADataModule(...))"
+                )
+            self.hparams["panel"] = _panel(datamodule, labels=self.hparams["labels"])
+        panel: Panel = self.hparams["panel"]
+        n_genes, n_tokens = len(panel["gene_ids"]), len(panel["token_edges"])
+        n_categories = [len(names) for names in panel["categories"].values()]
+        self.tokenizer = BinTokens(panel["token_edges"])
+        # Every rank, and every model of this seed, starts from the same weights.
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(self.hparams["seed"])
+            self.denoiser = Denoiser(
+                n_genes,
+                n_tokens=n_tokens,
+                n_categories=n_categories,
+                d_model=self.hparams["d_model"],
+                n_layers=self.hparams["n_layers"],
+                n_heads=self.hparams["n_heads"],
+            )
+        conditions_cl = torch.zeros(N_CONDITIONS, 1 + len(n_categories), dtype=torch.int64)
+        self.register_buffer("log_marginal_gv", torch.zeros(n_genes, n_tokens))
+        self.register_buffer("conditions_cl", conditions_cl)
+        if datamodule is not None:
+            self._learn_statistics(datamodule)
+
+    def logits(self, batch: TokenBatch, masked_bg: Tensor, **condition: Tensor) -> Tensor:
+        """Logits [b, g, v] given the tokens outside the mask, depth and labels.
+
+        Further keywords go to `Denoiser.forward`.
+        """
+        tokens_bg, metadata = batch
+        label_codes = [metadata[label] for label in self.hparams["labels"]]
+        no_labels_bl = torch.empty(len(tokens_bg), 0, dtype=torch.int64, device=tokens_bg.device)
+        logits_bgv: Tensor = self.denoiser(
+            tokens_bg.masked_fill(masked_bg, self.denoiser.mask_id),
+            total_counts_b=metadata["total_counts"],
+            labels_bl=torch.stack(label_codes, -1) if label_codes else no_labels_bl,
+            **condition,
+        )
+        return logits_bgv
+
+    def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
+        """Mean over cells of the bound's one-sample estimate, nats a gene."""
+        self._check(batch)
+        n_cells, n_genes = batch.tokens.shape
+        key = (self.hparams["seed"], self.current_epoch, batch_idx)
+        n_masked_b = draw_mask_counts(
+            n_cells,
+            n_genes=n_genes,
+            generator=keyed_generator("strata", *key),
+            rank=self.global_rank,
+            world_size=self.trainer.world_size,
+        )
+        generator = keyed_generator("masks", *key, self.global_rank, device=self.device)
+        masked_bg = draw_masks(n_masked_b, n_genes=n_genes, generator=generator)
+        chance_b = torch.rand(n_cells, generator=generator, device=self.device)
+        unconditional_b = chance_b < self.hparams["p_unconditional"]
+        logits_bgv = self.logits(batch, masked_bg, unconditional_b=unconditional_b)
+        loss = masked_cross_entropy(logits_bgv, batch.tokens, masked_bg).mean()
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=n_cells)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the sums over validation cells."""
+        self._sums = torch.zeros(5, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
+        """Add a batch's losses, of the model and of the marginals, on the same fixed masks."""
+        del batch_idx
+        self._check(batch)
+        tokens_bg, metadata = batch
+        pair = draw_mask_pairs(
+            metadata["cell_id"], n_genes=tokens_bg.shape[1], seed=self.hparams["seed"]
+        )
+        losses, marginals = [], []
+        marginal_bgv = self.log_marginal_gv.expand(len(tokens_bg), -1, -1)
+        for mask in pair:
+            masked_bg = mask.to(self.device)
+            logits_bgv = self.logits(batch, masked_bg)
+            losses.append(masked_cross_entropy(logits_bgv, tokens_bg, masked_bg))
+            marginals.append(masked_cross_entropy(marginal_bgv, tokens_bg, masked_bg))
+        loss_b = torch.stack(losses).mean(0)
+        marginal_b = torch.stack(marginals).mean(0)
+        count_nll_b = loss_b - self.tokenizer.log_prob(metadata["counts"]).mean(-1)
+        scores = [torch.ones_like(loss_b), loss_b, loss_b**2, marginal_b, count_nll_b]
+        self._sums += torch.stack(scores).double().sum(-1)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all cells of all ranks."""
+        self._log_means("val")
+
+    def on_test_epoch_start(self) -> None:
+        """As for validation."""
+        self.on_validation_epoch_start()
+
+    def test_step(self, batch: TokenBatch, batch_idx: int) -> None:
+        """As for validation."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """As for validation."""
+        self._log_means("test")
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW with decay on weight matrices only; linear warm-up, then cosine to 0."""
+        plain, decayed = [], []
+        for name, weight in self.named_parameters():
+            is_matrix = weight.ndim == 2 and "embedding" not in name and not name.endswith("bias")
+            (decayed if is_matrix else plain).append(weight)
+        groups = [
+            {"params": decayed, "weight_decay": self.hparams["weight_decay"]},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.hparams["learning_rate"], betas=(0.9, 0.99))
+        n_warmup = self.hparams["n_warmup_steps"]
+        n_steps = self.trainer.estimated_stepping_batches
+
+        def factor(step: int) -> float:
+            warm_up = min(1.0, (step + 1) / (n_warmup + 1))
+            return warm_up * 0.5 * (1 + math.cos(math.pi * min(1.0, step / n_steps)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def generate(
+        self,
+        n_cells: int,
+        *,
+        labels: Mapping[str, str] | None = None,
+        total_counts: int | NDArray[np.integer[Any]] | None = None,
+        n_steps: int = 32,
+        guidance: float = 1.0,
+        seed: int = 0,
+        batch_size: int = 256,
+    ) -> anndata.AnnData:
+        """New cells; no data directory is needed.
+
+        Parameters
+        ----------
+        n_cells
+            How many, at least 1.
+        labels
+            Label → category that all cells shall have. What is not given is drawn, with the depth,
+            from the training cells that have the given labels.
+        total_counts
+            Depth(s) to condition on, whole-cell counts over all genes: one number, or [n_cells].
+        n_steps, guidance, seed, batch_size
+            See `generate_cells`.
+
+        Returns
+        -------
+        AnnData
+            Counts, genes, depths and labels: see `generate_cells`.
+
+        Raises
+        ------
+        ValueError
+            If a label or category is unknown, or `total_counts` has another length.
+        """
+        if n_cells < 1:
+            raise ValueError(f"n_cells must be at least 1, got {n_cells}")
+        panel: Panel = self.hparams["panel"]
+        conditions_cl = self.conditions_cl.numpy(force=True)
+        wanted = {}
+        for label, category in (labels or {}).items():
+            names = panel["categories"].get(label)
+            if names is None or category not in names:
+                raise ValueError(
+                    f"labels must name what the model was trained on; got {label}={category!r}, "
+                    f"it knows {panel['categories']}"
+                )
+            wanted[1 + list(panel["categories"]).index(label)] = names.index(category)
+        matches_c = np.all([conditions_cl[:, i] == code for i, code in wanted.items()], axis=0)
+        candidates_cl = conditions_cl[matches_c] if np.any(matches_c) else conditions_cl
+        drawn_cl = np.random.default_rng(seed).choice(candidates_cl, n_cells)
+        for column, code in wanted.items():
+            drawn_cl[:, column] = code
+        if total_counts is not None:
+            drawn_cl[:, 0] = total_counts
+        return generate_cells(
+            self.denoiser,
+            tokenizer=self.tokenizer,
+            panel=panel,
+            total_counts_c=drawn_cl[:, 0],
+            labels_cl=drawn_cl[:, 1:],
+            n_steps=n_steps,
+            guidance=guidance,
+            seed=seed,
+            batch_size=batch_size,
+        )
+
+    def _learn_statistics(self, datamodule: Any) -> None:
+        """Fit everything that training cells say before training: marginals, depths, decoding."""
+        cells = datamodule.train_dataset[:N_STATISTICS]
+        edges = self.hparams["panel"]["token_edges"]
+        counts_cg = np.asarray(cells.expression)
+        frequency_gv = np.empty(self.log_marginal_gv.shape)
+        for gene, counts_c in enumerate(counts_cg.T):
+            tokens_c = np.searchsorted(edges, counts_c, side="right") - 1
+            frequency_gv[gene] = np.bincount(tokens_c, minlength=len(edges))
+        # One pseudo-cell a gene with the frequencies of all genes (and a little of everything):
+        # tokens that a gene never showed stay possible, at a cost that suits their rarity.
+        pseudo_v = frequency_gv.sum(0) / frequency_gv.sum() + 1e-6
+        frequency_gv = (frequency_gv + pseudo_v) / (len(counts_cg) + pseudo_v.sum())
+        self.log_marginal_gv.copy_(torch.from_numpy(np.log(frequency_gv)))
+
+        columns = ["total_counts", *self.hparams["labels"]]
+        conditions_cl = np.stack([np.asarray(cells.metadata[name]) for name in columns], -1)
+        rows = np.arange(N_CONDITIONS) * len(conditions_cl) // N_CONDITIONS
+        self.conditions_cl.copy_(torch.from_numpy(conditions_cl[rows].astype(np.int64)))
+        log_depth_c = torch.from_numpy(np.log1p(conditions_cl[:, 0])).float()
+        self.denoiser.start_at_marginals(self.log_marginal_gv, log_depth_c=log_depth_c)
+        self.tokenizer.load_state_dict(datamodule.tokenizer.state_dict())
+
+    def _check(self, batch: TokenBatch) -> None:
+        if "gene_ids" in batch.metadata:
+            raise ValueError(
+                "MaskedDiffusion reads one gene a slot, but the batch has gene_ids of its own: "
+                "prepare the data with fallback_min_genes=0"
+            )
+
+    def _log_means(self, split: str) -> None:
+        sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
+        n_cells, *totals = cast("Tensor", sums).tolist()
+        loss, square, marginal, count_nll = (total / n_cells for total in totals)
+        self.log_dict(
+            {
+                f"{split}/loss": loss,
+                f"{split}/loss_se": math.sqrt(max(square - loss**2, 0) / max(n_cells - 1, 1)),
+                f"{split}/marginal": marginal,
+                f"{split}/count_nll": count_nll,
+            },
+            prog_bar=True,
+            sync_dist=True,  # equal on all ranks already; this only tells Lightning so
+        )
+
+
+class WeightEMA(WeightAveraging):
+    """Exponential moving average of the weights: the version that validates and is saved.
+
+    The decay after n steps is min(`decay`, (1 + n)/(10 + n)), so early weights are soon forgotten.
+
+    Parameters
+    ----------
+    decay
+        Final decay a step, in [0, 1).
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be in [0, 1), got {decay}")
+        # Averaging buffers would also average the tokenizer's whole-number tables.
+        super().__init__(use_buffers=False)
+        self._decay = decay
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Copy the model onto its training device.
+
+        Replaces Lightning's, which keeps the copy on the CPU and warns that it does not shard.
+        """
+        if stage == "fit":
+            pl_module.configure_model()
+            device = cast("torch.device", trainer.strategy.root_device)
+            self._average_model = AveragedModel(pl_module, device, avg_fn=self._average)
+
+    def _average(self, average: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
+        warm_up = (1 + float(n_averaged)) / (10 + float(n_averaged))
+        return average.lerp(current, 1 - min(self._decay, warm_up))
+
+
+def _panel(datamodule: Any, *, labels: Sequence[str]) -> Panel:
+    tokenizer = datamodule.tokenizer
+    if not isinstance(tokenizer, BinTokens):
+        raise ValueError(
+            "MaskedDiffusion needs a tokenizer with one token a gene and an inverse (CountTokens, "
+            f"LogBinTokens or QuantileTokens), got {type(tokenizer).__name__}: set the datamodule's "
+            "tokenizer, e.g. data/tokenizer=logbin"
+        )
+    missing = [label for label in labels if label not in datamodule.categories]
+    if missing:
+        raise ValueError(
+            f"the datamodule serves no label {', '.join(missing)}; it serves "
+            f"{list(datamodule.categories)}: ask for it in the datamodule's labels"
+        )
+    return {
+        "gene_ids": [str(gene) for gene in datamodule.gene_ids],
+        "gene_symbols": [str(gene) for gene in datamodule.gene_symbols],
+        "token_edges": [int(edge) for edge in tokenizer.edges],
+        "categories": {label: [str(c) for c in datamodule.categories[label]] for label in labels},
+    }

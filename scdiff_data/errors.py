@@ -1,0 +1,36 @@
+"""The package's own exceptions; everything else that users meet is a ValueError or FileNotFoundError.
+
+    ScdiffDataError
+    ├── DownloadError     a file cannot be fetched, or is not what the catalog promised
+    ├── CountError        a file's matrix does not hold counts
+    └── ManifestError     the data on disk are damaged, or of other settings
+"""
+
+
+class ScdiffDataError(Exception):
+    """Base of the package's own exceptions."""
+
+
+class DownloadError(ScdiffDataError):
+    """A file cannot be fetched, or its bytes are not those that the catalog promised.
+
+    Parameters
+    ----------
+    message
+        What happened, and the way out.
+    permanent
+        Whether this file is beyond help, so that the draw goes on without it; else the whole bucket
+        is out of reach, and the run stops.
+    """
+
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+
+
+class CountError(ScdiffDataError):
+    """A file's matrix does not hold counts: the message names file, cell, gene and value."""
+
+
+class ManifestError(ScdiffDataError):
+    """The data on disk are damaged or were made with other settings."""

@@ -1,0 +1,2 @@
+def plot_hvgs(path, **k):
+    path.write_bytes(b"")

@@ -1,0 +1,130 @@
+"""Everything that decides what a data directory holds, checked before any work starts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scdiff_data.archive import QualityFilter
+from scdiff_data.catalog import Condition
+from scdiff_data.draw import Split
+from scdiff_data.files import digest
+from scdiff_data.sources import Source
+
+SCHEMA_VERSION = 1
+"""Of the files on disk; data of another version are made anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What to prepare. The same recipe and catalog give the same bytes.
+
+    Parameters
+    ----------
+    source
+        Where cells come from.
+    cell_count
+        Cells wanted, exactly, after QC; None takes every cell that passes.
+    seed
+        Of the draw, the split and the shuffle.
+    filters, exclude
+        Conditions on catalog columns, see `filter_catalog`.
+    max_cells_per_experiment
+        Cap, so that no study dominates; the cells are chosen by keyed hash. None has no cap.
+    min_genes, min_counts, max_genes
+        Quality filter, see `QualityFilter`; None does not filter.
+    split
+        `{by: experiment | cell | COLUMN, val: …, test: …}`, see `Split`.
+    labels
+        Columns of the cells or of the catalog that batches can carry.
+    n_hvgs
+        Genes to choose; None keeps all.
+    min_cells_pct
+        Percentage of training cells that must express a chosen gene, 0 to 100.
+    shard_size
+        Cells a shard.
+    max_failed_fraction
+        The run stops once more than this fraction of at least 10 experiments tried has failed.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+    """
+
+    source: Source
+    cell_count: int | None = None
+    seed: int = 42
+    filters: Mapping[str, Condition] = field(default_factory=dict)
+    exclude: Mapping[str, Condition] = field(default_factory=dict)
+    max_cells_per_experiment: int | None = None
+    min_genes: int | None = 300
+    min_counts: int | None = 500
+    max_genes: int | None = None
+    split: Mapping[str, Any] = field(default_factory=dict)
+    labels: Sequence[str] = ("cell_type",)
+    n_hvgs: int | None = 2000
+    min_cells_pct: float = 0.1
+    shard_size: int = 10_000
+    max_failed_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("cell_count", "max_cells_per_experiment", "n_hvgs", "shard_size"):
+            value = getattr(self, name)
+            if value is None and name != "shard_size":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name in ("min_genes", "min_counts", "max_genes"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 0):
+                raise ValueError(f"{name} must be a whole number of at least 0 or null, got {value!r}")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed must be a whole number of at least 0, got {self.seed!r}")
+        if not 0 <= self.min_cells_pct <= 100:
+            raise ValueError(f"min_cells_pct is a percentage, 0 to 100, got {self.min_cells_pct}")
+        if not 0 <= self.max_failed_fraction <= 1:
+            raise ValueError(f"max_failed_fraction must be in 0 … 1, got {self.max_failed_fraction}")
+        if isinstance(self.labels, str):
+            raise ValueError(f"labels must be a list of names, got the text {self.labels!r}")
+        if not isinstance(self.filters, Mapping) or not isinstance(self.exclude, Mapping):
+            raise ValueError("filters and exclude must map columns of the catalog to values")
+        _ = self.split_rule
+
+    @property
+    def quality(self) -> QualityFilter:
+        """The quality filter."""
+        return QualityFilter(self.min_genes, self.min_counts, self.max_genes)
+
+    @property
+    def split_rule(self) -> Split:
+        """The split."""
+        return Split.from_mapping(self.split)
+
+    def settings(self) -> dict[str, Any]:
+        """Plain JSON values, for the manifest."""
+        plain = {
+            name: getattr(self, name)
+            for name in self.__dataclass_fields__
+            if name not in ("source", "filters", "exclude", "split", "labels")
+        }
+        return {
+            "source": self.source.settings(),
+            **plain,
+            "filters": _plain(self.filters),
+            "exclude": _plain(self.exclude),
+            "split": self.split_rule.settings(),
+            "labels": list(self.labels),
+        }
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of all settings and of the files' schema version."""
+        return digest([SCHEMA_VERSION, self.settings()])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value
