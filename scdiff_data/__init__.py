@@ -1,0 +1,76 @@
+"""From scBaseCount to training batches: a Lightning DataModule for single-cell counts.
+
+To follow a cell from the bucket to the batch, read the files in this order:
+
+    sources.py      where cells come from: the catalog, one row an experiment
+    embedded.py     sources that need no network: real blood cells, and simulated ones
+    catalog.py      the catalog's snapshot, and which experiments the filters allow
+    draw.py         which cells and which split: keyed hashes
+    download.py     remote file to verified local file
+    genes.py        the gene axis, and the alignment of a file's genes to it
+    transpose.py    compressed columns to compressed rows in bounded memory
+    archive.py      one h5ad in, one int16 archive out
+    recipe.py       everything that decides what a data directory holds
+    collect.py      experiments downloaded and archived until the cells are enough
+    cells.py        the drawn cells as one table, with their splits
+    hvg.py          gene statistics that merge, and the genes chosen from them
+    shards.py       what training reads: write, map, gather
+    manifest.py     config.json: what is there, and how it was made
+    prepare.py      all of these stages in order
+    tokenizers.py   counts to tokens and back
+    sampler.py      which cells come next: keyed permutation, resumable loader
+    dataset.py      rows as tensors
+    datamodule.py   prepare_data, setup, loaders
+    cli.py          the command scdiff-data
+    diffusion/      the demo model on top; nothing above knows of it
+
+`errors.py`, `files.py`, `mapping.py` and `plots.py` serve them all.
+"""
+
+from scdiff_data.datamodule import ScRNADataModule
+from scdiff_data.dataset import (
+    CellBatch,
+    HVGDataset,
+    ScRNADataset,
+    create_dataloader,
+    create_hvg_dataloader,
+)
+from scdiff_data.embedded import Pbmc, SimulatedAtlas
+from scdiff_data.errors import CountError, DownloadError, ManifestError, ScdiffDataError
+from scdiff_data.prepare import prepare
+from scdiff_data.recipe import Recipe
+from scdiff_data.sampler import ResumableLoader, collate
+from scdiff_data.sources import H5adFolder, ScBaseCount
+from scdiff_data.tokenizers import (
+    CountTokens,
+    LogBinTokens,
+    QuantileTokens,
+    RankTokens,
+    TokenBatch,
+)
+
+__all__ = [
+    "CellBatch",
+    "CountError",
+    "CountTokens",
+    "DownloadError",
+    "H5adFolder",
+    "HVGDataset",
+    "LogBinTokens",
+    "ManifestError",
+    "Pbmc",
+    "QuantileTokens",
+    "RankTokens",
+    "Recipe",
+    "ResumableLoader",
+    "ScBaseCount",
+    "ScRNADataModule",
+    "ScRNADataset",
+    "ScdiffDataError",
+    "SimulatedAtlas",
+    "TokenBatch",
+    "collate",
+    "create_dataloader",
+    "create_hvg_dataloader",
+    "prepare",
+]

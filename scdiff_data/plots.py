@@ -1,2 +1,191 @@
-def plot_hvgs(path, **k):
-    path.write_bytes(b"")
+"""Every picture: PNG files whose bytes depend on the data alone.
+
+Figures are drawn through matplotlib's objects, never pyplot, so no global state is touched and no
+display is needed. Colours are Okabe and Ito's, which colour-blind readers tell apart.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from scdiff_data.files import write_aside
+
+_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#B5B5B5"
+_N_TOP_GENES = 20
+
+
+def plot_hvgs(
+    path: Path,
+    *,
+    mean: NDArray[np.floating[Any]],
+    dispersion: NDArray[np.floating[Any]],
+    cell_fraction: NDArray[np.floating[Any]],
+    hvg_indices: NDArray[np.integer[Any]],
+    gene_symbols: Sequence[str],
+) -> None:
+    """Draw how the highly variable genes were chosen, and what they are like.
+
+    Parameters
+    ----------
+    path
+        PNG to write, whole or not at all.
+    mean
+        Mean count of every gene over the training cells, [n_genes].
+    dispersion
+        The score that genes were ranked by, [n_genes]; may be NaN where it is not defined.
+    cell_fraction
+        Share of the training cells that express a gene, 0 to 1, [n_genes].
+    hvg_indices
+        Positions of the chosen genes.
+    gene_symbols
+        Names to show, [n_genes].
+    """
+    is_hvg = np.zeros(len(mean), dtype=bool)
+    is_hvg[hvg_indices] = True
+    figure, axes = _new_figure(2, 2, size=(11, 8.5), title=f"{is_hvg.sum():,} highly variable genes")
+    (scatter, expression), (coverage, top) = axes
+
+    drawable = (mean > 0) & (dispersion > 0)
+    for chosen, colour, label in ((~is_hvg, _GREY, "other genes"), (is_hvg, _BLUE, "HVGs")):
+        shown = chosen & drawable
+        scatter.scatter(
+            mean[shown], dispersion[shown], s=9, c=colour, label=label, linewidths=0, rasterized=True
+        )
+    scatter.set(xscale="log", yscale="log", xlabel="mean count", ylabel="dispersion")
+    scatter.set_title("dispersion against mean")
+    scatter.legend(frameon=False, markerscale=2)
+
+    expressed = mean[mean > 0]
+    edges = np.geomspace(expressed.min(), expressed.max() * 1.001, 40) if len(expressed) else 10
+    expression.hist(expressed, bins=edges, color=_GREY, label="all genes")
+    expression.hist(mean[is_hvg & (mean > 0)], bins=edges, color=_BLUE, label="HVGs")
+    expression.set(xscale="log", xlabel="mean count", ylabel="genes")
+    expression.set_title("expression of the HVGs")
+    expression.legend(frameon=False)
+
+    shares = np.linspace(0, 100, 41)
+    coverage.hist(100 * cell_fraction, bins=shares, color=_GREY, label="all genes")
+    coverage.hist(100 * cell_fraction[is_hvg], bins=shares, color=_BLUE, label="HVGs")
+    coverage.set(xlabel="cells that express the gene (%)", ylabel="genes", yscale="log")
+    coverage.set_title("cell coverage")
+    coverage.legend(frameon=False)
+
+    chosen = np.asarray(hvg_indices)
+    score = np.nan_to_num(dispersion[chosen], nan=-np.inf)
+    best = chosen[np.argsort(-score, kind="stable")[:_N_TOP_GENES]]
+    top.barh(np.arange(len(best)), dispersion[best], color=_BLUE)
+    top.set_yticks(np.arange(len(best)), [gene_symbols[gene] for gene in best], fontsize=8)
+    top.invert_yaxis()
+    top.set(xlabel="dispersion", title=f"top {len(best)} genes by dispersion")
+    _save(figure, path)
+
+
+def plot_report(
+    path: Path,
+    *,
+    curves: Mapping[str, Sequence[float]],
+    generated_counts: NDArray[np.integer[Any]],
+    real_counts: NDArray[np.integer[Any]],
+) -> None:
+    """Draw a run: its losses, and its generated cells beside held-out real ones.
+
+    Parameters
+    ----------
+    path
+        PNG to write, whole or not at all.
+    curves
+        Lists of equal length, one entry a validation: `step`, `train/loss`, `val/loss` and
+        `val/marginal` (nats a gene).
+    generated_counts
+        Counts of generated cells, [n_generated, n_genes].
+    real_counts
+        Counts of held-out cells over the same genes, [n_real, n_genes].
+    """
+    n_cells = f"{len(generated_counts):,} generated cells beside {len(real_counts):,} held-out ones"
+    figure, axes = _new_figure(2, 3, size=(15, 8.5), title=n_cells)
+    (losses, means, variances), (zeros, totals, components) = axes
+
+    for name, colour in (("train/loss", _GREY), ("val/loss", _BLUE)):
+        losses.plot(curves["step"], curves[name], color=colour, label=name, linewidth=2)
+    if len(curves["step"]):
+        losses.axhline(
+            curves["val/marginal"][-1], color="black", linestyle="--", label="per-gene marginals"
+        )
+    losses.set(xlabel="optimizer step", ylabel="nats a gene", title="loss")
+    losses.legend(frameon=False)
+
+    _compare_genes(means, "mean count a gene", generated_counts.mean(0), real_counts.mean(0))
+    _compare_genes(variances, "variance a gene", generated_counts.var(0), real_counts.var(0))
+    zeros_by_gene = [(counts == 0).mean(0) for counts in (generated_counts, real_counts)]
+    _compare_genes(zeros, "fraction of zeros a gene", *zeros_by_gene, log=False)
+
+    sums = {"real": real_counts.sum(1), "generated": generated_counts.sum(1)}
+    both = np.concatenate(list(sums.values()))
+    edges = np.geomspace(max(both.min(), 1), max(both.max(), 2) * 1.001, 30)
+    for (name, total), colour in zip(sums.items(), (_ORANGE, _BLUE), strict=True):
+        totals.hist(total, bins=edges, density=True, color=colour, alpha=0.55, label=name)
+    totals.set(xscale="log", xlabel="counts a cell, over these genes", ylabel="density")
+    totals.set_title("total counts")
+    totals.legend(frameon=False)
+
+    real_xy, generated_xy = _joint_pca(real_counts, generated_counts)
+    components.scatter(*real_xy.T, s=14, c=_ORANGE, alpha=0.7, linewidths=0, label="real")
+    components.scatter(*generated_xy.T, s=14, c=_BLUE, alpha=0.5, linewidths=0, label="generated")
+    components.set(xlabel="component 1", ylabel="component 2", xticks=[], yticks=[])
+    components.set_title("joint PCA of log(1 + count)")
+    components.legend(frameon=False)
+    _save(figure, path)
+
+
+def _compare_genes(
+    axes: Axes,
+    title: str,
+    generated: NDArray[np.floating[Any]],
+    real: NDArray[np.floating[Any]],
+    *,
+    log: bool = True,
+) -> None:
+    """Scatter one statistic of every gene, generated against real, beside the diagonal."""
+    shown = (generated > 0) & (real > 0) if log else np.ones(len(real), dtype=bool)
+    values = np.concatenate([generated[shown], real[shown]])
+    ends = (values.min(), values.max()) if len(values) else (0.1, 1.0)
+    axes.plot(ends, ends, color="black", linewidth=1, linestyle="--", zorder=0)
+    axes.scatter(real[shown], generated[shown], s=11, c=_GREEN, alpha=0.7, linewidths=0)
+    scale = "log" if log else "linear"
+    axes.set(xscale=scale, yscale=scale, xlabel="real", ylabel="generated", title=title)
+    axes.set_aspect("equal", adjustable="datalim")
+
+
+def _joint_pca(
+    first: NDArray[np.integer[Any]], second: NDArray[np.integer[Any]]
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
+    """First two principal components of log(1 + count), fitted on as many cells of both."""
+    logs = [np.log1p(counts.astype(np.float64)) for counts in (first, second)]
+    n_cells = min(len(first), len(second))
+    centre = np.concatenate([values[:n_cells] for values in logs])
+    _, _, directions = np.linalg.svd(centre - centre.mean(0), full_matrices=False)
+    directions = directions[:2] * np.sign(directions[:2].sum(1, keepdims=True) + 1e-12)
+    first_xy, second_xy = ((values - centre.mean(0)) @ directions.T for values in logs)
+    return first_xy, second_xy
+
+
+def _new_figure(
+    n_rows: int, n_columns: int, *, size: tuple[float, float], title: str
+) -> tuple[Figure, NDArray[np.object_]]:
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title, fontsize=14)
+    axes = figure.subplots(n_rows, n_columns)
+    for panel in axes.flat:
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with write_aside(path) as aside:
+        # Without its version, the same picture has the same bytes.
+        figure.savefig(aside, format="png", dpi=110, metadata={"Software": None})

@@ -1,0 +1,312 @@
+"""Rows as tensors: datasets over a data directory, and the two-line way to a loader.
+
+Datasets are map-style and hold no open file, so they pickle, fork and spawn. Indexed with an array
+of rows they gather a whole batch at once; `collate` keeps a DataLoader from taking it apart.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from scdiff_data.archive import ArchiveMap
+from scdiff_data.draw import SPLITS
+from scdiff_data.genes import GeneAxis
+from scdiff_data.manifest import Manifest
+from scdiff_data.sampler import CellSampler, ResumableLoader
+from scdiff_data.shards import ShardMap
+
+Index = int | slice | Sequence[int] | NDArray[np.integer[Any]] | Tensor
+
+
+class CellBatch(NamedTuple):
+    """Cells as they come from a dataset.
+
+    Parameters
+    ----------
+    expression
+        Counts, int16 [b, g].
+    metadata
+        `cell_id` and `experiment_id`, arrays of str [b]; `total_counts`, int32 [b], of the whole cell
+        over all its genes; and the labels asked for [b]: codes into the dataset's `categories`,
+        int64, -1 where missing, or the numbers themselves.
+    """
+
+    expression: Tensor
+    metadata: dict[str, Any]
+
+
+class HVGDataset(Dataset[CellBatch]):
+    """The chosen genes of every drawn cell, from the shards.
+
+    Parameters
+    ----------
+    folder
+        A data directory, or its `processed` folder.
+    split
+        `train`, `val` or `test`; None takes all cells.
+    n_hvgs
+        The best so many of the stored genes; None takes all of them.
+    labels
+        Labels to carry in the metadata; None takes all that are stored.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the directory was not prepared.
+    ManifestError
+        If a file of it is missing or damaged.
+    ValueError
+        If there are fewer genes, or no such split or label.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        split: str | None = None,
+        n_hvgs: int | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        manifest = Manifest.read(folder)
+        manifest.check_files()
+        self._rows = _split_rows(manifest, split)
+        n_cells = sum(manifest.n_cells.values())
+        self._shards = ShardMap(manifest.shards, shard_size=manifest.shard_size, n_cells=n_cells)
+        stored = len(self._shards.gene_ids)
+        if n_hvgs is not None and not 1 <= n_hvgs <= stored:
+            raise ValueError(
+                f"n_hvgs={n_hvgs}, but {manifest.data_dir} stores {stored} genes a cell: ask for at most "
+                f"{stored}, or prepare with data.n_hvgs={n_hvgs}"
+            )
+        self.n_genes = n_hvgs or stored
+        self.labels = _check_labels(labels, self._shards.labels, manifest)
+
+    @property
+    def gene_ids(self) -> list[str]:
+        """Ids of the genes in the order of the columns."""
+        return self._shards.gene_ids[: self.n_genes]
+
+    @property
+    def gene_symbols(self) -> list[str]:
+        """Symbols of the genes in the order of the columns."""
+        return self._shards.gene_symbols[: self.n_genes]
+
+    @property
+    def categories(self) -> dict[str, list[str]]:
+        """What the codes of each text label stand for."""
+        return {k: v for k, v in self._shards.categories.items() if k in self.labels}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Index) -> CellBatch:
+        """Gather cells; an int gives one cell, without the first dimension."""
+        if isinstance(index, int | np.integer):
+            return _first(self[[int(index)]])
+        rows = _resolve(index, len(self)) + self._rows.start
+        gather = self._shards.gather
+        metadata: dict[str, Any] = {
+            name: gather(name, rows).astype(np.str_) for name in ("cell_id", "experiment_id")
+        }
+        metadata["total_counts"] = torch.from_numpy(gather("total_counts", rows))
+        for name in self.labels:
+            metadata[name] = _label_tensor(gather(name, rows), is_code=name in self.categories)
+        return CellBatch(torch.from_numpy(gather("expression", rows, self.n_genes)), metadata)
+
+    def __getitems__(self, indices: Sequence[int]) -> CellBatch:
+        """Gather a batch; a plain DataLoader calls this."""
+        return self[indices]
+
+
+class ScRNADataset(Dataset[CellBatch]):
+    """All genes of every drawn cell, from the archive, in the same order of cells as `HVGDataset`.
+
+    Parameters
+    ----------
+    folder
+        A data directory, or its `processed` folder.
+    split
+        `train`, `val` or `test`; None takes all cells.
+    sparse
+        Whether `expression` is a sparse CSR tensor; else it is dense.
+    labels
+        Labels to carry in the metadata; None takes all that are stored.
+
+    Raises
+    ------
+    FileNotFoundError, ManifestError, ValueError
+        As `HVGDataset`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        split: str | None = None,
+        sparse: bool = False,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        manifest = Manifest.read(folder)
+        manifest.check_files()
+        metadata = manifest.data_dir / "metadata"
+        self._rows, self._sparse = _split_rows(manifest, split), sparse
+        axis = GeneAxis.read(metadata / "genes.parquet")
+        self.gene_ids, self.gene_symbols = list(axis.ids), list(axis.symbols)
+        self.n_genes = len(axis)
+        self.labels = _check_labels(labels, manifest.content["recipe"]["labels"], manifest)
+        columns = ["cell_id", "experiment_id", "archive_row", "total_counts", *self.labels]
+        cells = pq.read_table(metadata / "cells.parquet", columns=columns).combine_chunks()
+        self._cell_ids = cells["cell_id"].chunk(0)
+        experiments = cells["experiment_id"].chunk(0)
+        self._experiments = np.array(experiments.dictionary.to_pylist())
+        self._experiment = experiments.indices.to_numpy()
+        self._archive_row = cells["archive_row"].to_numpy()
+        self._total_counts = cells["total_counts"].to_numpy().astype(np.int32)
+        self._archives = ArchiveMap(
+            [manifest.data_dir / "cells" / f"{name}.h5ad" for name in self._experiments]
+        )
+        self.categories: dict[str, list[str]] = {}
+        self._labels: dict[str, NDArray[Any]] = {}
+        for name in self.labels:
+            column = cells[name].chunk(0)
+            if hasattr(column, "dictionary"):
+                self.categories[name] = column.dictionary.to_pylist()
+                column = column.indices.fill_null(-1)
+            self._labels[name] = column.to_numpy(zero_copy_only=False)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Index) -> CellBatch:
+        """Gather cells; an int gives one cell, without the first dimension (dense only)."""
+        if isinstance(index, int | np.integer):
+            return _first(self[[int(index)]])
+        rows = _resolve(index, len(self)) + self._rows.start
+        experiment = self._experiment[rows]
+        indptr, indices, data = self._archives.gather(experiment, self._archive_row[rows])
+        shape = (len(rows), self.n_genes)
+        if self._sparse:
+            crow, column, values = (torch.from_numpy(array) for array in (indptr, indices, data))
+            expression = torch.sparse_csr_tensor(
+                crow, column, values, shape, check_invariants=False
+            )
+        else:
+            dense = np.zeros(shape, np.int16)
+            dense[np.repeat(np.arange(len(rows)), np.diff(indptr)), indices] = data
+            expression = torch.from_numpy(dense)
+        metadata: dict[str, Any] = {
+            "cell_id": self._cell_ids.take(rows).to_numpy(zero_copy_only=False).astype(np.str_),
+            "experiment_id": self._experiments[experiment],
+            "total_counts": torch.from_numpy(self._total_counts[rows]),
+        }
+        for name, values in self._labels.items():
+            metadata[name] = _label_tensor(values[rows], is_code=name in self.categories)
+        return CellBatch(expression, metadata)
+
+    def __getitems__(self, indices: Sequence[int]) -> CellBatch:
+        """Gather a batch; a plain DataLoader calls this."""
+        return self[indices]
+
+
+def create_hvg_dataloader(
+    folder: str | Path,
+    batch_size: int = 128,
+    *,
+    split: str | None = "train",
+    n_hvgs: int | None = None,
+    labels: Sequence[str] | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    num_workers: int = 0,
+) -> ResumableLoader:
+    """Batches of the chosen genes from a prepared directory, shuffled anew each epoch.
+
+    Parameters
+    ----------
+    folder, split, n_hvgs, labels
+        As `HVGDataset`.
+    batch_size
+        Cells a batch.
+    shuffle
+        Whether cells are shuffled and an incomplete last batch is left out; else they come in the
+        order of the rows, all of them.
+    seed
+        Of the shuffle; call `loader.sampler.set_epoch(epoch)` for another order.
+    num_workers
+        Worker processes; 0 is fastest unless the trainer itself is busy.
+    """
+    dataset = HVGDataset(folder, split=split, n_hvgs=n_hvgs, labels=labels)
+    sampler = CellSampler(len(dataset), batch_size, seed=seed, shuffle=shuffle, drop_last=shuffle)
+    return ResumableLoader(dataset, sampler, num_workers=num_workers)
+
+
+def create_dataloader(
+    folder: str | Path,
+    batch_size: int = 128,
+    *,
+    split: str | None = "train",
+    sparse: bool = False,
+    labels: Sequence[str] | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    num_workers: int = 0,
+) -> ResumableLoader:
+    """Batches of all genes from a prepared directory; arguments as `create_hvg_dataloader`.
+
+    `sparse` gives sparse CSR tensors instead of dense ones.
+    """
+    dataset = ScRNADataset(folder, split=split, sparse=sparse, labels=labels)
+    sampler = CellSampler(len(dataset), batch_size, seed=seed, shuffle=shuffle, drop_last=shuffle)
+    return ResumableLoader(dataset, sampler, num_workers=num_workers)
+
+
+def _split_rows(manifest: Manifest, split: str | None) -> range:
+    """Global row numbers of a split: each is one run of them."""
+    if split is None:
+        return range(sum(manifest.n_cells.values()))
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {SPLITS} or None, got {split!r}")
+    start = 0
+    for name in SPLITS:
+        if name == split:
+            break
+        start += manifest.n_cells[name]
+    return range(start, start + manifest.n_cells[split])
+
+
+def _check_labels(
+    wanted: Sequence[str] | None, stored: Sequence[str], manifest: Manifest
+) -> list[str]:
+    if wanted is None:
+        return list(stored)
+    if missing := set(wanted) - set(stored):
+        raise ValueError(
+            f"{manifest.data_dir} keeps no label {sorted(missing)}, it has {list(stored)}: prepare with "
+            f"data.labels=[{','.join([*stored, *sorted(missing)])}]"
+        )
+    return list(wanted)
+
+
+def _resolve(index: slice | Sequence[int] | NDArray[Any] | Tensor, n: int) -> NDArray[np.int64]:
+    """Row numbers, none of them outside 0 … n - 1; negative ones count from the end."""
+    if isinstance(index, slice):
+        return np.arange(*index.indices(n))
+    rows = np.asarray(index, np.int64)
+    if len(rows) and (rows.min() < -n or rows.max() >= n):
+        raise IndexError(f"rows are {-n} … {n - 1}, got {rows.min()} … {rows.max()}")
+    return np.where(rows < 0, rows + n, rows)
+
+
+def _label_tensor(values: NDArray[Any], *, is_code: bool) -> Tensor:
+    return torch.from_numpy(values.astype(np.int64) if is_code else values)
+
+
+def _first(batch: CellBatch) -> CellBatch:
+    return CellBatch(batch.expression[0], {name: column[0] for name, column in batch.metadata.items()})
