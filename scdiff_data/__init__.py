@@ -18,28 +18,28 @@ To follow a cell from the bucket to the batch, read the files in this order:
     manifest.py     config.json: what is there, and how it was made
     prepare.py      all of these stages in order
     tokenizers.py   counts to tokens and back
-    sampler.py      which cells come next: keyed permutation, resumable loader
+    sampler.py      which cells come next: a keyed permutation
+    archive_map.py  rows of many archives at once
     dataset.py      rows as tensors
+    loader.py       batches, resumable
     datamodule.py   prepare_data, setup, loaders
-    cli.py          the command scdiff-data
     diffusion/      the demo model on top; nothing above knows of it
 
 `errors.py`, `files.py`, `mapping.py` and `plots.py` serve them all.
 """
 
 from scdiff_data.datamodule import ScRNADataModule
-from scdiff_data.dataset import (
-    CellBatch,
-    HVGDataset,
-    ScRNADataset,
+from scdiff_data.dataset import CellBatch, HVGDataset, ScRNADataset
+from scdiff_data.embedded import Pbmc, SimulatedAtlas
+from scdiff_data.errors import CountError, DownloadError, ManifestError, ScdiffDataError
+from scdiff_data.loader import (
+    ResumableLoader,
+    collate,
     create_dataloader,
     create_hvg_dataloader,
 )
-from scdiff_data.embedded import Pbmc, SimulatedAtlas
-from scdiff_data.errors import CountError, DownloadError, ManifestError, ScdiffDataError
 from scdiff_data.prepare import prepare
 from scdiff_data.recipe import Recipe
-from scdiff_data.sampler import ResumableLoader, collate
 from scdiff_data.sources import H5adFolder, ScBaseCount
 from scdiff_data.tokenizers import (
     CountTokens,

@@ -1,4 +1,4 @@
-"""One experiment in, one file out: `cells/{experiment_id}.h5ad`, int16 CSR over the reference genes.
+"""One experiment in, one file out: `cells/{experiment_id}.h5ad`, int16 CSR over shared genes.
 
 The file is an AnnData file that scanpy opens, and at the same time three flat arrays that readers
 map into memory: `X/data` int16, `X/indices` and `X/indptr` int32 (both int64 from 2^31 values on),
@@ -8,13 +8,11 @@ Genes are aligned by id, cells filtered by QC, values checked on the way: what i
 counts, and what was left out is in its report.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numba
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -23,9 +21,8 @@ from scdiff_data.draw import draw_cells
 from scdiff_data.errors import CountError
 from scdiff_data.files import write_aside
 from scdiff_data.genes import Alignment, GeneAxis
-from scdiff_data.mapping import at_address, map_dataset
+from scdiff_data.mapping import map_dataset
 from scdiff_data.transpose import BYTES_PER_VALUE, Scratch, SourceMatrix, count_cells, transpose
-
 
 
 @dataclass(frozen=True)
@@ -130,15 +127,17 @@ def write_archive(
     """
     with open_h5ad(source) as file:
         var, obs = _read_frame(file, "var"), _read_frame(file, "obs")
-        alignment = axis.align(var.index.astype(str))
+        alignment = axis.align(var.index.tolist())
         _check(source, obs, alignment, len(axis))
         matrix = SourceMatrix(file["X"], len(obs), len(var), max_memory // (2 * BYTES_PER_VALUE))
         total_counts, n_genes, n_values = count_cells(matrix, alignment.target, source, obs, var)
         passing = quality.passes(n_genes, total_counts)
         rows = np.flatnonzero(passing)
-        cell_ids = np.array([f"{experiment_id}_{barcode}" for barcode in obs.index[rows]], dtype=object)
+        cell_ids = np.array(
+            [f"{experiment_id}_{barcode}" for barcode in obs.index[rows]], dtype=object
+        )
         if max_cells is not None:
-            kept = draw_cells(cell_ids, max_cells, seed=seed)
+            kept = draw_cells(cell_ids.tolist(), max_cells, seed=seed)
             rows, cell_ids = rows[kept], cell_ids[kept]
         n_saturated = 0
         if len(rows):
@@ -148,7 +147,9 @@ def write_archive(
             with write_aside(target) as aside:
                 scratch = Scratch(aside, int(n_values[rows].sum()), max_memory // 2)
                 try:
-                    indptr, n_saturated = transpose(matrix, alignment.target, rows, n_values, scratch)
+                    indptr, n_saturated = transpose(
+                        matrix, alignment.target, rows, n_values, scratch
+                    )
                     _write_h5ad(aside, indptr, scratch, kept_obs, axis)
                 finally:
                     scratch.close()
@@ -168,8 +169,8 @@ def map_matrix(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int16
     """Map an archive's CSR matrix into memory: indptr, indices, data, and its number of genes."""
     with h5py.File(path) as file:
         x = file["X"]
-        arrays = (map_dataset(x[name]) for name in ("indptr", "indices", "data"))
-        return (*arrays, int(x.attrs["shape"][1]))
+        indptr, indices, data = (map_dataset(x[name]) for name in ("indptr", "indices", "data"))
+        return indptr, indices, data, int(x.attrs["shape"][1])
 
 
 def count_rows(path: Path) -> int:
@@ -196,7 +197,9 @@ def _read_frame(file: h5py.File, name: str) -> pd.DataFrame:
     from anndata.io import read_elem
 
     if name not in file or "X" not in file:
-        raise CountError(f"{Path(file.filename).name} is not an h5ad file: it has no {name} or no X")
+        raise CountError(
+            f"{Path(file.filename).name} is not an h5ad file: it has no {name} or no X"
+        )
     frame: pd.DataFrame = read_elem(file[name])
     return frame
 
@@ -244,100 +247,19 @@ def _write_h5ad(
 
     n_values = int(indptr[-1])
     index_type = np.int32 if n_values < 2**31 else np.int64
-    var = pd.DataFrame({"gene_symbols": list(axis.symbols)}, index=pd.Index(axis.ids, name="gene_id"))
+    var = pd.DataFrame(
+        {"gene_symbols": list(axis.symbols)}, index=pd.Index(axis.ids, name="gene_id")
+    )
     with h5py.File(path, "w", alignment_threshold=1024, alignment_interval=64) as file:
         file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         x = file.create_group("X")
         x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
         x.attrs["shape"] = np.array([len(obs), len(axis)], np.int64)
         x.create_dataset("indptr", data=indptr.astype(index_type))
-        # `transpose` leaves merged rows at the front, without gaps: the first values are the matrix.
+        # `transpose` leaves merged rows at the front, without gaps.
         x.create_dataset("indices", data=scratch.indices[:n_values].astype(index_type, copy=False))
         x.create_dataset("data", data=scratch.data[:n_values])
         write_elem(file, "obs", obs)
         write_elem(file, "var", var)
         for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
             write_elem(file, name, {})
-
-
-class ArchiveMap:
-    """Rows of many archives, gathered from their maps.
-
-    Archives are mapped when a row of theirs is first asked for, in each process for itself; what is
-    pickled or inherited by a fork holds no open file.
-
-    Parameters
-    ----------
-    paths
-        The archives; a row is named by its archive's place in this list and its place in there.
-    """
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = list(paths)
-        self._forget()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_paths": self._paths}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._forget()
-
-    def _forget(self) -> None:
-        self._maps: dict[int, tuple[NDArray[Any], ...]] = {}
-        # Addresses of indptr, indices and data, and whether the former two are int64.
-        self._addresses = np.zeros((len(self._paths), 4), np.int64)
-
-    def gather(
-        self, archives: NDArray[np.integer[Any]], rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]:
-        """Rows as CSR: indptr int64 [n + 1], indices int64, data int16."""
-        for archive in np.unique(archives):
-            if not self._addresses[archive, 0]:
-                self._map(int(archive))
-        indptr = np.zeros(len(rows) + 1, np.int64)
-        _measure_rows(self._addresses, archives, rows, indptr)
-        indices, data = np.empty(indptr[-1], np.int64), np.empty(indptr[-1], np.int16)
-        _copy_rows(self._addresses, archives, rows, indptr, indices, data)
-        return indptr, indices, data
-
-    def _map(self, archive: int) -> None:
-        *arrays, _ = map_matrix(self._paths[archive])
-        self._maps[archive] = tuple(arrays)
-        self._addresses[archive, :3] = [array.ctypes.data for array in arrays]
-        self._addresses[archive, 3] = arrays[0].dtype == np.int64
-
-
-@numba.njit(cache=True, nogil=True)
-def _measure_rows(addresses, archives, rows, indptr):  # type: ignore[no-untyped-def] # noqa: ANN
-    for i in range(len(rows)):
-        low, high = _row_range(addresses[archives[i]], rows[i])
-        indptr[i + 1] = indptr[i] + high - low
-
-
-@numba.njit(cache=True, nogil=True)
-def _copy_rows(addresses, archives, rows, indptr, indices, data):  # type: ignore[no-untyped-def] # noqa: ANN
-    for i in range(len(rows)):
-        address = addresses[archives[i]]
-        low, high = _row_range(address, rows[i])
-        n = high - low
-        data[indptr[i] : indptr[i + 1]] = numba.carray(
-            at_address(address[2] + 2 * low), n, np.int16
-        )
-        if address[3]:
-            indices[indptr[i] : indptr[i + 1]] = numba.carray(
-                at_address(address[1] + 8 * low), n, np.int64
-            )
-        else:
-            indices[indptr[i] : indptr[i + 1]] = numba.carray(
-                at_address(address[1] + 4 * low), n, np.int32
-            )
-
-
-@numba.njit(cache=True, nogil=True)
-def _row_range(address, row):  # type: ignore[no-untyped-def] # noqa: ANN
-    if address[3]:
-        wide = numba.carray(at_address(address[0] + 8 * row), 2, np.int64)
-        return wide[0], wide[1]
-    narrow = numba.carray(at_address(address[0] + 4 * row), 2, np.int32)
-    return np.int64(narrow[0]), np.int64(narrow[1])

@@ -43,14 +43,17 @@ def load_catalog(path: Path, source: Source, bucket: Bucket, *, refresh: bool = 
     seen: set[str | None] = set()
     keep, left_out = [], []
     for experiment_id in table["experiment_id"].to_pylist():
-        usable = bool(experiment_id and SAFE_ID.fullmatch(experiment_id)) and experiment_id not in seen
+        usable = (
+            bool(experiment_id and SAFE_ID.fullmatch(experiment_id)) and experiment_id not in seen
+        )
         seen.add(experiment_id)
         keep.append(usable)
         if not usable:
             left_out.append(experiment_id)
     if left_out:
         logger.warning(
-            "left out %d experiments whose id is missing, repeated or unsafe as a file name, such as %r",
+            "left out %d experiments whose id is missing, repeated or unsafe as a file name, such "
+            "as %r",
             len(left_out),
             left_out[0],
         )
@@ -70,8 +73,8 @@ def filter_catalog(
 ) -> pa.Table:
     """Keep the rows that meet every condition in `filters` and none in `exclude`.
 
-    A condition is a value or a list of values (text is compared without case; None matches a missing
-    value), or for numbers a range `{min: …, max: …}`, both ends included.
+    A condition is a value or a list of values (text is compared without case; None matches a
+    missing value), or for numbers a range `{min: …, max: …}`, both ends included.
 
     Raises
     ------
@@ -93,7 +96,9 @@ def filter_catalog(
 
 def _match(table: pa.Table, name: str, condition: Condition, setting: str) -> NDArray[np.bool_]:
     if name not in table.column_names:
-        raise ValueError(f"{setting} names no column of the catalog: {name!r}; it has {table.column_names}")
+        raise ValueError(
+            f"{setting} names no column of the catalog: {name!r}; it has {table.column_names}"
+        )
     column = table[name]
     is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
     if isinstance(condition, Mapping):
@@ -111,8 +116,12 @@ def _match(table: pa.Table, name: str, condition: Condition, setting: str) -> ND
             values: Any = pa.array(wanted, pa.float64())
             column = column.cast(pa.float64())
         else:
-            values = normalize_text(pa.chunked_array([pa.array([None if v is None else str(v) for v in wanted])]))
+            values = normalize_text(
+                pa.chunked_array([pa.array([None if v is None else str(v) for v in wanted])])
+            )
             values = values.combine_chunks()
             column = normalize_text(column)
         matched = pc.is_in(column, values)
-    return np.asarray(matched.fill_null(False).to_numpy(zero_copy_only=False), dtype=bool)
+    return np.asarray(
+        pc.fill_null(matched, fill_value=False).to_numpy(zero_copy_only=False), dtype=bool
+    )

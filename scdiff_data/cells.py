@@ -70,7 +70,7 @@ def draw_table(
     splits = _assign(rule, columns, seed=recipe.seed)
     _check_sizes(rule, np.bincount(splits, minlength=len(SPLITS)).tolist())
     order = _global_order(splits, seed=recipe.seed)
-    columns["split"] = pa.array(pd.Categorical.from_codes(splits, SPLITS))
+    columns["split"] = pa.DictionaryArray.from_arrays(splits, list(SPLITS))
     cells = pa.table({name: columns[name] for name in (*_OWN, *recipe.labels, "split")}).take(order)
     shard, row = np.divmod(np.arange(len(order), dtype=np.int32), recipe.shard_size)
     return cells.append_column("shard", pa.array(shard)).append_column("row", pa.array(row))
@@ -114,7 +114,7 @@ def _experiment_frame(
 
 
 def _join(parts: Sequence[pa.Array]) -> pa.Array:
-    """One column of all experiments; a dictionary of sorted texts, unless they are numbers or ids."""
+    """One column of all experiments; texts as a dictionary with sorted values."""
     types = {part.type for part in parts if not pa.types.is_null(part.type)}
     if all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in types):
         common = types.pop() if len(types) == 1 else pa.float64()
@@ -130,7 +130,8 @@ def _assign(rule: Split, columns: Mapping[str, pa.Array], *, seed: int) -> NDArr
     column = columns["experiment_id" if rule.by == "experiment" else rule.by]
     if rule.by == "experiment":
         values = column.dictionary.to_pylist()
-        return rule.assign_by_hash(values, seed=seed)[column.indices.to_numpy()]
+        splits: NDArray[np.int8] = rule.assign_by_hash(values, seed=seed)[column.indices.to_numpy()]
+        return splits
     return rule.assign_by_value(column.to_pylist())
 
 
@@ -139,6 +140,6 @@ def _check_sizes(rule: Split, sizes: list[int]) -> None:
         if size == 0 and (name == "train" or getattr(rule, name)):
             raise ValueError(
                 f"the {name} split is empty: split={rule.settings()} gives "
-                f"{dict(zip(SPLITS, sizes, strict=True))} cells; use split.by=cell, which divides single "
-                "cells, change the fractions or values, or draw more cells"
+                f"{dict(zip(SPLITS, sizes, strict=True))} cells; use split.by=cell, which divides "
+                "single cells, change the fractions or values, or draw more cells"
             )

@@ -191,14 +191,14 @@ class Collector:
 
     @contextmanager
     def _fetching(self) -> Iterator[Any]:
-        """A function that starts a download and returns its future; leaving stops what still runs."""
+        """A function that starts a download; leaving stops what still runs."""
         file_system, root = self._bucket.connect()
         cancelled = threading.Event()
         pool = ThreadPoolExecutor(self._n_threads, thread_name_prefix="download")
         bar = tqdm(desc="download", unit="B", unit_scale=True, total=0, disable=None)
 
         def fetch(row: Mapping[str, Any]) -> "Future[Path]":
-            bar.total += row["size"] or 0
+            bar.total = (bar.total or 0) + (row["size"] or 0)
             local = self._downloads / f"{row['experiment_id']}.h5ad"
             return pool.submit(
                 download,
@@ -260,7 +260,8 @@ class Collector:
         if needed > free:
             raise OSError(
                 f"{self._data_dir} has {free / 1e9:.1f} GB free, the cells need about "
-                f"{needed / 1e9:.1f} GB: free some, set data_dir to a larger disk, or lower cell_count"
+                f"{needed / 1e9:.1f} GB: free some, set data_dir to a larger disk, or lower "
+                "cell_count"
             )
 
     def _stop_if_too_many_failed(self, records: list[dict[str, Any]]) -> None:
@@ -268,8 +269,9 @@ class Collector:
         fraction = len(failed) / len(records)
         if len(records) >= _MIN_TRIED and fraction > self._recipe.max_failed_fraction:
             raise DownloadError(
-                f"{len(failed)} of {len(records)} experiments failed, more than max_failed_fraction="
-                f"{self._recipe.max_failed_fraction}; the last: {failed[-1]['reason']}"
+                f"{len(failed)} of {len(records)} experiments failed, more than "
+                f"max_failed_fraction={self._recipe.max_failed_fraction}; the last: "
+                f"{failed[-1]['reason']}"
             )
 
     def _explain_shortage(self, records: list[dict[str, Any]], n_cells: int) -> None:
@@ -283,5 +285,3 @@ class Collector:
             f"(max_cells_per_experiment={self._recipe.max_cells_per_experiment}){reason}: lower "
             "cell_count, or loosen filters or QC"
         )
-
-

@@ -10,15 +10,16 @@ from lightning import LightningDataModule
 from scdiff_data.catalog import Condition
 from scdiff_data.dataset import CellBatch, HVGDataset
 from scdiff_data.errors import ManifestError
+from scdiff_data.loader import ResumableLoader
 from scdiff_data.manifest import Manifest
 from scdiff_data.prepare import prepare
 from scdiff_data.recipe import Recipe
-from scdiff_data.sampler import CellSampler, ResumableLoader
+from scdiff_data.sampler import CellSampler
 from scdiff_data.sources import Source
 from scdiff_data.tokenizers import TokenBatch, Tokenizer
 
 _N_FIT_CELLS = 20_000
-"""Training cells that a tokenizer is fitted on: the first ones, which the shards hold in random order."""
+"""Training cells that a tokenizer is fitted on: the first, which are a random sample already."""
 
 
 class ScRNADataModule(LightningDataModule):
@@ -108,8 +109,8 @@ class ScRNADataModule(LightningDataModule):
             )
         if cell_count is not None and batch_size > cell_count:
             raise ValueError(
-                f"batch_size={batch_size} exceeds cell_count={cell_count}: lower batch_size or draw "
-                "more cells"
+                f"batch_size={batch_size} exceeds cell_count={cell_count}: lower batch_size or "
+                "draw more cells"
             )
         self.data_dir, self.batch_size, self.seed = Path(data_dir), batch_size, seed
         self.tokenizer = tokenizer
@@ -148,8 +149,8 @@ class ScRNADataModule(LightningDataModule):
         if manifest.content["recipe_digest"] != self.recipe.digest:
             raise ManifestError(
                 f"{self.data_dir} was prepared with other settings "
-                f"({_describe_difference(manifest.content['recipe'], self.recipe.settings())}): call "
-                "prepare_data(), or run 'python train.py prepare_only=true'"
+                f"({_describe_difference(manifest.content['recipe'], self.recipe.settings())}): "
+                "call prepare_data(), or run 'python train.py prepare_only=true'"
             )
         self.train_dataset = HVGDataset(self.data_dir, split="train")
         self.val_dataset = HVGDataset(self.data_dir, split="val")

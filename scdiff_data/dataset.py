@@ -1,7 +1,7 @@
-"""Rows as tensors: datasets over a data directory, and the two-line way to a loader.
+"""Rows as tensors: datasets over a data directory.
 
 Datasets are map-style and hold no open file, so they pickle, fork and spawn. Indexed with an array
-of rows they gather a whole batch at once; `collate` keeps a DataLoader from taking it apart.
+of rows they gather a whole batch at once.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from scdiff_data.archive import ArchiveMap
+from scdiff_data.archive_map import ArchiveMap
 from scdiff_data.draw import SPLITS
 from scdiff_data.genes import GeneAxis
 from scdiff_data.manifest import Manifest
-from scdiff_data.sampler import CellSampler, ResumableLoader
 from scdiff_data.shards import ShardMap
 
 Index = int | slice | Sequence[int] | NDArray[np.integer[Any]] | Tensor
@@ -33,9 +32,9 @@ class CellBatch(NamedTuple):
     expression
         Counts, int16 [b, g].
     metadata
-        `cell_id` and `experiment_id`, arrays of str [b]; `total_counts`, int32 [b], of the whole cell
-        over all its genes; and the labels asked for [b]: codes into the dataset's `categories`,
-        int64, -1 where missing, or the numbers themselves.
+        `cell_id` and `experiment_id`, arrays of str [b]; `total_counts`, int32 [b], of the whole
+        cell over all its genes; and the labels asked for [b]: codes into the dataset's
+        `categories`, int64, -1 where missing, or the numbers themselves.
     """
 
     expression: Tensor
@@ -82,8 +81,8 @@ class HVGDataset(Dataset[CellBatch]):
         stored = len(self._shards.gene_ids)
         if n_hvgs is not None and not 1 <= n_hvgs <= stored:
             raise ValueError(
-                f"n_hvgs={n_hvgs}, but {manifest.data_dir} stores {stored} genes a cell: ask for at most "
-                f"{stored}, or prepare with data.n_hvgs={n_hvgs}"
+                f"n_hvgs={n_hvgs}, but {manifest.data_dir} stores {stored} genes a cell: ask for "
+                f"at most {stored}, or prepare with data.n_hvgs={n_hvgs}"
             )
         self.n_genes = n_hvgs or stored
         self.labels = _check_labels(labels, self._shards.labels, manifest)
@@ -206,65 +205,13 @@ class ScRNADataset(Dataset[CellBatch]):
             "experiment_id": self._experiments[experiment],
             "total_counts": torch.from_numpy(self._total_counts[rows]),
         }
-        for name, values in self._labels.items():
-            metadata[name] = _label_tensor(values[rows], is_code=name in self.categories)
+        for name, label in self._labels.items():
+            metadata[name] = _label_tensor(label[rows], is_code=name in self.categories)
         return CellBatch(expression, metadata)
 
     def __getitems__(self, indices: Sequence[int]) -> CellBatch:
         """Gather a batch; a plain DataLoader calls this."""
         return self[indices]
-
-
-def create_hvg_dataloader(
-    folder: str | Path,
-    batch_size: int = 128,
-    *,
-    split: str | None = "train",
-    n_hvgs: int | None = None,
-    labels: Sequence[str] | None = None,
-    shuffle: bool = True,
-    seed: int = 0,
-    num_workers: int = 0,
-) -> ResumableLoader:
-    """Batches of the chosen genes from a prepared directory, shuffled anew each epoch.
-
-    Parameters
-    ----------
-    folder, split, n_hvgs, labels
-        As `HVGDataset`.
-    batch_size
-        Cells a batch.
-    shuffle
-        Whether cells are shuffled and an incomplete last batch is left out; else they come in the
-        order of the rows, all of them.
-    seed
-        Of the shuffle; call `loader.sampler.set_epoch(epoch)` for another order.
-    num_workers
-        Worker processes; 0 is fastest unless the trainer itself is busy.
-    """
-    dataset = HVGDataset(folder, split=split, n_hvgs=n_hvgs, labels=labels)
-    sampler = CellSampler(len(dataset), batch_size, seed=seed, shuffle=shuffle, drop_last=shuffle)
-    return ResumableLoader(dataset, sampler, num_workers=num_workers)
-
-
-def create_dataloader(
-    folder: str | Path,
-    batch_size: int = 128,
-    *,
-    split: str | None = "train",
-    sparse: bool = False,
-    labels: Sequence[str] | None = None,
-    shuffle: bool = True,
-    seed: int = 0,
-    num_workers: int = 0,
-) -> ResumableLoader:
-    """Batches of all genes from a prepared directory; arguments as `create_hvg_dataloader`.
-
-    `sparse` gives sparse CSR tensors instead of dense ones.
-    """
-    dataset = ScRNADataset(folder, split=split, sparse=sparse, labels=labels)
-    sampler = CellSampler(len(dataset), batch_size, seed=seed, shuffle=shuffle, drop_last=shuffle)
-    return ResumableLoader(dataset, sampler, num_workers=num_workers)
 
 
 def _split_rows(manifest: Manifest, split: str | None) -> range:
@@ -288,8 +235,8 @@ def _check_labels(
         return list(stored)
     if missing := set(wanted) - set(stored):
         raise ValueError(
-            f"{manifest.data_dir} keeps no label {sorted(missing)}, it has {list(stored)}: prepare with "
-            f"data.labels=[{','.join([*stored, *sorted(missing)])}]"
+            f"{manifest.data_dir} keeps no label {sorted(missing)}, it has {list(stored)}: prepare "
+            f"with data.labels=[{','.join([*stored, *sorted(missing)])}]"
         )
     return list(wanted)
 
@@ -309,4 +256,6 @@ def _label_tensor(values: NDArray[Any], *, is_code: bool) -> Tensor:
 
 
 def _first(batch: CellBatch) -> CellBatch:
-    return CellBatch(batch.expression[0], {name: column[0] for name, column in batch.metadata.items()})
+    return CellBatch(
+        batch.expression[0], {name: column[0] for name, column in batch.metadata.items()}
+    )

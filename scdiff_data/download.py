@@ -1,8 +1,8 @@
 """Remote file to verified local file.
 
 A file is fetched in ranges into `NAME.part`, so a kill costs at most the range in flight; its size
-and MD5 are checked before it takes its name. Errors that may pass are retried with growing, jittered
-pauses; errors that will not are reported at once, with what to do.
+and MD5 are checked before it takes its name. Errors that may pass are retried with growing,
+jittered pauses; errors that will not are reported at once, with what to do.
 """
 
 import logging
@@ -82,7 +82,7 @@ def download(
             gained = part.exists() and part.stat().st_size > at
             failures = 1 if gained else failures + 1
             _give_up_if_permanent(error, remote, failures)
-            pause = min(60.0, 0.5 * 2**failures) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+            pause = min(60.0, 0.5 * 2**failures) * random.uniform(0.5, 1.0)
             logger.info("%s: %s; trying again in %.1f s", remote, error, pause)
             cancelled.wait(pause)
 
@@ -124,8 +124,9 @@ def _verify(part: Path, remote: str, size: int, md5: str | None) -> None:
     if found_size != size or found_md5 != md5:
         part.unlink()
         raise _MismatchError(
-            f"{remote} has {found_size} bytes and MD5 {found_md5}, the catalog says {size} and {md5}: "
-            "it was damaged on the way or replaced upstream (refresh_catalog=true takes a new catalog)"
+            f"{remote} has {found_size} bytes and MD5 {found_md5}, the catalog says {size} and "
+            f"{md5}: it was damaged on the way or replaced upstream (refresh_catalog=true takes a "
+            "new catalog)"
         )
 
 
@@ -144,8 +145,8 @@ def _give_up_if_permanent(error: Exception, remote: str, failures: int) -> None:
         raise DownloadError(message, permanent=status == 404) from error
     if failures >= N_ATTEMPTS:
         raise DownloadError(
-            f"cannot fetch {remote}: {failures} attempts in a row failed, the last with: {error}; once "
-            "the server answers, the same command goes on from here"
+            f"cannot fetch {remote}: {failures} attempts in a row failed, the last with: {error}; "
+            "once the server answers, the same command goes on from here"
         ) from error
 
 

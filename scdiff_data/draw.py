@@ -68,17 +68,18 @@ class Split:
             val, test = self.val, self.test
             if isinstance(val, Sequence) or isinstance(test, Sequence):
                 raise ValueError(
-                    f"split.by={self.by} takes fractions, got val={self.val!r}, test={self.test!r}; "
-                    "lists of values need split.by=<column>"
+                    f"split.by={self.by} takes fractions, got val={self.val!r}, "
+                    f"test={self.test!r}; lists of values need split.by=<column>"
                 )
             if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
                 raise ValueError(
-                    f"split.val and split.test are fractions that sum to less than 1, got {val} and "
-                    f"{test}"
+                    f"split.val and split.test are fractions that sum to less than 1, got {val} "
+                    f"and {test}"
                 )
         elif set(self.named_values("val")) & set(self.named_values("test")):
             raise ValueError(
-                f"split.val and split.test both name a value of {self.by}: {self.val} and {self.test}"
+                f"split.val and split.test both name a value of {self.by}: {self.val} and "
+                f"{self.test}"
             )
 
     @classmethod
@@ -115,7 +116,11 @@ class Split:
         val, test = float(self.val), float(self.test)  # type: ignore[arg-type]
         return np.select([unit < val, unit < val + test], [1, 2], 0).astype(np.int8)
 
-    def assign_by_value(self, values: Sequence[str | None]) -> NDArray[np.int8]:
-        """Split of every value (0 train, 1 val, 2 test)."""
-        codes = {v: 1 for v in self.named_values("val")} | {v: 2 for v in self.named_values("test")}
-        return np.array([codes.get(v or "", 0) for v in values], dtype=np.int8)
+    def assign_by_value(self, values: Sequence[Any]) -> NDArray[np.int8]:
+        """Split of every value (0 train, 1 val, 2 test); texts are compared without case."""
+        codes = {
+            value.strip().lower(): SPLITS.index(split)
+            for split in ("val", "test")
+            for value in self.named_values(split)
+        }
+        return np.array([codes.get(str(v).strip().lower(), 0) for v in values], dtype=np.int8)

@@ -1,8 +1,8 @@
 """Sources that need no network: real cells that come with scanpy, and simulated ones.
 
-Both write themselves, once, as a small bucket laid out as scBaseCount is, and are read from there by
-the same code: `scbasecount/{release}/metadata/…/sample_metadata.parquet` and one gzip-compressed CSC
-h5ad an experiment, with bare barcodes that collide between experiments.
+Both write themselves, once, as a small bucket laid out as scBaseCount is, and are read from there
+by the same code: `scbasecount/{release}/metadata/…/sample_metadata.parquet` and one gzip-compressed
+CSC h5ad an experiment, with bare barcodes that collide between experiments.
 """
 
 from dataclasses import dataclass
@@ -58,9 +58,10 @@ class SimulatedAtlas:
     """Simulated experiments with the faults of real ones, for demos at scale, tests and benchmarks.
 
     Counts are negative binomial around cell-type profiles, with library sizes from 500 to 50,000
-    that differ between experiments. Of the experiments, the last is empty and the one before it junk
-    (no cell passes QC), if there are at least four; every third has its genes in another order, with
-    version suffixes; every fourth is stored as CSR; metadata are dirty; one count exceeds int16.
+    that differ between experiments. Of the experiments, the last is empty and the one before it
+    junk (no cell passes QC), if there are at least four; every third has its genes in another
+    order, with version suffixes; every fourth is stored as CSR; metadata are dirty; one count
+    exceeds int16.
 
     Parameters
     ----------
@@ -141,11 +142,15 @@ class SimulatedAtlas:
             order = rng.permutation(n_genes) if number % 3 == 2 else np.arange(n_genes)
             experiment_var = var.iloc[order]
             if number % 3 == 2:
-                experiment_var = experiment_var.set_axis([f"{g}.{number}" for g in experiment_var.index])
+                experiment_var = experiment_var.set_axis(
+                    [f"{g}.{number}" for g in experiment_var.index]
+                )
             matrix = sp.csr_matrix(counts[:, order])
             experiments[f"SRX{self.seed:03d}{number:05d}"] = _experiment(
                 matrix if number % 4 == 3 else matrix.tocsc(),
-                obs=pd.DataFrame({"cell_type": labels}, index=[_barcode(c) for c in range(n_cells)]),
+                obs=pd.DataFrame(
+                    {"cell_type": labels}, index=[_barcode(c) for c in range(n_cells)]
+                ),
                 var=experiment_var,
             )
         return experiments
@@ -189,7 +194,9 @@ def invert_normalization(normalized: sp.csr_matrix) -> tuple[sp.csr_matrix, NDAr
             one = value @ whole / (whole @ whole)
         error = np.abs(value / one - whole).max()
         if error > 0.05:
-            raise ValueError(f"cell {cell} is not log1p of scaled counts: {error:.3f} from whole numbers")
+            raise ValueError(
+                f"cell {cell} is not log1p of scaled counts: {error:.3f} from whole numbers"
+            )
         counts.data[start:end] = whole
         scale[cell] = one
     return counts.astype(np.float32), scale
@@ -238,7 +245,10 @@ def _experiment(matrix: sp.spmatrix, *, obs: pd.DataFrame, var: pd.DataFrame) ->
 
 
 def _write_bucket(
-    root: Path, layout: ScBaseCount, experiments: dict[str, "AnnData"], columns: dict[str, list[Any]]
+    root: Path,
+    layout: ScBaseCount,
+    experiments: dict[str, "AnnData"],
+    columns: dict[str, list[Any]],
 ) -> None:
     """Write the experiments' files, and last the metadata that say the bucket is whole."""
     ids = list(experiments)

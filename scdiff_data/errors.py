@@ -1,9 +1,9 @@
-"""The package's own exceptions; everything else that users meet is a ValueError or FileNotFoundError.
+"""The package's own exceptions; what else users meet is a ValueError or FileNotFoundError.
 
-    ScdiffDataError
-    ├── DownloadError     a file cannot be fetched, or is not what the catalog promised
-    ├── CountError        a file's matrix does not hold counts
-    └── ManifestError     the data on disk are damaged, or of other settings
+ScdiffDataError
+├── DownloadError     a file cannot be fetched, or is not what the catalog promised
+├── CountError        a file's matrix does not hold counts
+└── ManifestError     the data on disk are damaged, or of other settings
 """
 
 

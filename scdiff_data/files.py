@@ -46,7 +46,7 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 
 
 def digest(content: Any) -> str:
-    """First 16 hex digits of the SHA-256 of `content` as canonical JSON: a fingerprint of settings."""
+    """Fingerprint of plain settings: 16 hex digits of the SHA-256 of their canonical JSON."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

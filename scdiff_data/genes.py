@@ -55,7 +55,7 @@ class GeneAxis:
     @classmethod
     def from_var(cls, var: pd.DataFrame) -> "GeneAxis":
         """The axis of an h5ad file's `var`; of genes with the same id the first stays."""
-        ids = strip_versions(var.index.astype(str))
+        ids = strip_versions(var.index.tolist())
         column = next((name for name in _SYMBOL_COLUMNS if name in var), None)
         symbols = ids if column is None else [str(symbol) for symbol in var[column]]
         first = dict(zip(reversed(ids), reversed(symbols), strict=True))
@@ -70,7 +70,9 @@ class GeneAxis:
 
     def write(self, path: Path) -> None:
         """Write a Parquet table of `gene_id` and `gene_symbol`."""
-        write_parquet(path, pa.table({"gene_id": list(self.ids), "gene_symbol": list(self.symbols)}))
+        write_parquet(
+            path, pa.table({"gene_id": list(self.ids), "gene_symbol": list(self.symbols)})
+        )
 
     @cached_property
     def digest(self) -> str:

@@ -1,7 +1,7 @@
 """Gene statistics that merge, and the highly variable genes (HVGs) chosen from them.
 
-Statistics are sums over cells, kept per experiment and split, so choosing genes again reads no cell.
-Only training cells count: nothing of the validation or test cells leaks into the choice.
+Statistics are sums over cells, kept per experiment and split, so choosing genes again reads no
+cell. Only training cells count: nothing of the validation or test cells leaks into the choice.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from scdiff_data.files import digest, write_aside
 from scdiff_data.genes import GeneAxis
 
 TARGET_SUM = 10_000.0
-"""Depth that scaled sums are taken at, counts a cell (scanpy's `normalize_total(target_sum=1e4)`)."""
+"""Counts a cell that scaled sums are taken at, as in `scanpy.pp.normalize_total`."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,20 @@ class GeneStatistics:
 
     @classmethod
     def from_archive(cls, path: Path, split_of_row: NDArray[np.int8]) -> "GeneStatistics":
-        """Sum over an archive's cells; `split_of_row` is 0 train, 1 val, 2 test, or -1 not drawn."""
+        """Sum over an archive's cells; `split_of_row` is 0 train, 1 val, 2 test, -1 not drawn."""
         indptr, indices, data, n_genes = map_matrix(path)
         n_cells = np.bincount(split_of_row[split_of_row >= 0], minlength=len(SPLITS))
-        whole = [np.zeros((len(SPLITS), n_genes), np.int64) for _ in range(3)]
-        real = [np.zeros((len(SPLITS), n_genes)) for _ in range(4)]
-        _sum_genes(indptr, indices, data, split_of_row, *whole, *real)
-        return cls(n_cells.astype(np.int64), *whole, *real)
+        shape = (len(SPLITS), n_genes)
+        sums: list[Any] = [np.zeros(shape, np.int64) for _ in range(3)]
+        sums += [np.zeros(shape, np.float64) for _ in range(4)]
+        _sum_genes(indptr, indices, data, split_of_row, *sums)
+        return cls(n_cells.astype(np.int64), *sums)
 
     def __add__(self, other: "GeneStatistics") -> "GeneStatistics":
         """Sums over the cells of both."""
-        return GeneStatistics(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return GeneStatistics(
+            *(getattr(self, f.name) + getattr(other, f.name) for f in fields(self))
+        )
 
     @classmethod
     def read(cls, path: Path, key: str) -> "GeneStatistics | None":
@@ -192,8 +195,8 @@ def choose_genes(
 ) -> GeneChoice:
     """Choose the genes of highest dispersion, variance/mean of raw counts over the training cells.
 
-    The variance is the unbiased one, as in `scanpy.pp.highly_variable_genes`; equal dispersions keep
-    the order of the genes.
+    The variance is the unbiased one, as in `scanpy.pp.highly_variable_genes`; equal dispersions
+    keep the order of the genes.
 
     Parameters
     ----------
@@ -223,9 +226,9 @@ def choose_genes(
         indices = np.arange(len(mean))
     elif n_hvgs > n_candidates:
         raise ValueError(
-            f"n_hvgs={n_hvgs}, but only {n_candidates} of {len(mean)} genes are expressed in at least "
-            f"{min_cells_pct} % of the {n_cells} training cells: lower n_hvgs or min_cells_pct, or set "
-            "n_hvgs=null to keep all genes"
+            f"n_hvgs={n_hvgs}, but only {n_candidates} of {len(mean)} genes are expressed in at "
+            f"least {min_cells_pct} % of the {n_cells} training cells: lower n_hvgs or "
+            "min_cells_pct, or set n_hvgs=null to keep all genes"
         )
     else:
         indices = np.argsort(np.where(candidates, -dispersion, np.inf), kind="stable")[:n_hvgs]
@@ -240,19 +243,19 @@ def choose_genes(
 
 
 @numba.njit(cache=True, nogil=True)
-def _sum_genes(  # type: ignore[no-untyped-def] # noqa: ANN
-    indptr,
-    indices,
-    data,
-    split_of_row,
-    n_expressing,
-    total,
-    total_squared,
-    scaled,
-    scaled_squared,
-    log,
-    log_squared,
-):
+def _sum_genes(
+    indptr: NDArray[Any],
+    indices: NDArray[Any],
+    data: NDArray[Any],
+    split_of_row: NDArray[Any],
+    n_expressing: NDArray[Any],
+    total: NDArray[Any],
+    total_squared: NDArray[Any],
+    scaled: NDArray[Any],
+    scaled_squared: NDArray[Any],
+    log: NDArray[Any],
+    log_squared: NDArray[Any],
+) -> None:
     for row in range(len(indptr) - 1):
         split = split_of_row[row]
         if split < 0:

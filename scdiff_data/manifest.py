@@ -28,8 +28,8 @@ class Manifest:
     data_dir
         The directory.
     content
-        `config.json` as read: `schema_version`, `recipe`, `recipe_digest`, `catalog_digest`, `genes`,
-        `cells`, `dropped`, `files`, `packages`.
+        `config.json` as read: `schema_version`, `recipe`, `recipe_digest`, `catalog_digest`,
+        `genes`, `cells`, `dropped`, `files`, `packages`.
     """
 
     data_dir: Path
@@ -59,18 +59,19 @@ class Manifest:
             found = content["schema_version"]
         except (ValueError, TypeError, KeyError) as error:
             raise ManifestError(
-                f"{path} is damaged ({error}): delete it and prepare again; nothing is downloaded twice"
+                f"{path} is damaged ({error}): delete it and prepare again; nothing is downloaded "
+                "twice"
             ) from error
         if found != SCHEMA_VERSION:
             raise ManifestError(
-                f"{path} has schema version {found}, this scdiff_data reads {SCHEMA_VERSION}: prepare "
-                "again in a new directory"
+                f"{path} has schema version {found}, this scdiff_data reads {SCHEMA_VERSION}: "
+                "prepare again in a new directory"
             )
         return cls(path.parent, content)
 
     @classmethod
     def write(cls, data_dir: Path, content: Mapping[str, Any]) -> "Manifest":
-        """Write the manifest, with the schema version and the versions of the packages that count."""
+        """Write the manifest, adding the schema version and the packages' versions."""
         full = {
             "schema_version": SCHEMA_VERSION,
             **content,
@@ -109,6 +110,6 @@ class Manifest:
             if size != entry["size"]:
                 found = "is missing" if size is None else f"has {size} bytes"
                 raise ManifestError(
-                    f"{path} {found}, {NAME} says {entry['size']} bytes: delete {path} and {NAME}, and "
-                    "prepare again; what is whole stays"
+                    f"{path} {found}, {NAME} says {entry['size']} bytes: delete {path} and {NAME}, "
+                    "and prepare again; what is whole stays"
                 )

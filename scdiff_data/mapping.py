@@ -21,7 +21,8 @@ from scdiff_data.errors import ManifestError
 def map_dataset(dataset: h5py.Dataset) -> NDArray[Any]:
     """Map a contiguous HDF5 dataset into memory, read-only; it outlives the open file.
 
-    The library's own indexing costs more than the read: the bytes are found once and mapped past it.
+    The library's own indexing costs more than the read: the bytes are found once and mapped past
+    it.
     """
     if dataset.size == 0:
         return np.empty(dataset.shape, dataset.dtype)
@@ -32,7 +33,7 @@ def map_dataset(dataset: h5py.Dataset) -> NDArray[Any]:
     return mapped.view(np.ndarray)  # a plain view: indexing a memmap object is twice as slow
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def at_address(typing_context: Any, address: Any) -> tuple[Signature, Any]:
     """In compiled code: an integer address as a pointer, for `numba.carray`."""
     del typing_context

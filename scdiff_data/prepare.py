@@ -1,4 +1,4 @@
-"""All stages up to the shards, in order; each is skipped when its inputs and settings are unchanged.
+"""All stages up to the shards, in order; each is skipped when nothing it depends on changed.
 
     catalog ──▶ draw, download, archive ──▶ cells ──▶ HVGs ──▶ shards ──▶ config.json
 
@@ -71,7 +71,8 @@ def prepare(
     data_dir = Path(data_dir)
     if n_threads < 1 or max_memory < 1 << 20:
         raise ValueError(
-            f"n_threads must be at least 1 and max_memory at least 1 MiB, got {n_threads} and {max_memory}"
+            f"n_threads must be at least 1 and max_memory at least 1 MiB, got {n_threads} and "
+            f"{max_memory}"
         )
     data_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(data_dir / ".lock"):
@@ -109,9 +110,7 @@ def _find_finished(recipe: Recipe, data_dir: Path) -> Manifest | None:
     return manifest if manifest.content["recipe_digest"] == recipe.digest else None
 
 
-def _finish(
-    recipe: Recipe, data_dir: Path, candidates: pa.Table, collected: Collected
-) -> Manifest:
+def _finish(recipe: Recipe, data_dir: Path, candidates: pa.Table, collected: Collected) -> Manifest:
     """From archives to cells, HVGs, shards and the manifest."""
     metadata, axis = data_dir / "metadata", collected.axis
     records = {r["experiment_id"]: r for r in collected.records if r.get("n_cells")}

@@ -77,13 +77,17 @@ class Recipe:
         for name in ("min_genes", "min_counts", "max_genes"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 0):
-                raise ValueError(f"{name} must be a whole number of at least 0 or null, got {value!r}")
+                raise ValueError(
+                    f"{name} must be a whole number of at least 0 or null, got {value!r}"
+                )
         if not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed must be a whole number of at least 0, got {self.seed!r}")
         if not 0 <= self.min_cells_pct <= 100:
             raise ValueError(f"min_cells_pct is a percentage, 0 to 100, got {self.min_cells_pct}")
         if not 0 <= self.max_failed_fraction <= 1:
-            raise ValueError(f"max_failed_fraction must be in 0 … 1, got {self.max_failed_fraction}")
+            raise ValueError(
+                f"max_failed_fraction must be in 0 … 1, got {self.max_failed_fraction}"
+            )
         if isinstance(self.labels, str):
             raise ValueError(f"labels must be a list of names, got the text {self.labels!r}")
         if not isinstance(self.filters, Mapping) or not isinstance(self.exclude, Mapping):

@@ -1,4 +1,4 @@
-"""Which cells come next: a shuffle without a list, and a loader that resumes.
+"""Which cells come next: a shuffle without a list.
 
 The order of an epoch is a keyed permutation, a pure function of (seed, epoch, position). So nothing
 of the size of the data is held, any position is reached at once, and a run can go on with another
@@ -6,14 +6,13 @@ number of ranks.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from torch import Generator
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DistributedSampler
 
 _N_ROUNDS = 8  # even, so that the two halves end with the widths they began with
 
@@ -50,9 +49,9 @@ class CellSampler(DistributedSampler[Any]):
     """Row numbers of one rank's batches, a whole batch at a time.
 
     Ranks take interleaved positions of one global order, so that the batches of all ranks at a step
-    are a run of it. With `drop_last` every rank gets the same number of full batches, and fewer than
-    n_ranks x batch_size cells are left out, other ones each epoch. Without, every cell comes exactly
-    once and every rank gets the same number of batches, none of them empty.
+    are a run of it. With `drop_last` every rank gets the same number of full batches, and fewer
+    than n_ranks x batch_size cells are left out, other ones each epoch. Without, every cell comes
+    exactly once and every rank gets the same number of batches, none of them empty.
 
     It is a `DistributedSampler` so that Lightning leaves it in place and calls `set_epoch`.
 
@@ -93,7 +92,8 @@ class CellSampler(DistributedSampler[Any]):
         if drop_last and n_cells < n_ranks * batch_size:
             raise ValueError(
                 f"batch_size={batch_size} exceeds a rank's share of the cells: {n_cells} cells on "
-                f"{n_ranks} ranks are {n_cells // n_ranks} each; lower batch_size or draw more cells"
+                f"{n_ranks} ranks are {n_cells // n_ranks} each; lower batch_size or draw more "
+                "cells"
             )
         if n_cells < n_ranks:
             raise ValueError(f"{n_cells} cells are too few for {n_ranks} ranks: draw more cells")
@@ -139,77 +139,13 @@ class CellSampler(DistributedSampler[Any]):
             at += size
 
 
-class ResumableLoader(DataLoader[Any]):
-    """A DataLoader whose state says how far its epoch has come, in cells of all ranks.
-
-    Lightning saves and restores the state with its own checkpoints. Cells count as seen when the
-    main process hands them out, not when a worker fetches them ahead. Nothing is drawn before the
-    first batch is asked for, because Lightning makes the iterator before it sets the epoch.
-
-    Parameters
-    ----------
-    dataset
-        Takes an array of row numbers as index and gives a batch.
-    sampler
-        Gives the row numbers.
-    num_workers, pin_memory, persistent_workers, multiprocessing_context
-        As those of `DataLoader`.
-    """
-
-    sampler: CellSampler
-
-    def __init__(
-        self,
-        dataset: Dataset[Any],
-        sampler: CellSampler,
-        *,
-        num_workers: int = 0,
-        pin_memory: bool = False,
-        persistent_workers: bool = False,
-        multiprocessing_context: str | None = None,
-    ) -> None:
-        super().__init__(
-            dataset,
-            batch_size=None,  # the sampler makes the batches
-            sampler=sampler,
-            num_workers=num_workers,
-            collate_fn=collate,
-            pin_memory=pin_memory,
-            persistent_workers=persistent_workers and num_workers > 0,
-            multiprocessing_context=multiprocessing_context if num_workers else None,
-            generator=Generator(),  # else every epoch takes a number from the global random state
-        )
-        self._restored: dict[str, int] | None = None
-        self._position = 0
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """Batches of the sampler's epoch, from where a restored state left it."""
-        sampler = self.sampler
-        restored, self._restored = self._restored, None
-        at_epoch = restored is not None and restored["epoch"] == sampler.epoch
-        sampler.start = restored["position"] if restored is not None and at_epoch else 0
-        self._position = sampler.start
-        steps = sampler.global_batches()
-        for batch, (_, end) in zip(super().__iter__(), steps, strict=True):
-            self._position = end
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        """The epoch, and the cells of it that all ranks together were given."""
-        return {"epoch": self.sampler.epoch, "position": self._position}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Let the next iteration go on from `state`, if it is one of the same epoch."""
-        self._restored = {"epoch": int(state["epoch"]), "position": int(state["position"])}
-
-
-def collate(batch: Any) -> Any:
-    """Leave a batch as the dataset assembled it; for `DataLoader(dataset, collate_fn=collate)`."""
-    return batch
-
-
 @numba.njit(cache=True, nogil=True)
-def _permute(positions, n, n_bits, round_keys):  # type: ignore[no-untyped-def] # noqa: ANN
+def _permute(
+    positions: NDArray[Any],
+    n: int,
+    n_bits: int,
+    round_keys: NDArray[Any],
+) -> NDArray[np.int64]:
     values = np.empty(len(positions), np.int64)
     low_bits = np.uint64(n_bits - n_bits // 2)
     high_bits = np.uint64(n_bits // 2)

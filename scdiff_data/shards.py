@@ -86,7 +86,9 @@ def write_shards(
                 file.attrs["key"] = key
                 for name in ("cell_id", "experiment_id"):
                     values = part[name].cast(pa.string()).to_numpy()
-                    file[f"{name}s"] = np.char.encode(values.astype(str), "utf-8").astype(width[name])
+                    file[f"{name}s"] = np.char.encode(values.astype(str), "utf-8").astype(
+                        width[name]
+                    )
                 file["total_counts"] = part["total_counts"].to_numpy().astype(np.int32)
                 for name in labels:
                     _write_label(file, name, part[name].combine_chunks())
@@ -235,7 +237,15 @@ class ShardMap:
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill(indptr, indices, data, rows, slots, slot_of_gene, block):  # type: ignore[no-untyped-def] # noqa: ANN
+def _fill(
+    indptr: NDArray[Any],
+    indices: NDArray[Any],
+    data: NDArray[Any],
+    rows: NDArray[Any],
+    slots: NDArray[Any],
+    slot_of_gene: NDArray[Any],
+    block: NDArray[Any],
+) -> None:
     for i in range(len(rows)):
         for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
             slot = slot_of_gene[indices[k]]
@@ -244,7 +254,13 @@ def _fill(indptr, indices, data, rows, slots, slot_of_gene, block):  # type: ign
 
 
 @numba.njit(cache=True, nogil=True)
-def _gather(addresses, row_bytes, shard_size, rows, out):  # type: ignore[no-untyped-def] # noqa: ANN
+def _gather(
+    addresses: NDArray[Any],
+    row_bytes: int,
+    shard_size: int,
+    rows: NDArray[Any],
+    out: NDArray[Any],
+) -> None:
     n_bytes = out.shape[1]
     for i in range(len(rows)):
         shard, row = divmod(rows[i], shard_size)

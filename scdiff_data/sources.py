@@ -1,4 +1,4 @@
-"""Where cells come from. A source answers one question: which experiments are there?
+"""Where cells come from: a source answers the question which experiments there are.
 
 The answer is the *catalog*, a table of one row an experiment:
 
@@ -8,8 +8,8 @@ The answer is the *catalog*, a table of one row an experiment:
     size, md5       int64, string (hex)   of that file, null where the source does not say
     …               every metadata column that the source has
 
-Nothing after the catalog knows which source it was. Paths are relative, so a mirror can stand in for
-the bucket without changing a byte of what is made from it.
+Nothing after the catalog knows which source it was. Paths are relative, so a mirror can stand in
+for the bucket without changing a byte of what is made from it.
 """
 
 import os
@@ -38,8 +38,8 @@ class Bucket:
     url
         Any fsspec URL or a local folder.
     storage_options
-        What fsspec passes to the file system. A `gs://` bucket is read anonymously unless a token is
-        named here, and no billing project is ever sent unless one is named here.
+        What fsspec passes to the file system. A `gs://` bucket is read anonymously unless a token
+        is named here, and no billing project is ever sent unless one is named here.
     """
 
     url: str
@@ -85,7 +85,8 @@ class ScBaseCount:
     release
         `2026-01-12` (current) or `2025-02-25` (deprecated by its publisher).
     feature
-        Which reads count for a gene: `Gene`, `GeneFull`, `GeneFull_Ex50pAS`, `GeneFull_ExonOverIntron`.
+        Which reads count for a gene: `Gene`, `GeneFull`, `GeneFull_Ex50pAS`,
+        `GeneFull_ExonOverIntron`.
     organism
         With an underscore, e.g. `Homo_sapiens`.
     url
@@ -130,8 +131,8 @@ class ScBaseCount:
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"no catalog at {metadata_path}: check source.release ({self.release}), "
-                f"source.feature ({self.feature}), source.organism ({self.organism}) and source.url "
-                f"({self.url})"
+                f"source.feature ({self.feature}), source.organism ({self.organism}) and "
+                f"source.url ({self.url})"
             ) from error
         for column in ("srx_accession", "obs_count"):
             if column not in metadata.column_names:
@@ -155,7 +156,8 @@ class ScBaseCount:
         # `file_path` has gone stale upstream after a move of the bucket: paths are rebuilt above.
         skipped = {"srx_accession", "obs_count", "file_path", *catalog}
         return pa.table(
-            catalog | {name: metadata[name] for name in metadata.column_names if name not in skipped}
+            catalog
+            | {name: metadata[name] for name in metadata.column_names if name not in skipped}
         )
 
     def folder(self, kind: str) -> str:
@@ -170,8 +172,8 @@ class H5adFolder:
     Parameters
     ----------
     path
-        A local folder. Each file's `X` holds raw counts, sparse or dense; its `var` index holds gene
-        ids.
+        A local folder. Each file's `X` holds raw counts, sparse or dense; its `var` index holds
+        gene ids.
     """
 
     path: str
@@ -194,14 +196,15 @@ class H5adFolder:
         FileNotFoundError
             If there is no h5ad file in the folder.
         """
-
         del bucket
         files = self._files()
         n_cells = []
         for path in files:
             with h5py.File(path) as file:
                 obs = file["obs"]
-                n_cells.append(len(obs[obs.attrs["_index"]]) if isinstance(obs, h5py.Group) else len(obs))
+                n_cells.append(
+                    len(obs[obs.attrs["_index"]]) if isinstance(obs, h5py.Group) else len(obs)
+                )
         return pa.table(
             {
                 "experiment_id": [path.stem for path in files],

@@ -6,9 +6,9 @@ checkpoints. Encoding is one table look-up on the batch's own device.
 `BinTokens` divides the counts 0, 1, 2, … into `n_tokens` neighbouring bins, the last one open, and
 knows p(count | token) from the training cells: *decoding* samples it, and a model's likelihood of
 tokens plus `log_prob` is its likelihood of counts, which compares across tokenizers. `CountTokens`,
-`LogBinTokens` and `QuantileTokens` are three choices of the bins. `RankTokens` orders a cell's genes
-by expression instead, as Geneformer does; a gene's position then carries the value, so it has no
-inverse.
+`LogBinTokens` and `QuantileTokens` are three choices of the bins. `RankTokens` orders a cell's
+genes by expression instead, as Geneformer does; a gene's position then carries the value, so it has
+no inverse.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ MAX_COUNT = 32_767  # int16: the largest count that the archive and the shards h
 
 
 class TokenBatch(NamedTuple):
-    """A tokenised batch: `tokens` int64 [b, g] and `metadata`, with the counts in `metadata["counts"]`."""
+    """A tokenised batch: `tokens` int64 [b, g]; `metadata["counts"]` holds the counts."""
 
     tokens: Tensor
     metadata: dict[str, Any]
@@ -36,7 +36,8 @@ class BinTokens(nn.Module):
     ----------
     edges
         First count of every bin: 0, then strictly increasing, at most 32,767. Token `t` stands for
-        the counts `edges[t] … edges[t + 1] - 1`; the last token for `edges[-1]` and everything above.
+        the counts `edges[t] … edges[t + 1] - 1`; the last token for `edges[-1]` and everything
+        above.
 
     Raises
     ------
@@ -94,7 +95,7 @@ class BinTokens(nn.Module):
         return flat.view(counts.shape)
 
     def decode(self, tokens: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Counts, int64, drawn from p(count | token); `tokens` int64 of any shape, without masks."""
+        """Counts, int64, drawn from p(count | token); `tokens` int64 of any shape, no masks."""
         uniform = torch.rand(
             tokens.shape, dtype=torch.float64, device=tokens.device, generator=generator
         )
@@ -104,11 +105,13 @@ class BinTokens(nn.Module):
         closed = torch.searchsorted(cumulative, tokens + uniform, right=True)
         last = self.edges[(tokens + 1).clamp(max=self.n_tokens - 1)] - 1
         closed = torch.minimum(torch.maximum(closed, self.edges[tokens]), last)  # against rounding
-        tail = self.edges[-1] + (uniform.clamp(min=1e-300).log() / self.tail_log_ratio).floor().long()
+        tail = (
+            self.edges[-1] + (uniform.clamp(min=1e-300).log() / self.tail_log_ratio).floor().long()
+        )
         return torch.where(tokens == self.n_tokens - 1, tail.clamp(max=MAX_COUNT), closed)
 
     def log_prob(self, counts: Tensor) -> Tensor:
-        """log p(count | its token), float32 nats, of the same shape as `counts`."""
+        """Log p(count | its token), float32 nats, of the same shape as `counts`."""
         top = self.edges[-1]
         excess = (counts - top).clamp(min=0)
         tail = excess * self.tail_log_ratio + torch.log1p(-self.tail_log_ratio.exp())
@@ -118,7 +121,7 @@ class BinTokens(nn.Module):
         return torch.where(counts >= top, tail, closed).float()
 
     def _set_edges(self, edges: NDArray[np.int64]) -> None:
-        """Lay out the buffers; until `fit`, counts are uniform in closed bins and halve in the tail."""
+        """Lay out the buffers; until `fit`, closed bins are uniform and the tail halves."""
         if not len(edges) or edges[0] != 0 or (np.diff(edges) <= 0).any() or edges[-1] > MAX_COUNT:
             raise ValueError(
                 f"edges must start at 0, increase, and stay at or below {MAX_COUNT}; got "
@@ -154,7 +157,8 @@ class LogBinTokens(BinTokens):
     n_tokens
         Size of the vocabulary, at least 2.
     ratio
-        Quotient of neighbouring edges, above 1; where it is less than one count, a bin is one count.
+        Quotient of neighbouring edges, above 1; where it is less than one count, a bin is one
+        count.
     """
 
     def __init__(self, n_tokens: int = 16, ratio: float = 1.5) -> None:
@@ -173,7 +177,7 @@ class LogBinTokens(BinTokens):
 
 
 class QuantileTokens(BinTokens):
-    """Bins that hold equal shares of the training cells' non-zero counts; zero is a token of its own.
+    """Bins that hold equal shares of the training cells' non-zero counts, and one for zero.
 
     Bins that would divide one count are merged, so the fitted vocabulary can be smaller than asked.
 

@@ -6,6 +6,7 @@ sums each cell, `transpose` puts every count at its cell.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ BYTES_PER_VALUE = 32
 class SourceMatrix:
     """A source's `X` as blocks of bounded size, in the order in which it is stored."""
 
-    def __init__(self, x: h5py.Group | h5py.Dataset, n_cells: int, n_genes: int, max_values: int):
+    def __init__(
+        self, x: h5py.Group | h5py.Dataset, n_cells: int, n_genes: int, max_values: int
+    ) -> None:
         self.n_cells = n_cells
         encoding = x.attrs.get("encoding-type", x.attrs.get("h5sparse_format", "array"))
         self.by_gene = str(encoding).startswith("csc")
@@ -42,8 +45,8 @@ class SourceMatrix:
                 or (np.diff(self._indptr, prepend=0) < 0).any()
             ):
                 raise CountError(
-                    f"{Path(x.file.filename).name} is damaged: X has {len(self._indptr) - 1} pointers "
-                    f"over {len(x['data'])} values, obs and var say {n_cells} x {n_genes}"
+                    f"{Path(x.file.filename).name} is damaged: X has {len(self._indptr) - 1} "
+                    f"pointers over {len(x['data'])} values, obs and var say {n_cells} x {n_genes}"
                 )
         else:
             self._indptr = np.arange(n_cells + 1, dtype=np.int64) * n_genes
@@ -57,7 +60,7 @@ class SourceMatrix:
             yield from self._cached
             return
         starts = self._block_starts()
-        for start, end in zip(starts[:-1], starts[1:], strict=True):
+        for start, end in pairwise(starts):
             block = (start, *self._read(start, end))
             if len(starts) == 2:
                 self._cached = [block]
@@ -165,8 +168,18 @@ def transpose(
 
 
 @numba.njit(cache=True, nogil=True)
-def _count_block(first, pointers, minors, values, by_gene, target, totals, n_genes, n_values):  # type: ignore[no-untyped-def] # noqa: ANN
-    """Add a block to the cells' sums; returns the place of the first value that is no count, or -1."""
+def _count_block(
+    first: int,
+    pointers: NDArray[Any],
+    minors: NDArray[Any],
+    values: NDArray[Any],
+    by_gene: bool,
+    target: NDArray[Any],
+    totals: NDArray[Any],
+    n_genes: NDArray[Any],
+    n_values: NDArray[Any],
+) -> int:
+    """Add a block to the cells' sums; returns where the first value is that is no count, or -1."""
     for j in range(len(pointers) - 1):
         for k in range(pointers[j], pointers[j + 1]):
             value = np.float64(values[k])
@@ -183,9 +196,18 @@ def _count_block(first, pointers, minors, values, by_gene, target, totals, n_gen
 
 
 @numba.njit(cache=True, nogil=True)
-def _scatter_block(  # type: ignore[no-untyped-def] # noqa: ANN
-    first, pointers, minors, values, by_gene, target, row_of_cell, cursor, indices, data
-):
+def _scatter_block(
+    first: int,
+    pointers: NDArray[Any],
+    minors: NDArray[Any],
+    values: NDArray[Any],
+    by_gene: bool,
+    target: NDArray[Any],
+    row_of_cell: NDArray[Any],
+    cursor: NDArray[Any],
+    indices: NDArray[Any],
+    data: NDArray[Any],
+) -> int:
     """Put a block's counts at their cells' cursors; returns how many saturated."""
     n_saturated = 0
     for j in range(len(pointers) - 1):
@@ -202,7 +224,11 @@ def _scatter_block(  # type: ignore[no-untyped-def] # noqa: ANN
 
 
 @numba.njit(cache=True, nogil=True)
-def _sort_rows(starts, indices, data):  # type: ignore[no-untyped-def] # noqa: ANN
+def _sort_rows(
+    starts: NDArray[Any],
+    indices: NDArray[Any],
+    data: NDArray[Any],
+) -> tuple[NDArray[np.int64], int]:
     """Sort each row by gene, sum repeated genes, and close the gaps between rows."""
     n_merged = np.zeros(len(starts) - 1, np.int64)
     n_saturated, at = 0, 0
@@ -212,8 +238,8 @@ def _sort_rows(starts, indices, data):  # type: ignore[no-untyped-def] # noqa: A
         genes, counts = indices[low:high][order], data[low:high][order]
         for k in range(len(genes)):
             if k and genes[k] == genes[k - 1]:
-                total = np.int32(data[at - 1]) + np.int32(counts[k])
-                n_saturated += total > MAX_COUNT and data[at - 1] < MAX_COUNT and counts[k] < MAX_COUNT
+                total = int(data[at - 1]) + int(counts[k])
+                n_saturated += int(total > MAX_COUNT > max(int(data[at - 1]), int(counts[k])))
                 data[at - 1] = np.int16(min(total, MAX_COUNT))
             else:
                 indices[at], data[at] = genes[k], counts[k]

@@ -1,0 +1,44 @@
+# `make train` and `make test` set up their own environment; nothing else is needed than python3.11.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test lint types imports soak bench clean
+
+help:  ## show this
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(READY)  ## make .venv with the package and the pinned versions it was tested with
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch --editable '.[dev]'
+	touch $(READY)
+
+train: $(READY)  ## train the demo model on real cells; ARGS="data.n_hvgs=128" overrides settings
+	$(BIN)/python train.py $(ARGS)
+
+test: $(READY)  ## run every test but the slow ones
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --quiet
+
+soak: $(READY)  ## run the slow soak, fault and scale tests
+	$(BIN)/python -m pytest --quiet -m soak
+
+lint: $(READY)  ## check style and docstrings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## check types
+	$(BIN)/mypy
+
+imports: $(READY)  ## check that imports follow the way of the data
+	$(BIN)/lint-imports
+
+bench: $(READY)  ## run the benchmarks, the quick way
+	@for script in benchmarks/*.py; do $(BIN)/python $$script --quick; done
+
+clean:  ## remove the environment and caches, not data or runs
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,41 @@
+"""Prepare cells, train a model on them, test it, report: `python train.py [overrides]`.
+
+Everything comes from `configs/`: `python train.py --cfg job` shows what is composed,
+`python train.py --help` what there is to choose from.
+"""
+
+from pathlib import Path
+
+import hydra
+from hydra.utils import instantiate
+from lightning import LightningDataModule, LightningModule, Trainer, seed_everything
+from omegaconf import DictConfig, OmegaConf
+
+from scdiff_data.files import write_aside
+
+
+@hydra.main(config_path="configs", config_name="train", version_base="1.3")
+def main(config: DictConfig) -> None:
+    """Run one job; Hydra calls this with the composed configuration."""
+    seed_everything(config.seed, workers=True, verbose=False)
+    # All settings are checked here, before any work: a wrong one fails now.
+    datamodule: LightningDataModule = instantiate(config.data)
+    if config.prepare_only:
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+        print(config.data.data_dir)
+        return
+    model: LightningModule = instantiate(config.model)
+    trainer: Trainer = instantiate(config.trainer)
+    run_dir = Path(config.run_dir)
+    if trainer.is_global_zero:
+        with write_aside(run_dir / "config.yaml") as aside:
+            aside.write_text(OmegaConf.to_yaml(config, resolve=True))
+    trainer.fit(model, datamodule=datamodule, ckpt_path=config.ckpt_path)
+    trainer.test(model, datamodule=datamodule, verbose=False)
+    if trainer.is_global_zero:
+        print(run_dir)
+
+
+if __name__ == "__main__":
+    main()
