@@ -42,6 +42,7 @@ from scdiff_data.prepare import prepare
 from scdiff_data.recipe import Recipe
 from scdiff_data.sources import H5adFolder, ScBaseCount
 from scdiff_data.tokenizers import (
+    BinTokens,
     CountTokens,
     LogBinTokens,
     QuantileTokens,
@@ -50,6 +51,7 @@ from scdiff_data.tokenizers import (
 )
 
 __all__ = [
+    "BinTokens",
     "CellBatch",
     "CountError",
     "CountTokens",

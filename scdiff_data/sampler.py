@@ -116,9 +116,8 @@ class CellSampler(DistributedSampler[Any]):
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
-        if self.drop_last:
-            return self.n_cells // self.global_batch_size
-        return -(-self.n_cells // self.global_batch_size)
+        n_full, left = divmod(self.n_cells, self.global_batch_size)
+        return n_full if self.drop_last else max(1, n_full + (left >= self.num_replicas))
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         """Row numbers, int64, a batch at a time."""
@@ -131,10 +130,9 @@ class CellSampler(DistributedSampler[Any]):
         """First position and end of every step's cells, from `start` on."""
         step, at, end = self.global_batch_size, self.start, self.n_cells
         while at + step <= end if self.drop_last else at < end:
-            left = end - at
-            size = min(step, left)
-            if step < left < step + self.num_replicas:
-                size = left - self.num_replicas  # leave one cell for every rank's last batch
+            left_after = end - at - step
+            too_few = not self.drop_last and left_after < self.num_replicas
+            size = end - at if too_few else step
             yield at, at + size
             at += size
 

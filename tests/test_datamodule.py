@@ -1,0 +1,158 @@
+import inspect
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.demos.boring_classes import BoringModel
+from torch import Tensor
+
+from scdiff_data import (
+    BinTokens,
+    LogBinTokens,
+    ManifestError,
+    Pbmc,
+    Recipe,
+    ScRNADataModule,
+    TokenBatch,
+)
+
+PBMC = {
+    "min_genes": None,
+    "min_counts": None,
+    "n_hvgs": 64,
+    "split": {"by": "cell"},
+    "labels": ("cell_type", "n_counts"),
+    "shard_size": 300,
+    "batch_size": 32,
+}
+
+
+def trainer(folder: Path, **settings: Any) -> L.Trainer:
+    defaults: dict[str, Any] = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_epochs": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": folder,
+    }
+    return L.Trainer(**(defaults | settings))
+
+
+class Foreign(BoringModel):
+    """A module that knows nothing of this package but `x, metadata = batch`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 2)
+        self.seen: list[list[str]] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, metadata = batch
+        self.seen.append(metadata["cell_id"].tolist())
+        return self.layer(x.float().log1p()).pow(2).mean()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        x, _ = batch
+        self.log("val", self.layer(x.float().log1p()).pow(2).mean(), batch_size=len(x))
+
+    test_step = validation_step
+
+
+def test_a_foreign_module_trains_and_tests(pbmc_dir: Path, tmp_path: Path) -> None:
+    model, datamodule = Foreign(), ScRNADataModule(Pbmc(), pbmc_dir, **PBMC)
+    before = model.layer.weight.detach().clone()
+    run = trainer(tmp_path)
+    run.fit(model, datamodule=datamodule)
+    assert not torch.equal(model.layer.weight, before)
+    assert run.callback_metrics["val"] > 0
+    run.test(model, datamodule=datamodule, verbose=False)
+
+
+def test_every_epoch_shows_the_cells_in_another_order(pbmc_dir: Path, tmp_path: Path) -> None:
+    model = Foreign()
+    trainer(tmp_path, max_epochs=2).fit(model, datamodule=ScRNADataModule(Pbmc(), pbmc_dir, **PBMC))
+    half = len(model.seen) // 2
+    first, second = sum(model.seen[:half], []), sum(model.seen[half:], [])
+    assert len(set(first)) == len(first)
+    assert first != second
+
+
+def test_a_tokenizer_turns_batches_into_tokens(pbmc_dir: Path) -> None:
+    tokenizer = LogBinTokens()
+    datamodule = ScRNADataModule(Pbmc(), pbmc_dir, **PBMC, tokenizer=tokenizer)
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    counts = next(iter(datamodule.train_dataloader()))
+    batch = datamodule.on_after_batch_transfer(counts, 0)
+    assert isinstance(batch, TokenBatch)
+    assert torch.equal(batch.tokens, tokenizer.encode(counts.expression))
+    assert torch.equal(batch.metadata["counts"], counts.expression)
+    assert isinstance(datamodule.tokenizer, BinTokens)
+    assert datamodule.tokenizer.log_prob(counts.expression).isfinite().all()
+
+
+def test_setup_without_data_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
+        ScRNADataModule(Pbmc(), tmp_path, **PBMC).setup("fit")
+
+
+def test_setup_on_data_of_other_settings_names_the_difference(pbmc_dir: Path) -> None:
+    other = ScRNADataModule(Pbmc(), pbmc_dir, **(PBMC | {"n_hvgs": 32}))
+    with pytest.raises(ManifestError, match=r"n_hvgs: 64 there, 32 here"):
+        other.setup("fit")
+
+
+def test_a_batch_larger_than_the_cells_is_an_error_before_any_step(pbmc_dir: Path) -> None:
+    with pytest.raises(ValueError, match=r"batch_size=800 exceeds cell_count=600"):
+        ScRNADataModule(Pbmc(), pbmc_dir, **(PBMC | {"cell_count": 600, "batch_size": 800}))
+    large = ScRNADataModule(Pbmc(), pbmc_dir, **(PBMC | {"batch_size": 650}))
+    with pytest.raises(ValueError, match=r"batch_size=650 exceeds a rank's share.*lower batch_size"):
+        large.setup("fit")
+
+
+def test_the_constructor_takes_everything_that_a_recipe_takes() -> None:
+    parameters = inspect.signature(ScRNADataModule).parameters
+    for field in fields(Recipe):
+        assert field.name in parameters
+        if isinstance(field.default, int | float | tuple | None):
+            assert parameters[field.name].default == field.default, field.name
+
+
+RESUME_AT = {"mid-epoch": 5, "on-the-epoch's-last-batch": 17, "in-the-second-epoch": 20}
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize("step", RESUME_AT.values(), ids=RESUME_AT.keys())
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_resumed_run_sees_the_rest_of_the_cells_and_ends_with_the_same_weights(
+    pbmc_dir: Path, tmp_path: Path, step: int, num_workers: int
+) -> None:
+    settings = PBMC | {"num_workers": num_workers}
+
+    def fit(model: Foreign, name: str, ckpt_path: Path | None = None, **changes: Any) -> None:
+        saver = ModelCheckpoint(
+            tmp_path / name, filename="{step}", every_n_train_steps=step, save_top_k=-1
+        )
+        run = trainer(
+            tmp_path, max_epochs=3, callbacks=[saver], enable_checkpointing=True, **changes
+        )
+        run.fit(model, datamodule=ScRNADataModule(Pbmc(), pbmc_dir, **settings), ckpt_path=ckpt_path)
+
+    torch.manual_seed(0)
+    whole = Foreign()
+    start = {k: v.clone() for k, v in whole.state_dict().items()}
+    fit(whole, "whole")
+    cut = Foreign()
+    cut.load_state_dict(start)
+    fit(cut, "cut", max_steps=step)
+    resumed = Foreign()
+    fit(resumed, "resumed", tmp_path / "cut" / f"step={step}.ckpt")
+    assert cut.seen + resumed.seen == whole.seen
+    assert torch.equal(resumed.layer.weight, whole.layer.weight)
