@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from scdiff_data.files import write_aside
@@ -47,21 +48,30 @@ def plot_hvgs(
     """
     is_hvg = np.zeros(len(mean), dtype=bool)
     is_hvg[hvg_indices] = True
-    figure, axes = _new_figure(2, 2, size=(11, 8.5), title=f"{is_hvg.sum():,} highly variable genes")
+    figure, axes = _new_figure(
+        2, 2, size=(11, 8.5), title=f"{is_hvg.sum():,} highly variable genes"
+    )
     (scatter, expression), (coverage, top) = axes
 
     drawable = (mean > 0) & (dispersion > 0)
     for chosen, colour, label in ((~is_hvg, _GREY, "other genes"), (is_hvg, _BLUE, "HVGs")):
         shown = chosen & drawable
         scatter.scatter(
-            mean[shown], dispersion[shown], s=9, c=colour, label=label, linewidths=0, rasterized=True
+            mean[shown],
+            dispersion[shown],
+            s=9,
+            c=colour,
+            label=label,
+            linewidths=0,
+            rasterized=True,
         )
-    scatter.set(xscale="log", yscale="log", xlabel="mean count", ylabel="dispersion")
+    scale = "log" if drawable.any() else "linear"
+    scatter.set(xscale=scale, yscale=scale, xlabel="mean count", ylabel="dispersion")
     scatter.set_title("dispersion against mean")
-    scatter.legend(frameon=False, markerscale=2)
+    scatter.legend(frameon=False, markerscale=2, loc="upper left")
 
     expressed = mean[mean > 0]
-    edges = np.geomspace(expressed.min(), expressed.max() * 1.001, 40) if len(expressed) else 10
+    edges = np.geomspace(expressed.min(), expressed.max() * 1.001, 40) if len(expressed) else [1, 2]
     expression.hist(expressed, bins=edges, color=_GREY, label="all genes")
     expression.hist(mean[is_hvg & (mean > 0)], bins=edges, color=_BLUE, label="HVGs")
     expression.set(xscale="log", xlabel="mean count", ylabel="genes")
@@ -125,11 +135,15 @@ def plot_report(
     _compare_genes(zeros, "fraction of zeros a gene", *zeros_by_gene, log=False)
 
     sums = {"real": real_counts.sum(1), "generated": generated_counts.sum(1)}
-    both = np.concatenate(list(sums.values()))
-    edges = np.geomspace(max(both.min(), 1), max(both.max(), 2) * 1.001, 30)
-    for (name, total), colour in zip(sums.items(), (_ORANGE, _BLUE), strict=True):
-        totals.hist(total, bins=edges, density=True, color=colour, alpha=0.55, label=name)
-    totals.set(xscale="log", xlabel="counts a cell, over these genes", ylabel="density")
+    sums = {name: sum_c.clip(min=1) for name, sum_c in sums.items()}  # the axis is logarithmic
+    low, high = np.quantile(np.concatenate(list(sums.values())), [0, 1])
+    edges = np.geomspace(low / 1.01, high * 1.01, 20)
+    for (name, sum_c), colour in zip(sums.items(), (_ORANGE, _BLUE), strict=True):
+        shares = np.full(len(sum_c), 1 / len(sum_c))
+        totals.hist(sum_c, bins=edges, weights=shares, color=colour, alpha=0.55, label=name)
+    totals.set(xscale="log", xlabel="counts a cell, over these genes", ylabel="share of cells")
+    totals.xaxis.set_minor_formatter(FuncFormatter(_plain_number))
+    totals.xaxis.set_major_formatter(FuncFormatter(_plain_number))
     totals.set_title("total counts")
     totals.legend(frameon=False)
 
@@ -172,6 +186,12 @@ def _joint_pca(
     directions = directions[:2] * np.sign(directions[:2].sum(1, keepdims=True) + 1e-12)
     first_xy, second_xy = ((values - centre.mean(0)) @ directions.T for values in logs)
     return first_xy, second_xy
+
+
+def _plain_number(value: float, position: int | None) -> str:
+    """Ticks at 1, 2 and 5 times powers of ten as whole numbers, no text at the others."""
+    del position
+    return f"{value:,.0f}" if f"{value:.0e}"[0] in "125" else ""
 
 
 def _new_figure(

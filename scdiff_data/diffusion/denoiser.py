@@ -21,18 +21,12 @@ class Denoiser(nn.Module):
 
     Parameters
     ----------
-    n_genes
-        Length of the gene axis.
-    n_tokens
-        Size of the vocabulary, without the mask; the mask is token `n_tokens`.
+    n_genes, n_tokens
+        Length of the gene axis; size of the vocabulary. The mask is token `n_tokens`.
     n_categories
         Number of categories of each label that conditions the model.
-    d_model
-        Width; a multiple of `n_heads`.
-    n_layers
-        Number of transformer blocks.
-    n_heads
-        Attention heads.
+    d_model, n_layers, n_heads
+        Width, a multiple of the number of attention heads; number of transformer blocks.
     """
 
     first_row_g: Tensor
@@ -90,12 +84,8 @@ class Denoiser(nn.Module):
     def start_at_marginals(self, log_marginal_gv: Tensor, *, log_depth_c: Tensor) -> None:
         """Make step 0 the per-gene marginal baseline, so that every gain is learned dependence.
 
-        Parameters
-        ----------
-        log_marginal_gv
-            Log frequency of every token of every gene over the training cells.
-        log_depth_c
-            log(1 + total counts) of training cells: the scale of the depth input.
+        Takes training cells' log token frequencies, and their log(1 + total counts), which scale
+        the depth input.
         """
         self.head_bias.copy_(log_marginal_gv)
         self.log_depth_mean.copy_(log_depth_c.mean())
@@ -155,12 +145,11 @@ class _Block(nn.Module):
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
         self.attention_out = nn.Linear(d_model, d_model, bias=False)
         self.feedforward_norm = _AdaptiveNorm(d_model)
-        self.feedforward = nn.Sequential(
-            nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model, bias=False)
-        )
+        widest, back = nn.Linear(d_model, 4 * d_model), nn.Linear(4 * d_model, d_model, bias=False)
+        self.feedforward = nn.Sequential(widest, nn.GELU(), back)
         # Each block starts as the identity, so that depth does not slow the first steps.
         nn.init.zeros_(self.attention_out.weight)
-        nn.init.zeros_(self.feedforward[-1].weight)
+        nn.init.zeros_(back.weight)
 
     def forward(self, x_bgd: Tensor, condition_bd: Tensor) -> Tensor:
         """Update every gene's state from all others'; the shape stays."""
@@ -170,8 +159,8 @@ class _Block(nn.Module):
         )
         mixed_bhgd = F.scaled_dot_product_attention(q_bhgd, k_bhgd, v_bhgd)
         x_bgd = x_bgd + self.attention_out(mixed_bhgd.transpose(1, 2).flatten(-2))
-        x_bgd = x_bgd + self.feedforward(self.feedforward_norm(x_bgd, condition_bd))
-        return x_bgd
+        updated: Tensor = x_bgd + self.feedforward(self.feedforward_norm(x_bgd, condition_bd))
+        return updated
 
 
 class _AdaptiveNorm(nn.Module):

@@ -10,7 +10,7 @@ l labels.
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import anndata
 import numpy as np
@@ -35,10 +35,10 @@ class Panel(TypedDict):
 
 
 def guide(conditional_bgv: Tensor, unconditional_bgv: Tensor, *, guidance: float) -> Tensor:
-    """Logits of the guided prediction p ∝ p_conditional^γ p_unconditional^(1-γ), γ = `guidance`.
+    """Logits of the guided prediction p ∝ p_conditional^w p_unconditional^(1-w), w = `guidance`.
 
-    Each gene's prediction is guided and renormalised over its tokens before anything is unmasked.
-    At 1 the result is the conditional prediction, at 0 the unconditional one; above 1 exaggerates.
+    Taken over each gene's tokens before anything is unmasked. At 1 it is the conditional
+    prediction, at 0 the unconditional one; above 1 the condition is exaggerated.
     """
     conditional_bgv = conditional_bgv.log_softmax(-1)
     return conditional_bgv.lerp(unconditional_bgv.log_softmax(-1), 1 - guidance)
@@ -52,20 +52,11 @@ def sample_tokens(
     n_steps: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Tokens of new cells, int64 [b, g], by ancestral sampling on the cosine grid.
+    """Tokens of new cells, int64 [b, g] (`shape`), by ancestral sampling on the cosine grid.
 
-    Parameters
-    ----------
-    denoise
-        Tokens with masks [b, g] → logits [b, g, v].
-    shape
-        Number of cells and of genes.
-    mask_id
-        The mask token.
-    n_steps
-        Calls of `denoise`; 32 to 64 come close to the exact sampler, 1 makes genes independent.
-    generator
-        Source of all randomness; its device is the sampler's.
+    `denoise` takes tokens with masks [b, g] to logits [b, g, v], `n_steps` times: 32 to 64 come
+    close to the exact sampler, and 1 makes genes independent. Cells are made on the generator's
+    device.
     """
     device = generator.device
     tokens_bg = torch.full(shape, mask_id, device=device)
@@ -121,7 +112,7 @@ def generate_cells(
     seed: int,
     batch_size: int,
 ) -> anndata.AnnData:
-    """New cells of the given depths and labels (`draw_conditions`), on the denoiser's device.
+    """Make cells of the given depths and labels (`draw_conditions`), on the denoiser's device.
 
     `MaskedDiffusion.generate` describes the arguments and the result.
     """
@@ -129,31 +120,43 @@ def generate_cells(
     batches = []
     for start in range(0, len(conditions_cl), batch_size):
         rows_bl = torch.from_numpy(conditions_cl[start : start + batch_size]).to(device)
-        condition: dict[str, Any] = {"total_counts_b": rows_bl[:, 0], "labels_bl": rows_bl[:, 1:]}
-        withheld_b = torch.ones(len(rows_bl), dtype=torch.bool, device=device)
-
-        def denoise(
-            tokens_bg: Tensor,
-            condition: dict[str, Any] = condition,
-            withheld_b: Tensor = withheld_b,
-        ) -> Tensor:
-            logits_bgv: Tensor = denoiser(tokens_bg, **condition)
-            if guidance == 1:
-                return logits_bgv
-            unconditional_bgv = denoiser(tokens_bg, **condition, unconditional_b=withheld_b)
-            return guide(logits_bgv, unconditional_bgv, guidance=guidance)
-
         generator = keyed_generator(seed, start, device=device)
-        shape = (len(rows_bl), len(panel["gene_ids"]))
         tokens_bg = sample_tokens(
-            denoise, shape=shape, mask_id=denoiser.mask_id, n_steps=n_steps, generator=generator
+            _condition(denoiser, rows_bl, guidance=guidance),
+            shape=(len(rows_bl), len(panel["gene_ids"])),
+            mask_id=denoiser.mask_id,
+            n_steps=n_steps,
+            generator=generator,
         )
         counts_bg = tokenizer.decode(tokens_bg, generator)
         batches.append(sparse.csr_matrix(counts_bg.numpy(force=True).astype(np.int32)))
 
     index = [f"generated_{i}" for i in range(len(conditions_cl))]
     obs = pd.DataFrame({"total_counts": conditions_cl[:, 0]}, index=index)
-    for (label, names), code_c in zip(panel["categories"].items(), conditions_cl[:, 1:].T, strict=True):
-        obs[label] = pd.Categorical.from_codes(code_c.tolist(), categories=names)
+    for code_c, (label, names) in zip(
+        conditions_cl[:, 1:].T, panel["categories"].items(), strict=True
+    ):
+        obs[label] = pd.Categorical.from_codes(code_c, categories=pd.Index(names))
     var = pd.DataFrame({"gene_symbols": panel["gene_symbols"]}, index=panel["gene_ids"])
     return anndata.AnnData(sparse.vstack(batches, format="csr"), obs=obs, var=var)
+
+
+def _condition(
+    denoiser: Denoiser, rows_bl: Tensor, *, guidance: float
+) -> Callable[[Tensor], Tensor]:
+    """The denoiser as a function of the tokens alone: depth, labels and guidance set."""
+
+    def denoise(tokens_bg: Tensor, *, withheld: bool = False) -> Tensor:
+        logits_bgv: Tensor = denoiser(
+            tokens_bg,
+            total_counts_b=rows_bl[:, 0],
+            labels_bl=rows_bl[:, 1:],
+            unconditional_b=torch.full_like(rows_bl[:, 0], withheld, dtype=torch.bool),
+        )
+        return logits_bgv
+
+    if guidance == 1:
+        return denoise
+    return lambda tokens_bg: guide(
+        denoise(tokens_bg), denoise(tokens_bg, withheld=True), guidance=guidance
+    )

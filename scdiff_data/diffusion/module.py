@@ -1,4 +1,4 @@
-"""The system: what Lightning trains, validates, saves and generates from.
+"""The system: what Lightning trains, validates and saves, and what generates.
 
 Sizes flow from the data to the model: `configure_model` reads them from the trainer's datamodule
 and writes them to the hyperparameters, so a checkpoint alone gives back a model that generates.
@@ -6,10 +6,9 @@ and writes them to the hyperparameters, so a checkpoint alone gives back a model
 Shapes: b cells of a batch, c cells, g genes, v tokens, l labels.
 """
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import anndata
 import numpy as np
@@ -22,7 +21,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from scdiff_data.diffusion.denoiser import Denoiser
-from scdiff_data.diffusion.generate import Panel, generate_cells
+from scdiff_data.diffusion.generate import Panel, draw_conditions, generate_cells
 from scdiff_data.diffusion.process import (
     draw_mask_counts,
     draw_mask_pairs,
@@ -32,10 +31,11 @@ from scdiff_data.diffusion.process import (
 )
 from scdiff_data.tokenizers import BinTokens, TokenBatch
 
-N_STATISTICS = 20_000  # training cells that set the marginals; shards are mixed: any cells will do
-N_CONDITIONS = 4_096  # training cells whose depth and labels are kept, to generate from
+if TYPE_CHECKING:
+    from scdiff_data.datamodule import ScRNADataModule
 
-_log = logging.getLogger(__name__)
+N_STATISTICS = 20_000  # training cells that set the marginals; shards are mixed: the first will do
+N_CONDITIONS = 4_096  # training cells whose depth and labels are kept, to generate from
 
 
 class MaskedDiffusion(LightningModule):
@@ -58,8 +58,7 @@ class MaskedDiffusion(LightningModule):
     seed
         Key of the initial weights and of every mask.
     panel
-        The data's sizes and names. None takes them from the trainer's datamodule; checkpoints
-        hold them.
+        The data's names and sizes, as checkpoints hold them; None asks the trainer's datamodule.
     """
 
     log_marginal_gv: Tensor
@@ -86,17 +85,15 @@ class MaskedDiffusion(LightningModule):
     def setup(self, stage: str) -> None:
         """Refuse data whose genes, bins or categories are not the model's."""
         del stage
-        datamodule = getattr(self.trainer, "datamodule", None)
-        panel = self.hparams["panel"]
+        panel, datamodule = self.hparams["panel"], getattr(self.trainer, "datamodule", None)
         if panel is None or datamodule is None:
             return
-        found = _panel(datamodule, labels=self.hparams["labels"])
-        different = [name for name in panel if panel[name] != found[name]]  # type: ignore[literal-required]
+        found = _read_panel(datamodule, labels=self.hparams["labels"])
+        different = [name for name, value in found.items() if value != panel[name]]
         if different:
             raise ValueError(
-                f"the model and the data must agree on {', '.join(panel)}; they differ in "
-                f"{', '.join(different)}: prepare the data with genes=<the model's gene ids> and "
-                "the model's tokenizer, or train a new model"
+                f"the model and the data differ in {', '.join(different)}: prepare the data with "
+                "genes=<the model's gene ids> and the model's tokenizer, or train a new model"
             )
 
     def configure_model(self) -> None:
@@ -111,47 +108,46 @@ class MaskedDiffusion(LightningModule):
                     "MaskedDiffusion takes its sizes from a ScRNADataModule, but the trainer has "
                     "none: call trainer.fit(model, datamodule=ScRNADataModule(...))"
                 )
-            self.hparams["panel"] = _panel(datamodule, labels=self.hparams["labels"])
+            self.hparams["panel"] = _read_panel(datamodule, labels=self.hparams["labels"])
         panel: Panel = self.hparams["panel"]
         n_genes, n_tokens = len(panel["gene_ids"]), len(panel["token_edges"])
-        n_categories = [len(names) for names in panel["categories"].values()]
-        self.tokenizer = BinTokens(panel["token_edges"])
         # Every rank, and every model of this seed, starts from the same weights.
         with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(self.hparams["seed"])
+            torch.manual_seed(self.hparams["seed"])
             self.denoiser = Denoiser(
                 n_genes,
                 n_tokens=n_tokens,
-                n_categories=n_categories,
-                d_model=self.hparams["d_model"],
-                n_layers=self.hparams["n_layers"],
-                n_heads=self.hparams["n_heads"],
+                n_categories=[len(names) for names in panel["categories"].values()],
+                **{name: self.hparams[name] for name in ("d_model", "n_layers", "n_heads")},
             )
-        conditions_cl = torch.zeros(N_CONDITIONS, 1 + len(n_categories), dtype=torch.int64)
+        conditions_cl = torch.zeros(N_CONDITIONS, 1 + len(panel["categories"]), dtype=torch.int64)
+        self.tokenizer = BinTokens(panel["token_edges"])
         self.register_buffer("log_marginal_gv", torch.zeros(n_genes, n_tokens))
         self.register_buffer("conditions_cl", conditions_cl)
         if datamodule is not None:
             self._learn_statistics(datamodule)
 
-    def logits(self, batch: TokenBatch, masked_bg: Tensor, **condition: Tensor) -> Tensor:
-        """Logits [b, g, v] given the tokens outside the mask, depth and labels.
-
-        Further keywords go to `Denoiser.forward`.
-        """
+    def logits(
+        self, batch: TokenBatch, masked_bg: Tensor, *, unconditional_b: Tensor | None = None
+    ) -> Tensor:
+        """Logits [b, g, v] given the tokens outside the mask, depth and labels."""
         tokens_bg, metadata = batch
-        label_codes = [metadata[label] for label in self.hparams["labels"]]
-        no_labels_bl = torch.empty(len(tokens_bg), 0, dtype=torch.int64, device=tokens_bg.device)
+        if "gene_ids" in metadata:
+            raise ValueError(
+                "MaskedDiffusion reads one gene a slot, but the batch has gene_ids of its own: "
+                "prepare the data with fallback_min_genes=0"
+            )
+        labels = [metadata[label] for label in self.hparams["labels"]]
         logits_bgv: Tensor = self.denoiser(
             tokens_bg.masked_fill(masked_bg, self.denoiser.mask_id),
             total_counts_b=metadata["total_counts"],
-            labels_bl=torch.stack(label_codes, -1) if label_codes else no_labels_bl,
-            **condition,
+            labels_bl=torch.stack(labels, -1) if labels else tokens_bg[:, :0],
+            unconditional_b=unconditional_b,
         )
         return logits_bgv
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """Mean over cells of the bound's one-sample estimate, nats a gene."""
-        self._check(batch)
         n_cells, n_genes = batch.tokens.shape
         key = (self.hparams["seed"], self.current_epoch, batch_idx)
         n_masked_b = draw_mask_counts(
@@ -177,57 +173,54 @@ class MaskedDiffusion(LightningModule):
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """Add a batch's losses, of the model and of the marginals, on the same fixed masks."""
         del batch_idx
-        self._check(batch)
         tokens_bg, metadata = batch
-        pair = draw_mask_pairs(
-            metadata["cell_id"], n_genes=tokens_bg.shape[1], seed=self.hparams["seed"]
-        )
-        losses, marginals = [], []
-        marginal_bgv = self.log_marginal_gv.expand(len(tokens_bg), -1, -1)
-        for mask in pair:
-            masked_bg = mask.to(self.device)
-            logits_bgv = self.logits(batch, masked_bg)
-            losses.append(masked_cross_entropy(logits_bgv, tokens_bg, masked_bg))
-            marginals.append(masked_cross_entropy(marginal_bgv, tokens_bg, masked_bg))
-        loss_b = torch.stack(losses).mean(0)
-        marginal_b = torch.stack(marginals).mean(0)
+        n_cells, n_genes = tokens_bg.shape
+        marginal_bgv = self.log_marginal_gv.expand(n_cells, -1, -1)
+        pair_bg = draw_mask_pairs(metadata["cell_id"], n_genes=n_genes, seed=self.hparams["seed"])
+        losses = []
+        for masked_bg in (mask.to(self.device) for mask in pair_bg):
+            predictions = (self.logits(batch, masked_bg), marginal_bgv)
+            losses.append(
+                torch.stack([masked_cross_entropy(p, tokens_bg, masked_bg) for p in predictions])
+            )
+        loss_b, marginal_b = torch.stack(losses).mean(0)
         count_nll_b = loss_b - self.tokenizer.log_prob(metadata["counts"]).mean(-1)
         scores = [torch.ones_like(loss_b), loss_b, loss_b**2, marginal_b, count_nll_b]
         self._sums += torch.stack(scores).double().sum(-1)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over all cells of all ranks."""
-        self._log_means("val")
+        """Log the means over all cells of all ranks, and the loss's standard error."""
+        sums = cast("Tensor", self.trainer.strategy.reduce(self._sums, reduce_op="sum"))
+        n_cells, *totals = sums.tolist()
+        loss, square, marginal, count_nll = (total / n_cells for total in totals)
+        error = math.sqrt(max(square - loss**2, 0) / max(n_cells - 1, 1))
+        scores = {"loss": loss, "loss_se": error, "marginal": marginal, "count_nll": count_nll}
+        split = "test" if self.trainer.testing else "val"
+        # Equal on all ranks already: sync_dist only tells Lightning so.
+        self.log_dict({f"{split}/{name}": score for name, score in scores.items()}, sync_dist=True)
 
-    def on_test_epoch_start(self) -> None:
-        """As for validation."""
-        self.on_validation_epoch_start()
-
-    def test_step(self, batch: TokenBatch, batch_idx: int) -> None:
-        """As for validation."""
-        self.validation_step(batch, batch_idx)
-
-    def on_test_epoch_end(self) -> None:
-        """As for validation."""
-        self._log_means("test")
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with decay on weight matrices only; linear warm-up, then cosine to 0."""
-        plain, decayed = [], []
+        decayed: list[Tensor] = []
+        plain: list[Tensor] = []
         for name, weight in self.named_parameters():
-            is_matrix = weight.ndim == 2 and "embedding" not in name and not name.endswith("bias")
+            is_matrix = weight.ndim == 2 and "embedding" not in name and "bias" not in name
             (decayed if is_matrix else plain).append(weight)
         groups = [
             {"params": decayed, "weight_decay": self.hparams["weight_decay"]},
             {"params": plain, "weight_decay": 0.0},
         ]
         optimizer = torch.optim.AdamW(groups, lr=self.hparams["learning_rate"], betas=(0.9, 0.99))
-        n_warmup = self.hparams["n_warmup_steps"]
+        n_warmup: int = self.hparams["n_warmup_steps"]
         n_steps = self.trainer.estimated_stepping_batches
 
         def factor(step: int) -> float:
-            warm_up = min(1.0, (step + 1) / (n_warmup + 1))
-            return warm_up * 0.5 * (1 + math.cos(math.pi * min(1.0, step / n_steps)))
+            cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / n_steps)))
+            return cosine * min(1.0, (step + 1) / (n_warmup + 1))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -237,13 +230,13 @@ class MaskedDiffusion(LightningModule):
         n_cells: int,
         *,
         labels: Mapping[str, str] | None = None,
-        total_counts: int | NDArray[np.integer[Any]] | None = None,
+        total_counts: int | NDArray[np.int64] | None = None,
         n_steps: int = 32,
         guidance: float = 1.0,
         seed: int = 0,
         batch_size: int = 256,
     ) -> anndata.AnnData:
-        """New cells; no data directory is needed.
+        """Make new cells; no data directory is needed.
 
         Parameters
         ----------
@@ -253,107 +246,78 @@ class MaskedDiffusion(LightningModule):
             Label → category that all cells shall have. What is not given is drawn, with the depth,
             from the training cells that have the given labels.
         total_counts
-            Depth(s) to condition on, whole-cell counts over all genes: one number, or [n_cells].
-        n_steps, guidance, seed, batch_size
-            See `generate_cells`.
+            Depth to condition on, whole-cell counts over all genes: one number, or [n_cells].
+        n_steps
+            Sampling steps; 32 to 64 come close to the exact sampler.
+        guidance
+            Above 1, cells are more typical of their condition than the data's: see `guide`.
+        seed
+            The same seed and batch size give the same cells.
+        batch_size
+            Cells made together.
 
         Returns
         -------
         AnnData
-            Counts, genes, depths and labels: see `generate_cells`.
+            `X` int32 CSR counts [n_cells, n_genes]; `obs` the depth asked for as `total_counts`,
+            and the labels; `var` the gene ids as index, and `gene_symbols`.
 
         Raises
         ------
         ValueError
             If a label or category is unknown, or `total_counts` has another length.
         """
-        if n_cells < 1:
-            raise ValueError(f"n_cells must be at least 1, got {n_cells}")
         panel: Panel = self.hparams["panel"]
-        conditions_cl = self.conditions_cl.numpy(force=True)
-        wanted = {}
-        for label, category in (labels or {}).items():
-            names = panel["categories"].get(label)
-            if names is None or category not in names:
-                raise ValueError(
-                    f"labels must name what the model was trained on; got {label}={category!r}, "
-                    f"it knows {panel['categories']}"
-                )
-            wanted[1 + list(panel["categories"]).index(label)] = names.index(category)
-        matches_c = np.all([conditions_cl[:, i] == code for i, code in wanted.items()], axis=0)
-        candidates_cl = conditions_cl[matches_c] if np.any(matches_c) else conditions_cl
-        drawn_cl = np.random.default_rng(seed).choice(candidates_cl, n_cells)
-        for column, code in wanted.items():
-            drawn_cl[:, column] = code
+        conditions_cl = draw_conditions(
+            self.conditions_cl.numpy(force=True),
+            n_cells=n_cells,
+            categories=panel["categories"],
+            labels=labels or {},
+            seed=seed,
+        )
         if total_counts is not None:
-            drawn_cl[:, 0] = total_counts
+            conditions_cl[:, 0] = total_counts
         return generate_cells(
             self.denoiser,
+            conditions_cl,
             tokenizer=self.tokenizer,
             panel=panel,
-            total_counts_c=drawn_cl[:, 0],
-            labels_cl=drawn_cl[:, 1:],
             n_steps=n_steps,
             guidance=guidance,
             seed=seed,
             batch_size=batch_size,
         )
 
-    def _learn_statistics(self, datamodule: Any) -> None:
-        """Fit everything that training cells say before training: marginals, depths, decoding."""
+    def _learn_statistics(self, datamodule: "ScRNADataModule") -> None:
+        """Take what training cells say before training: marginals, depths, decoding."""
         cells = datamodule.train_dataset[:N_STATISTICS]
-        edges = self.hparams["panel"]["token_edges"]
-        counts_cg = np.asarray(cells.expression)
+        counts_cg, edges = np.asarray(cells.expression), self.tokenizer.edges.numpy(force=True)
         frequency_gv = np.empty(self.log_marginal_gv.shape)
         for gene, counts_c in enumerate(counts_cg.T):
             tokens_c = np.searchsorted(edges, counts_c, side="right") - 1
             frequency_gv[gene] = np.bincount(tokens_c, minlength=len(edges))
-        # One pseudo-cell a gene with the frequencies of all genes (and a little of everything):
-        # tokens that a gene never showed stay possible, at a cost that suits their rarity.
+        # One pseudo-cell a gene, of all genes' frequencies and a little of everything: tokens that
+        # a gene never showed stay possible, at a cost that suits their rarity.
         pseudo_v = frequency_gv.sum(0) / frequency_gv.sum() + 1e-6
         frequency_gv = (frequency_gv + pseudo_v) / (len(counts_cg) + pseudo_v.sum())
         self.log_marginal_gv.copy_(torch.from_numpy(np.log(frequency_gv)))
 
         columns = ["total_counts", *self.hparams["labels"]]
-        conditions_cl = np.stack([np.asarray(cells.metadata[name]) for name in columns], -1)
-        rows = np.arange(N_CONDITIONS) * len(conditions_cl) // N_CONDITIONS
-        self.conditions_cl.copy_(torch.from_numpy(conditions_cl[rows].astype(np.int64)))
-        log_depth_c = torch.from_numpy(np.log1p(conditions_cl[:, 0])).float()
+        known_cl = np.stack([np.asarray(cells.metadata[name]) for name in columns], -1)
+        rows = np.arange(N_CONDITIONS) * len(known_cl) // N_CONDITIONS
+        self.conditions_cl.copy_(torch.from_numpy(known_cl[rows].astype(np.int64)))
+        log_depth_c = torch.from_numpy(np.log1p(known_cl[:, 0].astype(np.float32)))
         self.denoiser.start_at_marginals(self.log_marginal_gv, log_depth_c=log_depth_c)
-        self.tokenizer.load_state_dict(datamodule.tokenizer.state_dict())
-
-    def _check(self, batch: TokenBatch) -> None:
-        if "gene_ids" in batch.metadata:
-            raise ValueError(
-                "MaskedDiffusion reads one gene a slot, but the batch has gene_ids of its own: "
-                "prepare the data with fallback_min_genes=0"
-            )
-
-    def _log_means(self, split: str) -> None:
-        sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
-        n_cells, *totals = cast("Tensor", sums).tolist()
-        loss, square, marginal, count_nll = (total / n_cells for total in totals)
-        self.log_dict(
-            {
-                f"{split}/loss": loss,
-                f"{split}/loss_se": math.sqrt(max(square - loss**2, 0) / max(n_cells - 1, 1)),
-                f"{split}/marginal": marginal,
-                f"{split}/count_nll": count_nll,
-            },
-            prog_bar=True,
-            sync_dist=True,  # equal on all ranks already; this only tells Lightning so
-        )
+        self.tokenizer.load_state_dict(cast("BinTokens", datamodule.tokenizer).state_dict())
 
 
 class WeightEMA(WeightAveraging):
     """Exponential moving average of the weights: the version that validates and is saved.
 
-    The decay after n steps is min(`decay`, (1 + n)/(10 + n)), so early weights are soon forgotten.
-
     Parameters
     ----------
     decay
-        Final decay a step, in [0, 1).
+        Final decay a step, in [0, 1); after n steps it is min(`decay`, (1 + n)/(10 + n)).
     """
 
     def __init__(self, decay: float = 0.999) -> None:
@@ -364,27 +328,24 @@ class WeightEMA(WeightAveraging):
         self._decay = decay
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Copy the model onto its training device.
-
-        Replaces Lightning's, which keeps the copy on the CPU and warns that it does not shard.
-        """
+        """Copy the model; Lightning's own would copy to the CPU, and warn that it cannot shard."""
         if stage == "fit":
             pl_module.configure_model()
-            device = cast("torch.device", trainer.strategy.root_device)
+            device = trainer.strategy.root_device
             self._average_model = AveragedModel(pl_module, device, avg_fn=self._average)
 
     def _average(self, average: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
-        warm_up = (1 + float(n_averaged)) / (10 + float(n_averaged))
-        return average.lerp(current, 1 - min(self._decay, warm_up))
+        n = torch.as_tensor(n_averaged, dtype=average.dtype)
+        return average.lerp(current, 1 - ((1 + n) / (10 + n)).clamp(max=self._decay))
 
 
-def _panel(datamodule: Any, *, labels: Sequence[str]) -> Panel:
+def _read_panel(datamodule: "ScRNADataModule", *, labels: Sequence[str]) -> Panel:
     tokenizer = datamodule.tokenizer
     if not isinstance(tokenizer, BinTokens):
         raise ValueError(
             "MaskedDiffusion needs a tokenizer with one token a gene and an inverse (CountTokens, "
-            f"LogBinTokens or QuantileTokens), got {type(tokenizer).__name__}: set the datamodule's "
-            "tokenizer, e.g. data/tokenizer=logbin"
+            f"LogBinTokens or QuantileTokens), got {type(tokenizer).__name__}: set the "
+            "datamodule's tokenizer, e.g. data/tokenizer=logbin"
         )
     missing = [label for label in labels if label not in datamodule.categories]
     if missing:
@@ -395,6 +356,6 @@ def _panel(datamodule: Any, *, labels: Sequence[str]) -> Panel:
     return {
         "gene_ids": [str(gene) for gene in datamodule.gene_ids],
         "gene_symbols": [str(gene) for gene in datamodule.gene_symbols],
-        "token_edges": [int(edge) for edge in tokenizer.edges],
+        "token_edges": tokenizer.edges.tolist(),
         "categories": {label: [str(c) for c in datamodule.categories[label]] for label in labels},
     }

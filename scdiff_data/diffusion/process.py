@@ -20,7 +20,7 @@ from torch import Tensor
 
 
 def keyed_generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator whose stream depends on `key` alone.
+    """Make a generator whose stream depends on `key` alone.
 
     Lightning's checkpoints hold no random state: keys such as (seed, epoch, batch, rank) make a
     resumed run draw what the undisturbed one would have drawn.
@@ -92,7 +92,7 @@ def masked_cross_entropy(logits_bgv: Tensor, tokens_bg: Tensor, masked_bg: Tenso
 
 
 def cosine_grid(n_steps: int) -> list[float]:
-    """The masked fraction before each sampling step and at the end: 1 = t₀ > … > t_n = 0.
+    """Masked fraction before each sampling step and at the end: 1 = t₀ > … > t_n = 0.
 
     t_i = cos(π i / 2n): few genes at first, when little is known of the cell, and many at the end.
     """

@@ -1,0 +1,12 @@
+"""The demo model: masked discrete diffusion over gene tokens.
+
+Reading order: `process` (which genes are masked, and the objective), `denoiser` (the network),
+`generate` (the sampler), `module` (what Lightning trains and saves), `evaluate` (how good the cells
+are, and the run's report).
+"""
+
+from scdiff_data.diffusion.denoiser import Denoiser
+from scdiff_data.diffusion.evaluate import RunReport, compare_cells
+from scdiff_data.diffusion.module import MaskedDiffusion, WeightEMA
+
+__all__ = ["Denoiser", "MaskedDiffusion", "RunReport", "WeightEMA", "compare_cells"]

@@ -1,0 +1,203 @@
+"""The system learns what there is to learn, resumes exactly, and is whole in its checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from scdiff_data.diffusion import MaskedDiffusion, WeightEMA
+from scdiff_data.diffusion.process import draw_masks, keyed_generator
+from scdiff_data.tokenizers import RankTokens, TokenBatch
+
+
+def test_step_0_equals_the_marginal_baseline(
+    mixture: Any, make_data: Any, small_model: Any, validate: Any
+) -> None:
+    scores = validate(small_model(), make_data(mixture.sample(300, seed=1), n_val=100))
+    assert scores["val/loss"] == pytest.approx(scores["val/marginal"], abs=1e-6)
+
+
+def test_training_closes_at_least_40_percent_of_the_gap_to_the_exact_nll(
+    mixture: Any, make_data: Any, make_trainer: Any, small_model: Any
+) -> None:
+    data = make_data(mixture.sample(1256, seed=1), n_val=256)
+    # Here depth is the sum of all genes: knowing it, a model may well beat the exact p(cell).
+    data.train_dataset.total_counts[:] = data.val_dataset.total_counts[:] = 100
+    trainer = make_trainer(max_epochs=10)
+    trainer.fit(small_model(d_model=32), datamodule=data)
+    scores = {name: float(score) for name, score in trainer.callback_metrics.items()}
+    exact = float(mixture.nll(torch.from_numpy(data.val_dataset.counts).long()).mean())
+    assert scores["val/marginal"] - scores["val/loss"] > 0.4 * (scores["val/marginal"] - exact)
+    assert scores["val/loss"] > exact - 3 * scores["val/loss_se"]
+
+
+def test_independent_genes_give_no_gain(
+    make_data: Any, make_trainer: Any, small_model: Any, validate: Any
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    p_gv = torch.randn(24, 4, generator=generator).softmax(-1)
+    tokens = p_gv.multinomial(600, replacement=True, generator=generator).T.contiguous()
+    data = make_data(tokens, n_val=200)
+    # Depth is the sum of independent genes, so it does say a little: it is withheld.
+    data.train_dataset.total_counts[:] = data.val_dataset.total_counts[:] = 100
+    model = small_model()
+    make_trainer(max_epochs=3).fit(model, datamodule=data)
+    scores = validate(model, data)
+    assert scores["val/marginal"] - scores["val/loss"] < 0.003
+
+
+def test_a_masked_genes_true_value_moves_no_logit(trained: Any) -> None:
+    model, data, _ = trained
+    tokens, metadata = next(iter(data.val_dataloader()))
+    k = torch.arange(1, len(tokens) + 1).clamp(max=24)
+    masked = draw_masks(k, n_genes=24, generator=keyed_generator(0))
+    other = torch.where(masked, (tokens + 1) % 4, tokens)
+    model.eval()
+    first, second = (model.logits(TokenBatch(t, metadata), masked) for t in (tokens, other))
+    assert torch.equal(first, second)
+
+
+def test_reordering_the_validation_set_leaves_the_nll(trained: Any, validate: Any) -> None:
+    model, data, _ = trained
+    before = validate(model, data)
+    data.val_order = np.random.default_rng(0).permutation(data.val_order)
+    data.batch_size, old = 50, data.batch_size  # and so does another batch size, the last uneven
+    after = validate(model, data)
+    data.val_order, data.batch_size = np.sort(data.val_order), old
+    assert after == pytest.approx(before, rel=1e-5)
+
+
+def test_validation_scores_are_means_over_cells_with_their_standard_error(
+    trained: Any, validate: Any
+) -> None:
+    model, data, _ = trained
+    sizes = []
+    for size in (256, 100):  # one batch, and three uneven ones
+        data.batch_size, old = size, data.batch_size
+        sizes.append(validate(model, data))
+        data.batch_size = old
+    assert sizes[0] == pytest.approx(sizes[1], rel=1e-5)
+    assert 0 < sizes[0]["val/loss_se"] < 0.1
+    # Tokens are counts here, so but for the open bin's tail the two likelihoods agree.
+    assert sizes[0]["val/count_nll"] == pytest.approx(sizes[0]["val/loss"], abs=0.2)
+    assert sizes[0]["val/count_nll"] >= sizes[0]["val/loss"]
+
+
+def test_test_scores_are_made_as_validation_scores(
+    trained: Any, make_trainer: Any, validate: Any
+) -> None:
+    model, data, _ = trained
+    scores = make_trainer().test(model, datamodule=data, verbose=False)[0]
+    expected = {name.replace("val/", "test/"): v for name, v in validate(model, data).items()}
+    assert scores == pytest.approx(expected)
+
+
+def test_a_checkpoint_loads_and_generates_with_no_datamodule(
+    tmp_path: Path, mixture: Any, make_data: Any, make_trainer: Any, small_model: Any
+) -> None:
+    data = make_data(mixture.sample(200, seed=1), n_val=50)
+    model = small_model(labels=("half",))
+    trainer = make_trainer(max_epochs=1, enable_checkpointing=True, default_root_dir=tmp_path)
+    trainer.fit(model, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = MaskedDiffusion.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    cells = loaded.generate(10, n_steps=4)
+    assert (cells.X != model.generate(10, n_steps=4).X).nnz == 0
+    assert list(cells.var_names) == data.gene_ids
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(
+    tmp_path: Path, mixture: Any, make_data: Any, make_trainer: Any, small_model: Any
+) -> None:
+    data = make_data(mixture.sample(178, seed=1), n_val=50)
+
+    class SaveHalfway(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            if trainer.current_epoch == 1:
+                trainer.save_checkpoint(tmp_path / "halfway.ckpt")
+
+    def run(*, resume: bool) -> dict[str, Tensor]:
+        torch.manual_seed(int(resume))  # the global state must not matter
+        model, callbacks = small_model(), [WeightEMA(0.9), SaveHalfway()]
+        trainer = make_trainer(max_epochs=4, callbacks=callbacks)
+        path = tmp_path / "halfway.ckpt" if resume else None
+        trainer.fit(model, datamodule=data, ckpt_path=path)
+        state: dict[str, Tensor] = model.state_dict()
+        return state
+
+    whole, resumed = run(resume=False), run(resume=True)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_the_averaged_weights_validate_and_are_saved(
+    tmp_path: Path, mixture: Any, make_data: Any, make_trainer: Any, small_model: Any
+) -> None:
+    data = make_data(mixture.sample(178, seed=1), n_val=50)
+    averaged, plain = small_model(), small_model()
+    ema = WeightEMA(0.9)
+    make_trainer(max_epochs=2, callbacks=[ema]).fit(averaged, datamodule=data)
+    make_trainer(max_epochs=2).fit(plain, datamodule=data)
+    weights = [model.denoiser.head_bias for model in (averaged, plain)]
+    assert not torch.equal(*weights)
+    assert torch.equal(averaged.tokenizer.lookup, plain.tokenizer.lookup)
+    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\), got 1"):
+        WeightEMA(1.0)
+
+
+def test_only_weight_matrices_decay(
+    mixture: Any, make_data: Any, make_trainer: Any, small_model: Any
+) -> None:
+    model, trainer = small_model(), make_trainer(max_epochs=1)
+    trainer.fit(model, datamodule=make_data(mixture.sample(84, seed=1), n_val=20))
+    decayed, plain = trainer.optimizers[0].param_groups
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    assert {names[id(w)].split(".")[-1] for w in decayed["params"]} == {"weight"}
+    assert not any("embedding.weight" in names[id(w)] for w in decayed["params"])
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0)
+    assert len(decayed["params"]) + len(plain["params"]) == len(names)
+
+
+def test_other_genes_than_the_models_are_refused(
+    trained: Any, mixture: Any, make_data: Any, validate: Any
+) -> None:
+    model, _, _ = trained
+    data = make_data(mixture.sample(100, seed=1), n_val=20)
+    data.gene_ids[3] = "ENSG99999"
+    with pytest.raises(ValueError, match="differ in gene_ids: prepare the data with genes="):
+        validate(model, data)
+
+
+@pytest.mark.parametrize("tokenizer", [None, RankTokens()])
+def test_a_tokenizer_without_one_token_a_gene_is_refused(
+    tokenizer: Any, mixture: Any, make_data: Any, make_trainer: Any, small_model: Any
+) -> None:
+    data = make_data(mixture.sample(100, seed=1), n_val=20)
+    data.tokenizer = tokenizer
+    with pytest.raises(ValueError, match="needs a tokenizer with one token a gene"):
+        make_trainer(max_epochs=1).fit(small_model(), datamodule=data)
+
+
+def test_a_label_that_is_not_served_is_refused(mixture: Any, make_data: Any, validate: Any) -> None:
+    data = make_data(mixture.sample(100, seed=1), n_val=20)
+    with pytest.raises(ValueError, match=r"serves no label tissue; it serves \['half'\]"):
+        validate(MaskedDiffusion(labels=["tissue"]), data)
+
+
+def test_a_model_with_no_data_says_where_its_sizes_come_from(
+    mixture: Any, make_data: Any, make_trainer: Any, small_model: Any, validate: Any
+) -> None:
+    loader = make_data(mixture.sample(100, seed=1), n_val=20).val_dataloader()
+    with pytest.raises(ValueError, match="takes its sizes from a ScRNADataModule"):
+        make_trainer().validate(small_model(), dataloaders=loader)
+
+
+def test_cells_with_genes_of_their_own_are_refused(trained: Any) -> None:
+    model, data, _ = trained
+    tokens, metadata = next(iter(data.val_dataloader()))
+    batch = TokenBatch(tokens, metadata | {"gene_ids": tokens})
+    with pytest.raises(ValueError, match="fallback_min_genes=0"):
+        model.logits(batch, tokens > 0)

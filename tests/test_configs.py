@@ -1,0 +1,136 @@
+"""The tie between YAML and classes, which no import checker sees: every file of every group."""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from scdiff_data import ScRNADataModule
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def group(name: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / name).glob("*.yaml"))
+
+
+def compose(run_dir: Path, *overrides: str) -> DictConfig:
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = hydra.compose("train", list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        config.run_dir = str(run_dir)
+        del config.hydra
+    GlobalHydra.instance().clear()
+    return config
+
+
+def test_the_default_job_composes_and_instantiates(tmp_path: Path) -> None:
+    config = compose(tmp_path)
+    assert isinstance(instantiate(config.data), ScRNADataModule)
+    assert isinstance(instantiate(config.model), LightningModule)
+    assert isinstance(instantiate(config.trainer), Trainer)
+
+
+REQUIRED = {"h5ad": ["data.source.path=somewhere"]}
+
+
+@pytest.mark.parametrize("name", [name for name in group("data") if name != "default"])
+def test_every_data_file_makes_a_datamodule(tmp_path: Path, name: str) -> None:
+    config = compose(tmp_path, f"data={name}", *REQUIRED.get(name, []))
+    datamodule = instantiate(config.data)
+    assert isinstance(datamodule, ScRNADataModule)
+    assert not Path(config.data.data_dir).is_absolute()
+
+
+@pytest.mark.parametrize("name", group("data/tokenizer"))
+def test_every_tokenizer_file_makes_a_tokenizer(tmp_path: Path, name: str) -> None:
+    config = compose(tmp_path, f"data/tokenizer={name}")
+    assert instantiate(config.data).tokenizer.n_tokens >= 1
+
+
+@pytest.mark.parametrize("name", group("model"))
+def test_every_model_file_makes_a_module(tmp_path: Path, name: str) -> None:
+    assert isinstance(instantiate(compose(tmp_path, f"model={name}").model), LightningModule)
+
+
+@pytest.mark.parametrize("name", group("callbacks"))
+def test_every_callbacks_file_makes_callbacks(tmp_path: Path, name: str) -> None:
+    callbacks = instantiate(compose(tmp_path, f"callbacks={name}").callbacks)
+    assert all(isinstance(callback, Callback) for callback in callbacks.values())
+
+
+@pytest.mark.parametrize("name", group("logger"))
+def test_every_logger_file_makes_a_logger(tmp_path: Path, name: str) -> None:
+    pytest.importorskip({"csv": "lightning"}.get(name, name))
+    assert isinstance(instantiate(compose(tmp_path, f"logger={name}").logger), Logger)
+
+
+ON_CPU = {  # what a machine without GPUs can stand in for
+    "gpu": ["trainer.accelerator=cpu"],
+    "ddp": ["trainer.accelerator=cpu", "trainer.devices=2"],
+}
+
+
+@pytest.mark.parametrize("name", group("trainer"))
+def test_every_trainer_file_makes_a_trainer(tmp_path: Path, name: str) -> None:
+    config = compose(tmp_path, f"trainer={name}", *ON_CPU.get(name, []))
+    trainer = instantiate(config.trainer)
+    assert isinstance(trainer, Trainer)
+    assert len(trainer.callbacks) >= len(config.callbacks)
+
+
+@pytest.mark.parametrize("name", group("experiment"))
+def test_every_experiment_composes_and_holds_only_differences(tmp_path: Path, name: str) -> None:
+    config = compose(tmp_path, f"experiment={name}")
+    instantiate(config.data)
+    changes = OmegaConf.load(CONFIGS / "experiment" / f"{name}.yaml")
+    data = next(item["override /data"] for item in changes.defaults if "override /data" in item)
+    without = compose(tmp_path, f"data={data}")
+    for section in ("data", "trainer", "model"):
+        for key, value in changes.get(section, {}).items():
+            assert without[section].get(key) != value, f"{section}.{key} is {value} already"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.n_hvg=128", "n_hvg"),
+        ("data=pbcm", "pbcm"),
+        ("trainer.max_epoch=3", "max_epoch"),
+        ("data/tokenizer=log", "log"),
+    ],
+)
+def test_a_wrong_key_is_an_error_that_names_it(
+    tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(HydraException, match=message):
+        compose(tmp_path, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.cell_count=-3", r"cell_count must be a whole number of at least 1, got -3"),
+        ("data.n_hvgs=many", r"n_hvgs must be a whole number of at least 1, got 'many'"),
+        ("data.split.val=1.5", r"split\.val and split\.test are fractions.*1\.5"),
+        ("data.batch_size=0", r"batch_size must be at least 1.*0"),
+        ("data.tokenizer.ratio=0.5", r"ratio must be above 1, got 0\.5"),
+        ("+data.split.bye=cell", r"split has no setting \['bye'\]"),
+    ],
+)
+def test_a_wrong_value_is_an_error_before_any_work(
+    tmp_path: Path, override: str, message: str
+) -> None:
+    config: Any = compose(tmp_path, override)
+    with pytest.raises(hydra.errors.InstantiationException, match=message):
+        instantiate(config.data)
+    assert not list(tmp_path.iterdir())

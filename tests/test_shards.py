@@ -1,0 +1,77 @@
+import pickle
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scdiff_data.manifest import Manifest
+from scdiff_data.shards import ShardMap
+
+
+def open_shards(folder: Path) -> ShardMap:
+    manifest = Manifest.read(folder)
+    return ShardMap(manifest.shards, shard_size=300, n_cells=700)
+
+
+def test_shards_hold_shard_size_cells_each_but_the_last(pbmc_dir: Path) -> None:
+    lengths = []
+    for path in Manifest.read(pbmc_dir).shards:
+        with h5py.File(path) as shard:
+            lengths.append(len(shard["expression"]))
+    assert lengths == [300, 300, 100]
+
+
+@settings(deadline=None, max_examples=30)
+@given(rows=st.lists(st.integers(0, 699), min_size=1, max_size=50))
+def test_gathered_rows_are_those_that_h5py_reads(pbmc_dir: Path, rows: list[int]) -> None:
+    shards = open_shards(pbmc_dir)
+    names = {"expression": "expression", "cell_id": "cell_ids", "total_counts": "total_counts"}
+    for name, dataset in names.items():
+        parts = []
+        for path in Manifest.read(pbmc_dir).shards:
+            with h5py.File(path) as shard:
+                parts.append(shard[dataset][:])
+        assert np.array_equal(shards.gather(name, np.array(rows)), np.concatenate(parts)[rows])
+
+
+def test_only_the_first_genes_are_gathered_when_asked(pbmc_dir: Path) -> None:
+    shards = open_shards(pbmc_dir)
+    rows = np.array([3, 650])
+    whole = shards.gather("expression", rows)
+    assert np.array_equal(shards.gather("expression", rows, 5), whole[:, :5])
+
+
+def test_no_rows_are_an_empty_array(pbmc_dir: Path) -> None:
+    assert open_shards(pbmc_dir).gather("expression", np.array([], np.int64)).shape == (0, 64)
+
+
+def test_a_pickled_map_is_small_and_gathers_the_same(pbmc_dir: Path) -> None:
+    shards = open_shards(pbmc_dir)
+    rows = np.arange(700)
+    whole = shards.gather("expression", rows)
+    pickled = pickle.dumps(shards)
+    assert len(pickled) < 20_000  # paths and names, no counts
+    assert np.array_equal(pickle.loads(pickled).gather("expression", rows), whole)
+
+
+def test_datasets_are_contiguous_so_that_they_can_be_mapped(pbmc_dir: Path) -> None:
+    with h5py.File(Manifest.read(pbmc_dir).shards[0]) as shard:
+        for name in ("expression", "cell_ids", "total_counts", "labels/cell_type/codes"):
+            assert shard[name].id.get_offset() is not None, name
+
+
+def test_cells_of_all_experiments_are_mixed(pbmc_dir: Path) -> None:
+    first = open_shards(pbmc_dir).gather("experiment_id", np.arange(100))
+    assert len(np.unique(first)) == 7
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_each_split_is_one_run_of_rows(pbmc_dir: Path, split: str) -> None:
+    import pyarrow.parquet as pq
+
+    splits = pq.read_table(pbmc_dir / "metadata/cells.parquet")["split"].to_pylist()
+    rows = np.flatnonzero(np.array(splits) == split)
+    assert np.array_equal(rows, np.arange(rows[0], rows[-1] + 1))
