@@ -4,9 +4,11 @@ Everything comes from `configs/`: `python train.py --cfg job` shows what is comp
 `python train.py --help` what there is to choose from.
 """
 
+import os
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import LightningDataModule, LightningModule, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +19,8 @@ from scdiff_data.files import write_aside
 @hydra.main(config_path="configs", config_name="train", version_base="1.3")
 def main(config: DictConfig) -> None:
     """Run one job; Hydra calls this with the composed configuration."""
+    # Lightning starts each further rank with this command again: it must find this sweep's folder.
+    os.environ["SCDIFF_SWEEP_DIR"] = HydraConfig.get().sweep.dir
     seed_everything(config.seed, workers=True, verbose=False)
     # All settings are checked here, before any work: a wrong one fails now.
     datamodule: LightningDataModule = instantiate(config.data)

@@ -16,7 +16,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 from scdiff_data import Pbmc, Recipe, SimulatedAtlas, prepare
 
 ATLAS = SimulatedAtlas(n_experiments=6, n_cells=60, n_genes=400, seed=1)
-"""Six experiments: one with another gene order, one CSR, one junk, one empty, one saturated count."""
+"""Six experiments: another gene order, CSR, a junk one, an empty one, a saturated count."""
 
 
 def pbmc_recipe(**changes: Any) -> Recipe:

@@ -109,9 +109,7 @@ def test_every_experiment_composes_and_holds_only_differences(tmp_path: Path, na
         ("data/tokenizer=log", "log"),
     ],
 )
-def test_a_wrong_key_is_an_error_that_names_it(
-    tmp_path: Path, override: str, message: str
-) -> None:
+def test_a_wrong_key_is_an_error_that_names_it(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(HydraException, match=message):
         compose(tmp_path, override)
 

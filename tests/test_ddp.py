@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_ranks_see_disjoint_cells_that_are_together_complete(
         for rank in ranks:
             batches = rank["train"][epoch * n_steps : (epoch + 1) * n_steps]
             assert [len(batch) for batch in batches] == [batch_size] * n_steps
-            seen += sum(batches, [])
+            seen += list(chain.from_iterable(batches))
         assert len(set(seen)) == len(seen)  # disjoint
         assert set(seen) <= cells
         assert len(cells) - len(seen) < 2 * batch_size  # complete, but for the tail
@@ -37,5 +38,5 @@ def test_ranks_see_disjoint_cells_that_are_together_complete(
 
     held_out = HVGDataset(pbmc_dir, split="val")[:].metadata["cell_id"].tolist()
     assert len(ranks[0]["val"]) == len(ranks[1]["val"])
-    validated = sum(ranks[0]["val"] + ranks[1]["val"], [])
+    validated = list(chain.from_iterable(ranks[0]["val"] + ranks[1]["val"]))
     assert sorted(validated) == sorted(held_out * 2)  # exactly once in each of two epochs

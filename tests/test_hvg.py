@@ -42,7 +42,9 @@ def test_statistics_are_the_sums_over_each_splits_cells(archive: Path) -> None:
         assert np.array_equal(statistics.total[split], counts[mine].sum(axis=0))
         assert np.array_equal(statistics.total_squared[split], (counts[mine] ** 2).sum(axis=0))
         np.testing.assert_allclose(statistics.scaled[split], scaled[mine].sum(axis=0))
-        np.testing.assert_allclose(statistics.scaled_squared[split], (scaled[mine] ** 2).sum(axis=0))
+        np.testing.assert_allclose(
+            statistics.scaled_squared[split], (scaled[mine] ** 2).sum(axis=0)
+        )
         np.testing.assert_allclose(statistics.log[split], np.log1p(scaled[mine]).sum(axis=0))
         np.testing.assert_allclose(
             statistics.log_squared[split], (np.log1p(scaled[mine]) ** 2).sum(axis=0)

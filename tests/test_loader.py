@@ -1,3 +1,4 @@
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def test_two_lines_give_batches(pbmc_dir: Path) -> None:
 def test_unshuffled_loaders_give_every_cell_of_the_split_in_order(pbmc_dir: Path) -> None:
     loader = create_hvg_dataloader(pbmc_dir, 32, split="val", shuffle=False)
     expected = HVGDataset(pbmc_dir, split="val")[:].metadata["cell_id"]
-    assert sum(ids_of(loader), []) == expected.tolist()
+    assert list(chain.from_iterable(ids_of(loader))) == expected.tolist()
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -20,9 +20,7 @@ def test_a_missing_manifest_says_what_to_run(tmp_path: Path) -> None:
     ("text", "message"),
     [("{", "is damaged"), ("[]", "is damaged"), ('{"schema_version": 99}', "schema version 99")],
 )
-def test_a_damaged_or_foreign_manifest_is_an_error(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_a_damaged_or_foreign_manifest_is_an_error(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ManifestError, match=message):
         Manifest.read(tmp_path)

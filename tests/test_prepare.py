@@ -155,7 +155,9 @@ def test_a_larger_cell_count_keeps_all_cells_and_fetches_only_what_is_missing(
 
 def cells_by_split(folder: Path) -> dict[str, set[str]]:
     cells = pq.read_table(folder / "metadata" / "cells.parquet").to_pandas()
-    return {str(name): set(group["cell_id"]) for name, group in cells.groupby("split", observed=True)}
+    return {
+        str(name): set(group["cell_id"]) for name, group in cells.groupby("split", observed=True)
+    }
 
 
 def test_other_hvgs_leave_the_archives_alone(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+from itertools import chain
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -58,7 +60,7 @@ def test_with_drop_last_ranks_get_equal_full_batches_and_no_cell_twice(
         batches = rows_of(sampler)
         assert len(batches) == len(sampler) == n_cells // (n_ranks * batch_size)
         assert all(len(batch) == batch_size for batch in batches)
-        seen += sum(batches, [])
+        seen += list(chain.from_iterable(batches))
     assert len(set(seen)) == len(seen)
     assert n_cells - len(seen) < n_ranks * batch_size
 
@@ -81,7 +83,7 @@ def test_without_drop_last_every_cell_comes_once_in_equally_many_batches(
         batches = rows_of(sampler)
         assert len(batches) == len(sampler)
         assert all(0 < len(batch) <= batch_size + (n_ranks > 1) for batch in batches)
-        seen += sum(batches, [])
+        seen += list(chain.from_iterable(batches))
     assert sorted(seen) == list(range(n_cells))
 
 
@@ -90,7 +92,7 @@ def test_another_epoch_has_another_order_and_leaves_out_other_cells() -> None:
     left_out = []
     for epoch in range(3):
         sampler.set_epoch(epoch)
-        left_out.append(frozenset(range(103)) - set(sum(rows_of(sampler), [])))
+        left_out.append(frozenset(range(103)) - set(chain.from_iterable(rows_of(sampler))))
     assert len(set(left_out)) == 3
 
 

@@ -128,6 +128,7 @@ class RunReport(Callback):
         self._curves: dict[str, list[float]] = {name: [] for name in [*names, "val/count_nll"]}
         self._loss_sum = torch.zeros(())  # of the batches since the last validation
         self._n_batches = 0
+        self._metrics: dict[str, Any] = {}
 
     def on_train_batch_end(
         self,
@@ -160,7 +161,10 @@ class RunReport(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Generate, compare and write, on the first rank."""
-        if not (trainer.is_global_zero and self._curves["step"]):
+        if not trainer.is_global_zero:
+            return
+        if not self._curves["step"]:
+            _log.warning("no report: no validation ran; split.val must leave validation cells")
             return
         assert isinstance(pl_module, MaskedDiffusion)
         datamodule: ScRNADataModule = trainer.datamodule  # type: ignore[attr-defined]
@@ -181,11 +185,19 @@ class RunReport(Callback):
         plot_report(
             picture, curves=self._curves, generated_counts=generated_cg, real_counts=real_rg
         )
-        write_json(self._run_dir / "metrics.json", last | scores)
+        self._metrics = last | scores
+        write_json(self._run_dir / "metrics.json", self._metrics)
         _log.info(
             "validation loss %.4f ± %.4f nats a gene; per-gene marginals %.4f",
             *(last[name] for name in ("val/loss", "val/loss_se", "val/marginal")),
         )
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the test split's losses to `metrics.json`, if this run made one."""
+        del pl_module
+        if trainer.is_global_zero and self._metrics:
+            tested = {k: float(v) for k, v in trainer.callback_metrics.items() if k[:5] == "test/"}
+            write_json(self._run_dir / "metrics.json", self._metrics | tested)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the curves, and the mean that is being taken."""

@@ -10,7 +10,6 @@ l labels.
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import TypedDict
 
 import anndata
 import numpy as np
@@ -21,17 +20,9 @@ from scipy import sparse
 from torch import Tensor
 
 from scdiff_data.diffusion.denoiser import Denoiser
+from scdiff_data.diffusion.panel import Panel
 from scdiff_data.diffusion.process import cosine_grid, keyed_generator
 from scdiff_data.tokenizers import BinTokens
-
-
-class Panel(TypedDict):
-    """What a model keeps of its data, in plain values that a checkpoint can hold."""
-
-    gene_ids: list[str]
-    gene_symbols: list[str]
-    token_edges: list[int]
-    categories: dict[str, list[str]]  # label → names of its codes 0, 1, …, in the model's order
 
 
 def guide(conditional_bgv: Tensor, unconditional_bgv: Tensor, *, guidance: float) -> Tensor:

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, cast
 import anndata
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from scdiff_data.diffusion.denoiser import Denoiser
-from scdiff_data.diffusion.generate import Panel, draw_conditions, generate_cells
+from scdiff_data.diffusion.generate import draw_conditions, generate_cells
+from scdiff_data.diffusion.panel import Panel, count_marginals, read_panel
 from scdiff_data.diffusion.process import (
     draw_mask_counts,
     draw_mask_pairs,
@@ -88,7 +87,7 @@ class MaskedDiffusion(LightningModule):
         panel, datamodule = self.hparams["panel"], getattr(self.trainer, "datamodule", None)
         if panel is None or datamodule is None:
             return
-        found = _read_panel(datamodule, labels=self.hparams["labels"])
+        found = read_panel(datamodule, labels=self.hparams["labels"])
         different = [name for name, value in found.items() if value != panel[name]]
         if different:
             raise ValueError(
@@ -108,7 +107,7 @@ class MaskedDiffusion(LightningModule):
                     "MaskedDiffusion takes its sizes from a ScRNADataModule, but the trainer has "
                     "none: call trainer.fit(model, datamodule=ScRNADataModule(...))"
                 )
-            self.hparams["panel"] = _read_panel(datamodule, labels=self.hparams["labels"])
+            self.hparams["panel"] = read_panel(datamodule, labels=self.hparams["labels"])
         panel: Panel = self.hparams["panel"]
         n_genes, n_tokens = len(panel["gene_ids"]), len(panel["token_edges"])
         # Every rank, and every model of this seed, starts from the same weights.
@@ -291,16 +290,8 @@ class MaskedDiffusion(LightningModule):
     def _learn_statistics(self, datamodule: "ScRNADataModule") -> None:
         """Take what training cells say before training: marginals, depths, decoding."""
         cells = datamodule.train_dataset[:N_STATISTICS]
-        counts_cg, edges = np.asarray(cells.expression), self.tokenizer.edges.numpy(force=True)
-        frequency_gv = np.empty(self.log_marginal_gv.shape)
-        for gene, counts_c in enumerate(counts_cg.T):
-            tokens_c = np.searchsorted(edges, counts_c, side="right") - 1
-            frequency_gv[gene] = np.bincount(tokens_c, minlength=len(edges))
-        # One pseudo-cell a gene, of all genes' frequencies and a little of everything: tokens that
-        # a gene never showed stay possible, at a cost that suits their rarity.
-        pseudo_v = frequency_gv.sum(0) / frequency_gv.sum() + 1e-6
-        frequency_gv = (frequency_gv + pseudo_v) / (len(counts_cg) + pseudo_v.sum())
-        self.log_marginal_gv.copy_(torch.from_numpy(np.log(frequency_gv)))
+        counts_cg, edges_v = np.asarray(cells.expression), self.tokenizer.edges.numpy(force=True)
+        self.log_marginal_gv.copy_(torch.from_numpy(count_marginals(counts_cg, edges_v)))
 
         columns = ["total_counts", *self.hparams["labels"]]
         known_cl = np.stack([np.asarray(cells.metadata[name]) for name in columns], -1)
@@ -309,53 +300,3 @@ class MaskedDiffusion(LightningModule):
         log_depth_c = torch.from_numpy(np.log1p(known_cl[:, 0].astype(np.float32)))
         self.denoiser.start_at_marginals(self.log_marginal_gv, log_depth_c=log_depth_c)
         self.tokenizer.load_state_dict(cast("BinTokens", datamodule.tokenizer).state_dict())
-
-
-class WeightEMA(WeightAveraging):
-    """Exponential moving average of the weights: the version that validates and is saved.
-
-    Parameters
-    ----------
-    decay
-        Final decay a step, in [0, 1); after n steps it is min(`decay`, (1 + n)/(10 + n)).
-    """
-
-    def __init__(self, decay: float = 0.999) -> None:
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must be in [0, 1), got {decay}")
-        # Averaging buffers would also average the tokenizer's whole-number tables.
-        super().__init__(use_buffers=False)
-        self._decay = decay
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Copy the model; Lightning's own would copy to the CPU, and warn that it cannot shard."""
-        if stage == "fit":
-            pl_module.configure_model()
-            device = trainer.strategy.root_device
-            self._average_model = AveragedModel(pl_module, device, avg_fn=self._average)
-
-    def _average(self, average: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
-        n = torch.as_tensor(n_averaged, dtype=average.dtype)
-        return average.lerp(current, 1 - ((1 + n) / (10 + n)).clamp(max=self._decay))
-
-
-def _read_panel(datamodule: "ScRNADataModule", *, labels: Sequence[str]) -> Panel:
-    tokenizer = datamodule.tokenizer
-    if not isinstance(tokenizer, BinTokens):
-        raise ValueError(
-            "MaskedDiffusion needs a tokenizer with one token a gene and an inverse (CountTokens, "
-            f"LogBinTokens or QuantileTokens), got {type(tokenizer).__name__}: set the "
-            "datamodule's tokenizer, e.g. data/tokenizer=logbin"
-        )
-    missing = [label for label in labels if label not in datamodule.categories]
-    if missing:
-        raise ValueError(
-            f"the datamodule serves no label {', '.join(missing)}; it serves "
-            f"{list(datamodule.categories)}: ask for it in the datamodule's labels"
-        )
-    return {
-        "gene_ids": [str(gene) for gene in datamodule.gene_ids],
-        "gene_symbols": [str(gene) for gene in datamodule.gene_symbols],
-        "token_edges": tokenizer.edges.tolist(),
-        "categories": {label: [str(c) for c in datamodule.categories[label]] for label in labels},
-    }

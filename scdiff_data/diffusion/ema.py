@@ -1,0 +1,35 @@
+"""The average of the weights over the steps: what validates, generates and is saved."""
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+
+class WeightEMA(WeightAveraging):
+    """Exponential moving average of the weights: the version that validates and is saved.
+
+    Parameters
+    ----------
+    decay
+        Final decay a step, in [0, 1); after n steps it is min(`decay`, (1 + n)/(10 + n)).
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be in [0, 1), got {decay}")
+        # Averaging buffers would also average the tokenizer's whole-number tables.
+        super().__init__(use_buffers=False)
+        self._decay = decay
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Copy the model; Lightning's own would copy to the CPU, and warn that it cannot shard."""
+        if stage == "fit":
+            pl_module.configure_model()
+            device = trainer.strategy.root_device
+            self._average_model = AveragedModel(pl_module, device, avg_fn=self._average)
+
+    def _average(self, average: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
+        n = torch.as_tensor(n_averaged, dtype=average.dtype)
+        return average.lerp(current, 1 - ((1 + n) / (10 + n)).clamp(max=self._decay))
