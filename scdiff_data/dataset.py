@@ -74,7 +74,7 @@ class HVGDataset(Dataset[CellBatch]):
         labels: Sequence[str] | None = None,
     ) -> None:
         manifest = Manifest.read(folder)
-        manifest.check_files()
+        manifest.check_files("processed/")
         self._rows = _split_rows(manifest, split)
         n_cells = sum(manifest.n_cells.values())
         self._shards = ShardMap(manifest.shards, shard_size=manifest.shard_size, n_cells=n_cells)
@@ -153,7 +153,7 @@ class ScRNADataset(Dataset[CellBatch]):
         labels: Sequence[str] | None = None,
     ) -> None:
         manifest = Manifest.read(folder)
-        manifest.check_files()
+        manifest.check_files("cells/", "metadata/")
         metadata = manifest.data_dir / "metadata"
         self._rows, self._sparse = _split_rows(manifest, split), sparse
         axis = GeneAxis.read(metadata / "genes.parquet")

@@ -96,8 +96,8 @@ class Manifest:
         names = [entry["path"] for entry in self.content["files"]]
         return [self.data_dir / name for name in names if name.startswith("processed/")]
 
-    def check_files(self) -> None:
-        """Compare every file's size with the manifest.
+    def check_files(self, *folders: str) -> None:
+        """Compare the sizes of the files in some folders, or of all files, with the manifest.
 
         Raises
         ------
@@ -105,6 +105,8 @@ class Manifest:
             If a file is missing or has another size.
         """
         for entry in self.content["files"]:
+            if folders and not entry["path"].startswith(folders):
+                continue
             path = self.data_dir / entry["path"]
             size = path.stat().st_size if path.exists() else None
             if size != entry["size"]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from conftest import pbmc_recipe
+from cases import pbmc_recipe
 from torch import Tensor
 
 from scdiff_data import ScRNADataModule

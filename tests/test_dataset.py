@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from scdiff_data import CellBatch, HVGDataset, ScRNADataset, collate
+from scdiff_data import CellBatch, HVGDataset, ManifestError, ScRNADataset, collate
 
 
 def test_the_dataset_is_the_source_matrix(pbmc_dir: Path) -> None:
@@ -95,6 +95,15 @@ def test_what_is_not_stored_is_a_clear_error(
 def test_rows_outside_are_an_error(pbmc_dir: Path) -> None:
     with pytest.raises(IndexError, match=r"rows are -700 … 699"):
         HVGDataset(pbmc_dir)[[0, 700]]
+
+
+def test_training_needs_the_shards_alone(pbmc_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "processed").mkdir()
+    for path in [*(pbmc_dir / "processed").iterdir(), pbmc_dir / "config.json"]:
+        (tmp_path / path.relative_to(pbmc_dir)).write_bytes(path.read_bytes())
+    assert torch.equal(HVGDataset(tmp_path)[:].expression, HVGDataset(pbmc_dir)[:].expression)
+    with pytest.raises(ManifestError, match=r"cells/PBMC0.*is missing"):
+        ScRNADataset(tmp_path)
 
 
 def test_a_directory_without_data_is_a_clear_error(tmp_path: Path) -> None:

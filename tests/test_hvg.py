@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scanpy as sc
 import scipy.sparse as sp
-from conftest import pbmc_recipe
+from cases import pbmc_recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

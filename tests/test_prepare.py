@@ -15,9 +15,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import scanpy as sc
-from conftest import ATLAS, GcsServer, pbmc_recipe
+from cases import ATLAS, GcsServer, pbmc_recipe
+from hydra.utils import instantiate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_configs import compose
 
 from scdiff_data import (
     DownloadError,
@@ -64,8 +66,20 @@ def test_every_count_arrives_through_a_gs_bucket(
     tmp_path: Path, gcs: GcsServer, atlas_bucket: Path
 ) -> None:
     gcs.put_folder("every-count", atlas_bucket)
-    source = ScBaseCount(url="gs://every-count", storage_options=gcs.storage_options)
-    manifest = prepare(Recipe(source=source, **ATLAS_SETTINGS), tmp_path)
+    config = compose(
+        tmp_path / "run",
+        "data=scbasecount",
+        "data.source.url=gs://every-count",
+        f"+data.source.storage_options.endpoint_url={gcs.url}",
+        f"data.data_dir={tmp_path}",
+        "data.cell_count=null",
+        "data.labels=[cell_type]",
+        *(f"data.{name}={ATLAS_SETTINGS[name]}" for name in ("min_genes", "n_hvgs", "shard_size")),
+        "data.split.by=cell",
+    )
+    datamodule = instantiate(config.data)
+    datamodule.prepare_data()
+    manifest = Manifest.read(tmp_path)
     expected = source_counts(atlas_bucket)
     whole, chosen = ScRNADataset(tmp_path), HVGDataset(tmp_path)
     for dataset in (whole, chosen):
@@ -299,7 +313,7 @@ def test_own_h5ad_files_become_a_data_set(tmp_path: Path) -> None:
 KILL_SCRIPT = """
 import os, signal, sys
 import scdiff_data.{module} as room
-from conftest import ATLAS
+from cases import ATLAS
 from scdiff_data import Recipe, ScBaseCount, prepare
 from test_prepare import ATLAS_SETTINGS
 

@@ -33,7 +33,7 @@ from scdiff_data.tokenizers import BinTokens, TokenBatch
 if TYPE_CHECKING:
     from scdiff_data.datamodule import ScRNADataModule
 
-N_STATISTICS = 20_000  # training cells that set the marginals; shards are mixed: the first will do
+N_STATISTICS = 20_000  # training cells that set the marginals: the first, which are mixed already
 N_CONDITIONS = 4_096  # training cells whose depth and labels are kept, to generate from
 
 
@@ -91,8 +91,8 @@ class MaskedDiffusion(LightningModule):
         different = [name for name, value in found.items() if value != panel[name]]
         if different:
             raise ValueError(
-                f"the model and the data differ in {', '.join(different)}: prepare the data with "
-                "genes=<the model's gene ids> and the model's tokenizer, or train a new model"
+                f"the model and the data differ in {', '.join(different)}: take the data and the "
+                "tokenizer that the model was trained on, or train a new model"
             )
 
     def configure_model(self) -> None:
@@ -131,11 +131,6 @@ class MaskedDiffusion(LightningModule):
     ) -> Tensor:
         """Logits [b, g, v] given the tokens outside the mask, depth and labels."""
         tokens_bg, metadata = batch
-        if "gene_ids" in metadata:
-            raise ValueError(
-                "MaskedDiffusion reads one gene a slot, but the batch has gene_ids of its own: "
-                "prepare the data with fallback_min_genes=0"
-            )
         labels = [metadata[label] for label in self.hparams["labels"]]
         logits_bgv: Tensor = self.denoiser(
             tokens_bg.masked_fill(masked_bg, self.denoiser.mask_id),

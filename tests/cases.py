@@ -1,0 +1,50 @@
+"""What many tests share that is no fixture."""
+
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from scdiff_data import Pbmc, Recipe, SimulatedAtlas
+
+ATLAS = SimulatedAtlas(n_experiments=6, n_cells=60, n_genes=400, seed=1)
+"""Six experiments: another gene order, CSR, a junk one, an empty one, a saturated count."""
+
+
+def pbmc_recipe(**changes: Any) -> Recipe:
+    """The real cells, with what they need."""
+    settings: dict[str, Any] = {
+        "min_genes": None,
+        "min_counts": None,
+        "n_hvgs": 64,
+        "split": {"by": "cell"},
+        "labels": ("cell_type", "n_counts"),
+        "shard_size": 300,
+    }
+    return Recipe(source=Pbmc(), **(settings | changes))
+
+
+class GcsServer:
+    """A running fake-gcs-server."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.storage_options = {"endpoint_url": url}
+        """What makes the real gcsfs talk to this server."""
+
+    def put_folder(self, bucket: str, folder: Path) -> None:
+        """Make a bucket that holds a folder's files."""
+        self._post("storage/v1/b?project=test", f'{{"name": "{bucket}"}}'.encode())
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                self.put(bucket, path.relative_to(folder).as_posix(), path.read_bytes())
+
+    def put(self, bucket: str, name: str, content: bytes) -> None:
+        """Put one object."""
+        quoted = urllib.parse.quote(name, safe="")
+        self._post(f"upload/storage/v1/b/{bucket}/o?uploadType=media&name={quoted}", content)
+
+    def _post(self, path: str, body: bytes) -> None:
+        request = urllib.request.Request(f"{self.url}/{path}", body, method="POST")
+        with urllib.request.urlopen(request) as response:
+            response.read()

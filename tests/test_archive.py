@@ -1,0 +1,276 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scdiff_data import CountError
+from scdiff_data.archive import ArchiveReport, QualityFilter, read_gene_axis, write_archive
+from scdiff_data.genes import GeneAxis
+
+GENES = [f"ENSG{i:03d}" for i in range(40)]
+
+
+def counts_of(seed: int = 0, n_cells: int = 60) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.poisson(rng.gamma(0.3, 4, (n_cells, len(GENES)))).astype(np.float32)
+
+
+def write_source(path: Path, matrix: Any, genes: list[str] | None = None, **settings: Any) -> Path:
+    cells = ad.AnnData(
+        matrix,
+        obs=pd.DataFrame(
+            {"cell_type": ["B cell", ""] * (matrix.shape[0] // 2), "age": 3.5},
+            index=[f"BARCODE{i}" for i in range(matrix.shape[0])],
+        ),
+        var=pd.DataFrame(index=genes or GENES[: matrix.shape[1]]),
+    )
+    cells.write_h5ad(path, **({"compression": "gzip"} | settings))
+    return path
+
+
+def archive(source: Path, target: Path, **changes: Any) -> ArchiveReport:
+    settings: dict[str, Any] = {
+        "experiment_id": "SRX1",
+        "axis": read_gene_axis(source),
+        "quality": QualityFilter(),
+        "max_cells": None,
+        "seed": 0,
+        "max_memory": 1 << 30,
+    }
+    return write_archive(source, target, **(settings | changes))
+
+
+LAYOUTS: dict[str, Callable[[np.ndarray], Any]] = {
+    "csc": sp.csc_matrix,
+    "csr": sp.csr_matrix,
+    "dense": np.asarray,
+}
+
+
+@pytest.mark.parametrize("compression", ["gzip", "lzf", None])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint16"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_and_type_arrives_as_the_same_counts(
+    tmp_path: Path, layout: str, dtype: str, compression: str | None
+) -> None:
+    counts = counts_of()
+    matrix = LAYOUTS[layout](counts.astype(dtype))
+    source = write_source(tmp_path / "source.h5ad", matrix, compression=compression)
+    archive(source, tmp_path / "SRX1.h5ad")
+    cells = ad.read_h5ad(tmp_path / "SRX1.h5ad")
+    assert np.array_equal(cells.X.toarray(), counts)
+    assert cells.X.has_sorted_indices
+    assert (cells.X.data > 0).all()
+    assert (cells.X.dtype, cells.X.indices.dtype, cells.X.indptr.dtype) == (np.int16, "i4", "i4")
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 10**6),
+    layout=st.sampled_from(list(LAYOUTS)),
+    shuffled=st.booleans(),
+    max_memory=st.integers(1, 4000),
+)
+def test_little_memory_gives_the_same_bytes_as_much(
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    layout: str,
+    shuffled: bool,
+    max_memory: int,
+) -> None:
+    folder = tmp_path_factory.mktemp("memory")
+    order = np.random.default_rng(seed).permutation(40) if shuffled else np.arange(40)
+    matrix = LAYOUTS[layout](counts_of(seed, n_cells=20)[:, order])
+    source = write_source(folder / "source.h5ad", matrix, [GENES[i] for i in order])
+    axis = GeneAxis(tuple(GENES), tuple(GENES))
+    archive(source, folder / "much.h5ad", axis=axis)
+    archive(source, folder / "little.h5ad", axis=axis, max_memory=max_memory)
+    assert (folder / "much.h5ad").read_bytes() == (folder / "little.h5ad").read_bytes()
+    assert np.array_equal(ad.read_h5ad(folder / "much.h5ad").X.toarray(), counts_of(seed, 20))
+    assert not list(folder.glob("*.tmp*"))
+
+
+def test_unknown_missing_and_repeated_genes_are_placed_and_counted(tmp_path: Path) -> None:
+    source = write_source(
+        tmp_path / "s.h5ad",
+        sp.csc_matrix(np.array([[1, 2, 4, 8], [0, 1, 0, 1]], np.float32)),
+        ["ENSG002.7", "OTHER", "ENSG000.1", "ENSG002.1"],
+    )
+    report = archive(source, tmp_path / "a.h5ad", axis=GeneAxis(tuple(GENES[:4]), ("",) * 4))
+    cells = ad.read_h5ad(tmp_path / "a.h5ad")
+    assert cells.X.toarray().tolist() == [[4, 0, 9, 0], [0, 0, 1, 0]]
+    assert cells.obs["total_counts"].tolist() == [15, 2]  # of the source, unknown genes too
+    assert cells.obs["n_genes"].tolist() == [4, 2]
+    counted = (report.n_genes_unknown, report.n_genes_missing, report.n_genes_duplicated)
+    assert counted == (1, 2, 1)
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_counts_above_int16_saturate_and_are_counted(tmp_path: Path) -> None:
+    matrix = sp.csc_matrix(np.array([[40_000, 32_767, 20_000, 20_000]], np.float32))
+    matrix = sp.vstack([matrix, matrix * 0]).tocsc()
+    source = write_source(tmp_path / "s.h5ad", matrix, ["ENSG000", "ENSG001", "ENSG002", "ENSG002"])
+    report = archive(source, tmp_path / "a.h5ad", axis=GeneAxis(tuple(GENES[:3]), ("",) * 3))
+    cells = ad.read_h5ad(tmp_path / "a.h5ad")
+    assert cells.X.toarray()[0].tolist() == [32_767] * 3
+    assert cells.obs["total_counts"].iloc[0] == 112_767
+    assert report.n_saturated == 2
+
+
+def test_explicit_zeros_are_no_expression(tmp_path: Path) -> None:
+    matrix = sp.csc_matrix(np.ones((2, 3), np.float32))
+    matrix.data[[0, 2]] = 0
+    archive(write_source(tmp_path / "s.h5ad", matrix), tmp_path / "a.h5ad")
+    cells = ad.read_h5ad(tmp_path / "a.h5ad")
+    assert cells.X.nnz == 4
+    assert cells.obs["n_genes"].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    "quality",
+    [
+        QualityFilter(min_genes=12),
+        QualityFilter(min_counts=60),
+        QualityFilter(max_genes=14),
+        QualityFilter(min_genes=8, min_counts=40, max_genes=16),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Trying to modify attribute")
+def test_quality_is_scanpys_filter_cells(tmp_path: Path, quality: QualityFilter) -> None:
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of()))
+    report = archive(source, tmp_path / "a.h5ad", quality=quality)
+    expected = ad.read_h5ad(source)
+    for name in ("min_genes", "min_counts", "max_genes"):
+        if getattr(quality, name) is not None:
+            sc.pp.filter_cells(expected, **{name: getattr(quality, name)})
+    cells = ad.read_h5ad(tmp_path / "a.h5ad")
+    assert list(cells.obs_names) == [f"SRX1_{name}" for name in expected.obs_names]
+    assert 0 < report.n_cells == len(expected) < report.n_cells_in_file
+
+
+def test_a_cap_keeps_cells_by_keyed_hash(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of()))
+    kept = []
+    for cap in (10, 25):
+        report = archive(source, tmp_path / "a.h5ad", max_cells=cap)
+        assert (report.n_cells, report.n_cells_passing) == (cap, 60)
+        kept.append(set(ad.read_h5ad(tmp_path / "a.h5ad").obs_names))
+    assert kept[0] < kept[1]
+
+
+def test_no_passing_cell_writes_no_file(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of()))
+    report = archive(source, tmp_path / "a.h5ad", quality=QualityFilter(min_genes=41))
+    assert report.n_cells == 0
+    assert not (tmp_path / "a.h5ad").exists()
+
+
+def test_labels_become_categoricals_and_blanks_are_missing(tmp_path: Path) -> None:
+    archive(write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of())), tmp_path / "a.h5ad")
+    obs = ad.read_h5ad(tmp_path / "a.h5ad").obs
+    assert obs["cell_type"].cat.categories.tolist() == ["B cell"]
+    assert obs["cell_type"].isna().sum() == 30
+    assert obs["experiment_id"].unique().tolist() == ["SRX1"]
+    assert obs["age"].tolist() == [3.5] * 60
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_scanpy_works_on_an_archive(tmp_path: Path) -> None:
+    archive(write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of())), tmp_path / "a.h5ad")
+    cells = sc.read_h5ad(tmp_path / "a.h5ad")
+    sc.pp.calculate_qc_metrics(cells, inplace=True, percent_top=None)
+    assert np.array_equal(cells.obs["total_counts"], counts_of().sum(axis=1))
+    sc.pp.normalize_total(cells, target_sum=1e4)
+    sc.pp.log1p(cells)
+    sc.pp.highly_variable_genes(cells, n_top_genes=10)
+    sc.pp.pca(cells, n_comps=5)
+    assert cells.obsm["X_pca"].shape == (60, 5)
+    backed = sc.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    assert np.array_equal(backed[5:9].X.toarray(), counts_of()[5:9])
+    backed.file.close()
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.5, np.nan, np.inf])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_value_that_is_no_count_is_named(tmp_path: Path, layout: str, value: float) -> None:
+    counts = counts_of()
+    counts[7, 11] = value
+    source = write_source(tmp_path / "bad.h5ad", LAYOUTS[layout](counts))
+    with pytest.raises(
+        CountError, match=rf"bad\.h5ad.*cell BARCODE7, gene ENSG011 is {value}; counts are finite"
+    ):
+        archive(source, tmp_path / "a.h5ad")
+    assert not (tmp_path / "a.h5ad").exists()
+
+
+def break_pointers(file: h5py.File) -> None:
+    file["X/indptr"][-1] = 10**6
+
+
+def break_indices(file: h5py.File) -> None:
+    file["X/indices"][3] = 10**6
+
+
+def break_order(file: h5py.File) -> None:
+    file["X/indptr"][5] = 0
+
+
+def remove_x(file: h5py.File) -> None:
+    del file["X"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (break_pointers, "is damaged"),
+        (break_indices, "an index of X is outside 0 … 59"),
+        (break_order, "is damaged"),
+        (remove_x, "has no var or no X|is not an h5ad file"),
+    ],
+)
+def test_a_damaged_file_is_a_clear_error(
+    tmp_path: Path, damage: Callable[[h5py.File], None], message: str
+) -> None:
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of()))
+    axis = read_gene_axis(source)
+    with h5py.File(source, "r+") as file:
+        damage(file)
+    with pytest.raises(CountError, match=message):
+        archive(source, tmp_path / "a.h5ad", axis=axis)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 100, 20_000])
+def test_a_truncated_file_is_a_clear_error(tmp_path: Path, n_bytes: int) -> None:
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of()))
+    axis = read_gene_axis(source)
+    source.write_bytes(source.read_bytes()[:n_bytes])
+    with pytest.raises(CountError, match=r"s\.h5ad is not a readable h5ad file"):
+        archive(source, tmp_path / "a.h5ad", axis=axis)
+
+
+@pytest.mark.filterwarnings("ignore:Observation names are not unique")
+def test_a_repeated_cell_name_is_a_clear_error(tmp_path: Path) -> None:
+    cells = ad.AnnData(counts_of())
+    cells.var_names = GENES
+    cells.obs_names = ["same", *map(str, range(58)), "same"]
+    cells.write_h5ad(tmp_path / "s.h5ad")
+    with pytest.raises(CountError, match="the cell name 'same' twice"):
+        archive(tmp_path / "s.h5ad", tmp_path / "a.h5ad")
+
+
+def test_fewer_than_half_of_the_genes_is_refused(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of()[:, :19]))
+    axis = GeneAxis(tuple(GENES), tuple(GENES))
+    with pytest.raises(CountError, match="19 of the 40 reference genes, fewer than half"):
+        archive(source, tmp_path / "a.h5ad", axis=axis)
+    enough = write_source(tmp_path / "t.h5ad", sp.csc_matrix(counts_of()[:, :20]))
+    assert archive(enough, tmp_path / "a.h5ad", axis=axis).n_genes_missing == 20

@@ -1,0 +1,192 @@
+"""Downloads from a real server, through a proxy that breaks them for real."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from cases import GcsServer
+
+import scdiff_data.download as room
+from scdiff_data import DownloadError
+from scdiff_data.sources import Bucket
+
+CONTENT = np.random.default_rng(0).bytes(100_000)
+MD5 = hashlib.md5(CONTENT).hexdigest()
+Fault = Callable[[BaseHTTPRequestHandler, bytes], bytes | None]
+
+
+@pytest.fixture(autouse=True)
+def _small_ranges_and_short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "RANGE_BYTES", 8192)
+    monkeypatch.setattr(room.random, "uniform", lambda *_: 0.001)
+
+
+class FaultProxy:
+    """Between gcsfs and the server; `fault` may change or swallow the body of an object's GET."""
+
+    def __init__(self, upstream: str) -> None:
+        self.fault: Fault = lambda _, body: body
+        self.n_gets = 0
+        proxy, target = self, urlsplit(upstream)
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                connection = HTTPConnection(target.hostname, target.port)
+                headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
+                connection.request("GET", self.path, headers=headers)
+                response = connection.getresponse()
+                body: bytes | None = response.read()
+                connection.close()
+                if "alt=media" in self.path:
+                    proxy.n_gets += 1
+                    body = proxy.fault(self, body)
+                if body is None:
+                    self.close_connection = True
+                    return
+                self.send_response(response.status)
+                for name in ("Content-Type", "Content-Range"):
+                    if response.headers[name]:
+                        self.send_header(name, response.headers[name])
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def proxy(gcs: GcsServer) -> Iterator[FaultProxy]:
+    proxy = FaultProxy(gcs.url)
+    thread = threading.Thread(target=proxy.server.serve_forever, daemon=True)
+    thread.start()
+    yield proxy
+    proxy.server.shutdown()
+    proxy.server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bucket(gcs: GcsServer, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("bucket")
+    (folder / "file.h5ad").write_bytes(CONTENT)
+    gcs.put_folder("downloads", folder)
+
+
+def fetch(url: str, local: Path, **changes: Any) -> Path:
+    file_system, root = Bucket("gs://downloads", {"endpoint_url": url}).connect()
+    settings: dict[str, Any] = {"size": len(CONTENT), "md5": MD5, "cancelled": threading.Event()}
+    name = changes.pop("name", "file.h5ad")
+    return room.download(file_system, f"{root}/{name}", local, **(settings | changes))
+
+
+@pytest.mark.parametrize("known", [{}, {"md5": None}, {"md5": None, "size": None}])
+def test_a_file_arrives_whole_and_nothing_else_stays(
+    gcs: GcsServer, tmp_path: Path, known: dict[str, None]
+) -> None:
+    n_bytes = []
+    path = fetch(gcs.url, tmp_path / "local.h5ad", report_bytes=n_bytes.append, **known)
+    assert path.read_bytes() == CONTENT
+    assert list(tmp_path.iterdir()) == [path]
+    assert sum(n_bytes) == len(CONTENT)
+    assert max(n_bytes) == 8192
+
+
+def test_what_an_earlier_run_left_is_not_fetched_again(gcs: GcsServer, tmp_path: Path) -> None:
+    (tmp_path / "local.h5ad.part").write_bytes(CONTENT[:70_000])
+    n_bytes: list[int] = []
+    path = fetch(gcs.url, tmp_path / "local.h5ad", report_bytes=n_bytes.append)
+    assert path.read_bytes() == CONTENT
+    assert sum(n_bytes) == 30_000
+    fetch(gcs.url, path, report_bytes=n_bytes.append)
+    assert sum(n_bytes) == 30_000
+
+
+@pytest.mark.parametrize("left", [b"x" * 50_000, b"x" * 200_000], ids=["wrong", "too-long"])
+def test_a_wrong_part_is_found_out_and_fetched_afresh(
+    gcs: GcsServer, tmp_path: Path, left: bytes
+) -> None:
+    (tmp_path / "local.h5ad.part").write_bytes(left)
+    assert fetch(gcs.url, tmp_path / "local.h5ad").read_bytes() == CONTENT
+
+
+def cut(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    """Promise the whole body, send half of it and hang up."""
+    handler.send_response(206)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body[: len(body) // 2])
+
+
+def refuse(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    handler.send_response(503)
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
+
+
+@pytest.mark.parametrize("fault", [cut, refuse, lambda *_: None], ids=["cut", "503", "hang-up"])
+def test_errors_that_pass_are_retried(proxy: FaultProxy, tmp_path: Path, fault: Fault) -> None:
+    proxy.fault = lambda *get: fault(*get) if proxy.n_gets in (2, 7) else get[1]
+    assert fetch(proxy.url, tmp_path / "local.h5ad").read_bytes() == CONTENT
+
+
+def test_short_bodies_are_completed(proxy: FaultProxy, tmp_path: Path) -> None:
+    proxy.fault = lambda _, body: body[: max(1, len(body) // 2)]
+    assert fetch(proxy.url, tmp_path / "local.h5ad").read_bytes() == CONTENT
+
+
+def test_a_corrupted_body_is_never_taken_for_the_file(proxy: FaultProxy, tmp_path: Path) -> None:
+    proxy.fault = lambda _, body: b"?" + body[1:]
+    with pytest.raises(DownloadError, match=r"MD5 .*the catalog says.*refresh_catalog") as caught:
+        fetch(proxy.url, tmp_path / "local.h5ad")
+    assert caught.value.permanent
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_replaced_upstream_is_found_out(gcs: GcsServer, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match=r"the catalog says 90000.*replaced upstream"):
+        fetch(gcs.url, tmp_path / "local.h5ad", size=90_000)
+
+
+def test_a_missing_file_is_permanent_and_reported_at_once(
+    proxy: FaultProxy, tmp_path: Path
+) -> None:
+    with pytest.raises(DownloadError, match=r"none\.h5ad.*gone upstream") as caught:
+        fetch(proxy.url, tmp_path / "local.h5ad", name="none.h5ad")
+    assert caught.value.permanent
+
+
+def test_a_server_that_stays_down_is_an_error_that_is_not_the_files_fault(
+    gcs: GcsServer, tmp_path: Path
+) -> None:
+    class Down:
+        def cat_file(self, *_: Any, **__: Any) -> bytes:
+            raise ConnectionResetError("connection reset")
+
+    with pytest.raises(DownloadError, match=r"6 attempts.*connection reset.*goes on") as caught:
+        room.download(Down(), "x", tmp_path / "x", size=1, md5=None, cancelled=threading.Event())
+    assert not caught.value.permanent
+
+
+def test_a_cancelled_download_keeps_its_part(gcs: GcsServer, tmp_path: Path) -> None:
+    cancelled = threading.Event()
+    with pytest.raises(room.CancelledError):
+        fetch(
+            gcs.url,
+            tmp_path / "local.h5ad",
+            cancelled=cancelled,
+            report_bytes=lambda _: cancelled.set(),
+        )
+    assert (tmp_path / "local.h5ad.part").read_bytes() == CONTENT[:8192]
