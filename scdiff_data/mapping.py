@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -43,3 +44,18 @@ def at_address(typing_context: Any, address: Any) -> tuple[Signature, Any]:
         return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
 
     return types.voidptr(address), generate
+
+
+@intrinsic
+def copy_bytes(typing_context: Any, target: Any, source: Any, n: Any) -> tuple[Signature, Any]:
+    """In compiled code: copy `n` bytes between integer addresses, by the system's memcpy."""
+    del typing_context
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del signature
+        byte = ir.IntType(8).as_pointer()
+        to, from_ = (builder.inttoptr(address, byte) for address in arguments[:2])
+        cgutils.raw_memcpy(builder, to, from_, arguments[2], 1)
+        return context.get_dummy_value()
+
+    return types.void(target, source, n), generate

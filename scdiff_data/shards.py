@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from scdiff_data.archive import map_matrix
 from scdiff_data.files import write_aside
-from scdiff_data.mapping import at_address, map_dataset
+from scdiff_data.mapping import copy_bytes, map_dataset
 
 _BLOCK_BYTES = 64 << 20
 
@@ -178,7 +178,10 @@ class ShardMap:
                 if is_text:
                     self.categories[name] = [c.decode() for c in label["categories"][:]]
             columns = {name: file[path] for name, path in self._datasets.items()}
-            self._row_shape = {name: (c.dtype, c.shape[1:]) for name, c in columns.items()}
+            self._row_layout = {
+                name: (c.dtype, c.dtype.itemsize * int(np.prod(c.shape[1:])), c.shape[1:])
+                for name, c in columns.items()
+            }
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -214,17 +217,14 @@ class ShardMap:
         values
             [n, width] for `expression`, else [n]; ids as bytes, text labels as codes (-1 missing).
         """
-        for shard in np.unique(rows // self._shard_size):
-            if shard not in self._maps:
-                self._map(int(shard))
-        dtype, shape = self._row_shape[name]
-        row_bytes = dtype.itemsize * int(np.prod(shape))
-        if width is not None:
-            shape = (width,)
-        values = np.empty((len(rows), *shape), dtype)
-        as_bytes = values.view(np.uint8).reshape(len(rows), -1) if values.size else None
-        if as_bytes is not None:
-            _gather(self._addresses[name], row_bytes, self._shard_size, rows, as_bytes)
+        if len(self._maps) < len(self._paths):
+            for shard in np.unique(rows // self._shard_size):
+                if shard not in self._maps:
+                    self._map(int(shard))
+        dtype, row_bytes, shape = self._row_layout[name]
+        values = np.empty((len(rows), *(shape if width is None else (width,))), dtype)
+        target = values.ctypes.data
+        _gather(self._addresses[name], row_bytes, self._shard_size, rows, target, values.strides[0])
         return values
 
     def _map(self, shard: int) -> None:
@@ -259,10 +259,10 @@ def _gather(
     row_bytes: int,
     shard_size: int,
     rows: NDArray[Any],
-    out: NDArray[Any],
+    target: int,
+    n_bytes: int,
 ) -> None:
-    n_bytes = out.shape[1]
+    """Copy the first `n_bytes` of each row to `target`, an address, one after another."""
     for i in range(len(rows)):
         shard, row = divmod(rows[i], shard_size)
-        source = numba.carray(at_address(addresses[shard] + row * row_bytes), n_bytes, np.uint8)
-        out[i] = source
+        copy_bytes(target + i * n_bytes, addresses[shard] + row * row_bytes, n_bytes)
