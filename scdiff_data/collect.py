@@ -82,6 +82,7 @@ class Collector:
         self._keep_downloads, self._retry_failed = keep_downloads, retry_failed
         self._downloads = data_dir / "downloads"
         self._genes_path = data_dir / "metadata" / "genes.parquet"
+        self._source_kind = recipe.source.settings()["source"]
 
     def collect(self, catalog: pa.Table) -> Collected:
         """Try experiments in the order of the draw until `cell_count` cells are in.
@@ -229,7 +230,7 @@ class Collector:
         return digest(
             [
                 SCHEMA_VERSION,
-                recipe.source.settings()["source"],
+                self._source_kind,
                 [row["path"], row["size"], row["md5"]],
                 [quality.min_genes, quality.min_counts, quality.max_genes],
                 None if cap is None else [cap, recipe.seed],

@@ -85,6 +85,8 @@ class ScRNADataModule(LightningDataModule):
         tokenizer: Tokenizer | None = None,
     ) -> None:
         super().__init__()
+        self.save_hyperparameters(ignore=["source", "tokenizer"], logger=False)
+        self.hparams["data_dir"] = str(data_dir)  # checkpoints hold plain values only
         self.recipe = Recipe(
             source=source,
             cell_count=cell_count,

@@ -6,13 +6,15 @@ Killed at any moment, the same call goes on; the result is the same to the byte.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from scdiff_data.catalog import filter_catalog, load_catalog
@@ -75,7 +77,7 @@ def prepare(
             f"{max_memory}"
         )
     data_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(data_dir / ".lock"):
+    with _lock(data_dir):
         finished = None if refresh_catalog or retry_failed else _find_finished(recipe, data_dir)
         if finished is not None:
             return finished
@@ -95,6 +97,21 @@ def prepare(
             retry_failed=retry_failed,
         )
         return _finish(recipe, data_dir, candidates, collector.collect(candidates))
+
+
+@contextmanager
+def _lock(data_dir: Path) -> Iterator[None]:
+    """Hold the directory's lock, saying so if another process has it."""
+    lock = FileLock(data_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("another process prepares %s: waiting for it", data_dir)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _find_finished(recipe: Recipe, data_dir: Path) -> Manifest | None:

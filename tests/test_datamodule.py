@@ -102,6 +102,17 @@ def test_a_tokenizer_turns_batches_into_tokens(pbmc_dir: Path) -> None:
     assert datamodule.tokenizer.log_prob(counts.expression).isfinite().all()
 
 
+def test_a_checkpoint_holds_plain_values_and_says_how_the_data_were_made(
+    pbmc_dir: Path, tmp_path: Path
+) -> None:
+    run = trainer(tmp_path)
+    run.fit(Foreign(), datamodule=ScRNADataModule(Pbmc(), pbmc_dir, **PBMC))
+    run.save_checkpoint(tmp_path / "run.ckpt")
+    stored = torch.load(tmp_path / "run.ckpt", weights_only=True)
+    assert stored["datamodule_hyper_parameters"]["n_hvgs"] == 64
+    assert stored["datamodule_hyper_parameters"]["data_dir"] == str(pbmc_dir)
+
+
 def test_setup_without_data_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
         ScRNADataModule(Pbmc(), tmp_path, **PBMC).setup("fit")
