@@ -21,8 +21,16 @@ from scdiff_data.draw import draw_cells
 from scdiff_data.errors import CountError
 from scdiff_data.files import write_aside
 from scdiff_data.genes import Alignment, GeneAxis
-from scdiff_data.mapping import map_dataset
-from scdiff_data.transpose import BYTES_PER_VALUE, Scratch, SourceMatrix, count_cells, transpose
+from scdiff_data.inflate import Workers
+from scdiff_data.mapping import map_dataset, reserve_dataset
+from scdiff_data.matrix import BYTES_PER_VALUE, SourceMatrix
+from scdiff_data.transpose import (
+    CellSums,
+    count_cells,
+    is_ascending,
+    sort_rows,
+    transpose,
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,7 @@ def write_archive(
     max_cells: int | None,
     seed: int,
     max_memory: int,
+    n_threads: int = 1,
 ) -> ArchiveReport:
     """Convert one source file; writes nothing if no cell passes QC.
 
@@ -117,7 +126,9 @@ def write_archive(
     max_cells, seed
         Cap on the cells kept, chosen by keyed hash of their ids; None keeps all that pass.
     max_memory
-        Bytes that blocks and scratch may take; what does not fit goes through a scratch file.
+        Bytes that a block of the source may take; the archive itself is filled through a map.
+    n_threads
+        Threads that inflate, sum and fill.
 
     Raises
     ------
@@ -125,34 +136,35 @@ def write_archive(
         If the file cannot be read, a value is not a count, a cell's name repeats, or the file has
         fewer than half of the reference genes.
     """
-    with open_h5ad(source) as file:
+    with open_h5ad(source) as file, Workers(n_threads) as workers:
         var, obs = _read_frame(file, "var"), _read_frame(file, "obs")
         alignment = axis.align(var.index.tolist())
         _check(source, obs, alignment, len(axis))
-        matrix = SourceMatrix(file["X"], len(obs), len(var), max_memory // (2 * BYTES_PER_VALUE))
-        total_counts, n_genes, n_values = count_cells(matrix, alignment.target, source, obs, var)
-        passing = quality.passes(n_genes, total_counts)
-        rows = np.flatnonzero(passing)
-        cell_ids = np.array(
-            [f"{experiment_id}_{barcode}" for barcode in obs.index[rows]], dtype=object
+        max_values = max_memory // BYTES_PER_VALUE
+        matrix = SourceMatrix(file["X"], len(obs), len(var), max_values=max_values, workers=workers)
+        sums = count_cells(
+            matrix, alignment.target, source=source, obs=obs, var=var, workers=workers
         )
+        passing = quality.passes(sums.n_genes, sums.totals)
+        rows = np.flatnonzero(passing)
+        cell_ids = [f"{experiment_id}_{barcode}" for barcode in obs.index[rows]]
         if max_cells is not None:
-            kept = draw_cells(cell_ids.tolist(), max_cells, seed=seed)
-            rows, cell_ids = rows[kept], cell_ids[kept]
+            kept = draw_cells(cell_ids, max_cells, seed=seed)
+            rows, cell_ids = rows[kept], [cell_ids[row] for row in kept]
         n_saturated = 0
         if len(rows):
-            kept_obs = _archive_obs(
-                obs.iloc[rows], cell_ids, experiment_id, total_counts[rows], n_genes[rows]
-            )
+            kept_obs = _archive_obs(obs.iloc[rows], cell_ids, experiment_id, sums, rows)
+            starts = np.concatenate([[0], np.cumsum(sums.n_values[rows])])
             with write_aside(target) as aside:
-                scratch = Scratch(aside, int(n_values[rows].sum()), max_memory // 2)
-                try:
-                    indptr, n_saturated = transpose(
-                        matrix, alignment.target, rows, n_values, scratch
-                    )
-                    _write_h5ad(aside, indptr, scratch, kept_obs, axis)
-                finally:
-                    scratch.close()
+                indices, data = _lay_out(aside, starts, kept_obs, axis)
+                n_saturated = transpose(
+                    matrix, alignment.target, rows, sums, indices, data, workers=workers
+                )
+                if not (sums.is_sorted and is_ascending(alignment.target)):
+                    n_merged, n_newly_saturated = sort_rows(starts, indices, data)
+                    n_saturated += n_newly_saturated
+                    if n_merged.sum() < starts[-1]:
+                        _close_gap(aside, n_merged, indices, data, kept_obs, axis)
     return ArchiveReport(
         n_cells_in_file=len(obs),
         n_cells_passing=int(passing.sum()),
@@ -217,16 +229,16 @@ def _check(source: Path, obs: pd.DataFrame, alignment: Alignment, n_reference: i
 
 def _archive_obs(
     obs: pd.DataFrame,
-    cell_ids: NDArray[Any],
+    cell_ids: list[str],
     experiment_id: str,
-    total_counts: NDArray[np.float64],
-    n_genes: NDArray[np.int64],
+    sums: CellSums,
+    rows: NDArray[np.int64],
 ) -> pd.DataFrame:
     """The source's columns, texts as categoricals with blanks as missing, under our own."""
     own = {
         "experiment_id": pd.Categorical([experiment_id] * len(obs)),
-        "total_counts": total_counts.astype(np.int64),
-        "n_genes": n_genes.astype(np.int32),
+        "total_counts": sums.totals[rows].astype(np.int64),
+        "n_genes": sums.n_genes[rows].astype(np.int32),
     }
     frame = pd.DataFrame(own, index=pd.Index(cell_ids, name="cell_id"))
     for name in obs.columns.difference(list(own), sort=False):
@@ -240,26 +252,44 @@ def _archive_obs(
     return frame
 
 
-def _write_h5ad(
-    path: Path, indptr: NDArray[np.int64], scratch: Scratch, obs: pd.DataFrame, axis: GeneAxis
-) -> None:
+def _lay_out(
+    path: Path, starts: NDArray[np.int64], obs: pd.DataFrame, axis: GeneAxis
+) -> tuple[NDArray[Any], NDArray[np.int16]]:
+    """Write all of an archive but `X/indices` and `X/data`; these are returned as maps to fill."""
     from anndata.io import write_elem
 
-    n_values = int(indptr[-1])
+    n_values = int(starts[-1])
     index_type = np.int32 if n_values < 2**31 else np.int64
-    var = pd.DataFrame(
-        {"gene_symbols": list(axis.symbols)}, index=pd.Index(axis.ids, name="gene_id")
-    )
+    symbols = {"gene_symbols": list(axis.symbols)}
+    var = pd.DataFrame(symbols, index=pd.Index(axis.ids, name="gene_id"))
     with h5py.File(path, "w", alignment_threshold=1024, alignment_interval=64) as file:
         file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         x = file.create_group("X")
         x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
         x.attrs["shape"] = np.array([len(obs), len(axis)], np.int64)
-        x.create_dataset("indptr", data=indptr.astype(index_type))
-        # `transpose` leaves merged rows at the front, without gaps.
-        x.create_dataset("indices", data=scratch.indices[:n_values].astype(index_type, copy=False))
-        x.create_dataset("data", data=scratch.data[:n_values])
+        x["indptr"] = starts.astype(index_type)
+        types = {"indices": index_type, "data": np.int16}
+        for name, dtype in types.items():
+            reserve_dataset(x, name, n_values, dtype)
         write_elem(file, "obs", obs)
         write_elem(file, "var", var)
         for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
             write_elem(file, name, {})
+        indices, data = (map_dataset(x[name], mode="r+") for name in types)
+    return indices, data
+
+
+def _close_gap(
+    path: Path,
+    n_values: NDArray[np.int64],
+    indices: NDArray[Any],
+    data: NDArray[np.int16],
+    obs: pd.DataFrame,
+    axis: GeneAxis,
+) -> None:
+    """Write the archive again without the room that merged values left at its end."""
+    shorter = path.with_name(path.name + ".shorter")
+    starts = np.concatenate([[0], np.cumsum(n_values)])
+    new_indices, new_data = _lay_out(shorter, starts, obs, axis)
+    new_indices[:], new_data[:] = indices[: starts[-1]], data[: starts[-1]]
+    shorter.replace(path)

@@ -8,6 +8,7 @@ good.
 
 import json
 import logging
+import os
 import shutil
 import threading
 from collections import deque
@@ -173,6 +174,7 @@ class Collector:
                 max_cells=self._recipe.max_cells_per_experiment,
                 seed=self._recipe.seed,
                 max_memory=self._max_memory,
+                n_threads=min(self._n_threads, os.cpu_count() or 1),
             )
         except (DownloadError, CountError) as error:
             if isinstance(error, DownloadError) and not error.permanent:

@@ -99,6 +99,6 @@ def strip_versions(gene_ids: Sequence[str]) -> list[str]:
     Other names, such as the symbol `RP11-34P13.7`, stay as they are.
     """
     return [
-        match[1] if (match := _VERSIONED.fullmatch(gene)) else gene
+        match[1] if "." in gene and (match := _VERSIONED.fullmatch(gene)) else gene
         for gene in (str(gene).strip() for gene in gene_ids)
     ]

@@ -5,7 +5,7 @@ fifteen times as long as copying them out of a map of that range, and a compiled
 many files at once when it is given the maps' addresses.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -19,8 +19,18 @@ from numpy.typing import NDArray
 from scdiff_data.errors import ManifestError
 
 
-def map_dataset(dataset: h5py.Dataset) -> NDArray[Any]:
-    """Map a contiguous HDF5 dataset into memory, read-only; it outlives the open file.
+def reserve_dataset(group: h5py.Group, name: str, n: int, dtype: Any) -> None:
+    """Make a contiguous dataset of `n` values whose bytes are there at once, for a map to fill."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    properties.set_obj_track_times(False)  # the same input gives the same bytes
+    kind, space = h5py.h5t.py_create(np.dtype(dtype)), h5py.h5s.create_simple((n,))
+    h5py.h5d.create(group.id, name.encode(), kind, space, properties)
+
+
+def map_dataset(dataset: h5py.Dataset, mode: Literal["r", "r+"] = "r") -> NDArray[Any]:
+    """Map a contiguous HDF5 dataset into memory, read-only or not; it outlives the open file.
 
     The library's own indexing costs more than the read: the bytes are found once and mapped past
     it.
@@ -30,7 +40,7 @@ def map_dataset(dataset: h5py.Dataset) -> NDArray[Any]:
     offset = dataset.id.get_offset()
     if offset is None:
         raise ManifestError(f"{dataset.file.filename}:{dataset.name} is not contiguous")
-    mapped = np.memmap(dataset.file.filename, dataset.dtype, "r", offset, dataset.shape)
+    mapped = np.memmap(dataset.file.filename, dataset.dtype, mode, offset, dataset.shape)
     return mapped.view(np.ndarray)  # a plain view: indexing a memmap object is twice as slow
 
 

@@ -274,3 +274,60 @@ def test_fewer_than_half_of_the_genes_is_refused(tmp_path: Path) -> None:
         archive(source, tmp_path / "a.h5ad", axis=axis)
     enough = write_source(tmp_path / "t.h5ad", sp.csc_matrix(counts_of()[:, :20]))
     assert archive(enough, tmp_path / "a.h5ad", axis=axis).n_genes_missing == 20
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_number_of_threads_gives_the_same_bytes(tmp_path: Path, layout: str) -> None:
+    source = write_source(tmp_path / "s.h5ad", LAYOUTS[layout](counts_of()))
+    archives = []
+    for n_threads in (1, 2, 5):
+        archive(source, tmp_path / "a.h5ad", n_threads=n_threads, max_memory=3000)
+        archives.append((tmp_path / "a.h5ad").read_bytes())
+    assert archives[0] == archives[1] == archives[2]
+
+
+def test_unsorted_and_repeated_entries_of_a_column_are_summed(tmp_path: Path) -> None:
+    matrix = sp.csc_matrix(np.array([[3, 1], [4, 0], [0, 5], [0, 0]], np.float32))
+    matrix.indices[:2] = [1, 0]  # the first column backwards
+    source = write_source(tmp_path / "s.h5ad", matrix)
+    archive(source, tmp_path / "a.h5ad", n_threads=2)
+    assert ad.read_h5ad(tmp_path / "a.h5ad").X.toarray().tolist() == [
+        [4, 1],
+        [3, 0],
+        [0, 5],
+        [0, 0],
+    ]
+    with h5py.File(source, "r+") as file:
+        file["X/indices"][:2] = [1, 1]
+    archive(source, tmp_path / "a.h5ad", n_threads=2)
+    assert ad.read_h5ad(tmp_path / "a.h5ad").X.toarray().tolist() == [
+        [0, 1],
+        [7, 0],
+        [0, 5],
+        [0, 0],
+    ]
+
+
+def test_damaged_compressed_bytes_are_a_clear_error(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of()))
+    axis = read_gene_axis(source)
+    with h5py.File(source) as file:
+        place = file["X/indices"].id.get_chunk_info(0).byte_offset
+    content = bytearray(source.read_bytes())
+    content[place + 40 : place + 60] = b"\xff" * 20
+    source.write_bytes(content)
+    with pytest.raises(CountError, match=r"s\.h5ad is damaged: .*/X/indices does not inflate"):
+        archive(source, tmp_path / "a.h5ad", axis=axis)
+
+
+def test_shuffled_chunks_are_put_in_order(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of()))
+    with h5py.File(source, "r+") as file:
+        for name in ("data", "indices"):
+            values = file[f"X/{name}"][:]
+            del file[f"X/{name}"]
+            file["X"].create_dataset(
+                name, data=values, compression="gzip", shuffle=True, chunks=(100,)
+            )
+    archive(source, tmp_path / "a.h5ad", max_memory=5000)
+    assert np.array_equal(ad.read_h5ad(tmp_path / "a.h5ad").X.toarray(), counts_of())

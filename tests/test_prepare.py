@@ -338,7 +338,7 @@ prepare(Recipe(source=ScBaseCount(url=sys.argv[1]), **ATLAS_SETTINGS), sys.argv[
     ("module", "function", "call"),
     [
         pytest.param("download", "_verify", 3, id="mid-download"),
-        pytest.param("archive", "_write_h5ad", 2, id="mid-archive"),
+        pytest.param("archive", "transpose", 2, id="mid-archive"),
         pytest.param("shards", "_write_expression", 3, id="mid-shards"),
     ],
 )
