@@ -154,7 +154,10 @@ def _http_status(error: Exception) -> int:
     """The HTTP status behind an error of any fsspec file system, or 0."""
     if isinstance(error, FileNotFoundError):
         return 404
-    if isinstance(error, PermissionError):
+    # gcsfs tells some refusals by their text alone.
+    if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):
         return 403
+    if "requester pays" in str(error).lower():
+        return 400
     code = str(getattr(error, "code", getattr(error, "status", "")))
     return int(code) if code.isdecimal() else 0

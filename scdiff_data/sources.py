@@ -26,6 +26,9 @@ import pyarrow.parquet as pq
 
 from scdiff_data.files import digest
 
+_TIMEOUT = 120
+"""Seconds that one request to Google Cloud Storage may take."""
+
 SCBASECOUNT_URL = "gs://arc-institute-virtual-cell-atlas"
 
 
@@ -54,6 +57,7 @@ class Bucket:
             # gcsfs otherwise asks a gRPC service about the bucket first, which needs credentials.
             os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
             options.setdefault("token", "anon")
+            options.setdefault("requests_timeout", _TIMEOUT)  # gcsfs itself waits for ever
         file_system, root = fsspec.url_to_fs(self.url, **options)
         return file_system, str(root).rstrip("/")
 
@@ -140,6 +144,7 @@ class ScBaseCount:
                     f"{metadata_path} has no column '{column}'; it has {metadata.column_names}"
                 )
         h5ad_folder = self.folder("h5ad")
+        file_system.invalidate_cache()  # a listing from earlier in this process may be stale
         objects = {
             entry["name"].rsplit("/", 1)[-1]: entry
             for entry in file_system.ls(f"{root}/{h5ad_folder}", detail=True)

@@ -1,6 +1,7 @@
 """Fixtures that many tests share: prepared data directories, and a real bucket server."""
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +38,13 @@ def gcs() -> Iterator[GcsServer]:
     server = FakeGCSServer()
     server.start()
     del os.environ["STORAGE_EMULATOR_HOST"]  # clients are told by their options, as users' are
+    # The server logs every request: once the pipe is full, it waits for a reader.
     stderr = server._process.stderr
-    yield GcsServer(server.url)
-    server.stop()
-    stderr.close()
+    reader = threading.Thread(target=stderr.read, daemon=True)
+    reader.start()
+    try:
+        yield GcsServer(server.url)
+    finally:
+        server.stop()
+        reader.join()
+        stderr.close()

@@ -168,6 +168,31 @@ def test_a_missing_file_is_permanent_and_reported_at_once(
     assert caught.value.permanent
 
 
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (OSError("Forbidden: https://storage"), "does not allow this reader"),
+        (PermissionError("no"), "does not allow this reader"),
+        (
+            ValueError("Bucket is requester pays. Set `requester_pays=True`"),
+            "billed for every byte",
+        ),
+    ],
+)
+def test_a_refusal_is_reported_at_once_with_what_to_do(
+    tmp_path: Path, error: Exception, advice: str
+) -> None:
+    class Refusing:
+        def cat_file(self, *_: Any, **__: Any) -> bytes:
+            raise error
+
+    with pytest.raises(DownloadError, match=advice) as caught:
+        room.download(
+            Refusing(), "x", tmp_path / "x", size=1, md5=None, cancelled=threading.Event()
+        )
+    assert not caught.value.permanent  # the bucket's doing, not the file's
+
+
 def test_a_server_that_stays_down_is_an_error_that_is_not_the_files_fault(
     gcs: GcsServer, tmp_path: Path
 ) -> None:

@@ -50,6 +50,7 @@ def test_no_credentials_are_looked_for(
     assert file_system.ls(root)
     assert file_system.credentials.token == "anon"
     assert not file_system.requester_pays
+    assert file_system.requests_timeout == 120
     assert os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] == "false"
 
 

@@ -1,0 +1,162 @@
+"""How fast one experiment becomes an archive: `python benchmarks/archive.py`.
+
+One simulated file of 8,600 cells x 36,601 genes, 2,270 expressed genes a cell, gzip CSC float32,
+is (a) inflated by zlib, chunk by chunk, in one thread: the floor; (b) converted by scdiff_data with
+one and two threads; (c) read by scanpy, made CSR and int16, and written uncompressed. Each
+contender runs in a process of its own, warmed up on a small file; the rounds are interleaved, and
+medians count.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from scdiff_data.archive import QualityFilter, read_gene_axis, write_archive
+
+
+def make_file(path: Path, *, n_cells: int, n_genes: int = 36_601, n_expressed: int = 2_270) -> None:
+    rng = np.random.default_rng(0)
+    rate = np.exp(rng.normal(-4, 2.2, n_genes))
+    low, high = 1e-6, 1e6
+    for _ in range(60):  # scale the rates until a cell expresses as many genes as it should
+        middle = np.sqrt(low * high)
+        few = (1 - np.exp(-rate * middle)).sum() < n_expressed
+        low, high = (middle, high) if few else (low, middle)
+    rate = np.minimum(rate * low, 200)
+    cells, counts, pointers = [], [], [0]
+    for gene in range(n_genes):
+        n = rng.binomial(n_cells, 1 - np.exp(-rate[gene]))
+        cells.append(np.sort(rng.choice(n_cells, n, replace=False)).astype(np.int32))
+        counts.append(1 + rng.poisson(rate[gene] * rng.gamma(1, 1, n)).astype(np.float32))
+        pointers.append(pointers[-1] + n)
+    matrix = sp.csc_matrix(
+        (np.concatenate(counts), np.concatenate(cells), np.array(pointers, np.int32)),
+        shape=(n_cells, n_genes),
+    )
+    obs = pd.DataFrame({"cell_type": "T cell"}, index=[f"BARCODE{i:09d}" for i in range(n_cells)])
+    var = pd.DataFrame(
+        {"gene_symbols": [f"GENE{i}" for i in range(n_genes)]},
+        index=[f"ENSG{i:011d}" for i in range(n_genes)],
+    )
+    ad.AnnData(matrix, obs, var).write_h5ad(path, compression="gzip")
+
+
+def inflate(source: Path, target: Path) -> None:
+    del target
+    with h5py.File(source) as file:
+        for name in ("data", "indices"):
+            dataset = file["X"][name]
+            for number in range(dataset.id.get_num_chunks()):
+                offset = dataset.id.get_chunk_info(number).chunk_offset
+                zlib.decompress(dataset.id.read_direct_chunk(offset)[1])
+
+
+def ours(source: Path, target: Path, n_threads: int = 1) -> None:
+    write_archive(
+        source,
+        target,
+        experiment_id="SRX",
+        axis=read_gene_axis(source),
+        quality=QualityFilter(300, 500),
+        max_cells=None,
+        seed=0,
+        max_memory=1 << 30,
+        n_threads=n_threads,
+    )
+
+
+def with_scanpy(source: Path, target: Path) -> None:
+    import scanpy as sc
+
+    cells = sc.read_h5ad(source)
+    cells.X = cells.X.tocsr().astype(np.int16)
+    cells.write_h5ad(target)
+
+
+CONTENDERS: dict[str, Callable[[Path, Path], None]] = {
+    "inflate": inflate,
+    "ours": ours,
+    "ours-2-threads": lambda source, target: ours(source, target, 2),
+    "scanpy": with_scanpy,
+}
+
+
+def run(name: str, folder: Path) -> None:
+    """In a process of its own: warm up, convert, and print wall and CPU seconds and peak memory."""
+    CONTENDERS[name](folder / "small.h5ad", folder / f"{name}-small.h5ad")
+    peak, done, before = [0], threading.Event(), anonymous_memory()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            peak[0] = max(peak[0], anonymous_memory() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    wall, cpu = time.perf_counter(), time.process_time()
+    CONTENDERS[name](folder / "large.h5ad", folder / f"{name}.h5ad")
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    done.set()
+    watcher.join()
+    print(json.dumps({"wall": wall, "cpu": cpu, "peak_mb": peak[0] / 1e6}))
+
+
+def anonymous_memory() -> int:
+    """Bytes of this process that no file backs."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("RssAnon:")[1].split()[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--run", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.run:
+        run(arguments.run[0], Path(arguments.run[1]))
+        return
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
+    with tempfile.TemporaryDirectory() as folder:
+        make_file(Path(folder) / "small.h5ad", n_cells=300)
+        make_file(Path(folder) / "large.h5ad", n_cells=8_600)
+        for _ in range(3 if arguments.quick else 9):
+            for name in CONTENDERS:
+                command = [sys.executable, __file__, "--run", name, folder]
+                output = subprocess.run(command, capture_output=True, text=True, check=True)
+                results[name].append(json.loads(output.stdout))
+    median = {
+        name: {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
+        for name, rounds in results.items()
+    }
+    for name, figures in median.items():
+        print(
+            f"{name:16} {figures['wall']:6.2f} s wall {figures['cpu']:6.2f} s CPU "
+            f"{figures['peak_mb']:7.0f} MB of memory"
+        )
+    floor, one, two, scanpy = median.values()
+    for goal, measured, sign, wanted in (
+        ("archive_cpu_vs_inflate", one["cpu"] / floor["cpu"], "<=", 1.3),
+        ("archive_vs_scanpy", scanpy["wall"] / one["wall"], ">=", 3.0),
+        ("archive_two_threads", one["wall"] / two["wall"], ">=", 1.7),
+        ("archive_memory_vs_scanpy", one["peak_mb"] / scanpy["peak_mb"], "<=", 0.25),
+    ):
+        met = measured <= wanted if sign == "<=" else measured >= wanted
+        verdict = "met" if met else "missed"
+        print(f"goal {goal}: {measured:.2f} (wanted {sign} {wanted}): {verdict}")
+
+
+if __name__ == "__main__":
+    main()
