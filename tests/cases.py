@@ -11,17 +11,20 @@ ATLAS = SimulatedAtlas(n_experiments=6, n_cells=60, n_genes=400, seed=1)
 """Six experiments: another gene order, CSR, a junk one, an empty one, a saturated count."""
 
 
+PBMC_SETTINGS: dict[str, Any] = {
+    "min_genes": None,
+    "min_counts": None,
+    "n_hvgs": 64,
+    "split": {"by": "cell"},
+    "labels": ("cell_type", "n_counts"),
+    "shard_size": 300,
+}
+"""What the real cells need, and small shards."""
+
+
 def pbmc_recipe(**changes: Any) -> Recipe:
     """The real cells, with what they need."""
-    settings: dict[str, Any] = {
-        "min_genes": None,
-        "min_counts": None,
-        "n_hvgs": 64,
-        "split": {"by": "cell"},
-        "labels": ("cell_type", "n_counts"),
-        "shard_size": 300,
-    }
-    return Recipe(source=Pbmc(), **(settings | changes))
+    return Recipe(source=Pbmc(), **(PBMC_SETTINGS | changes))
 
 
 class GcsServer:

@@ -7,10 +7,10 @@ from typing import Any
 
 import lightning as L
 import torch
-from cases import pbmc_recipe
+from cases import PBMC_SETTINGS
 from torch import Tensor
 
-from scdiff_data import ScRNADataModule
+from scdiff_data import Pbmc, ScRNADataModule
 
 
 class Witness(L.LightningModule):
@@ -36,10 +36,8 @@ class Witness(L.LightningModule):
 
 if __name__ == "__main__":
     data_dir, out, batch_size = sys.argv[1:]
-    recipe = pbmc_recipe()
-    names = ("min_genes", "min_counts", "n_hvgs", "split", "labels", "shard_size")
-    settings = {name: getattr(recipe, name) for name in names}
-    datamodule = ScRNADataModule(recipe.source, data_dir, **settings, batch_size=int(batch_size))
+    settings = PBMC_SETTINGS | {"batch_size": int(batch_size)}
+    datamodule = ScRNADataModule(Pbmc(), data_dir, **settings)
     model = Witness()
     trainer = L.Trainer(
         accelerator="cpu",

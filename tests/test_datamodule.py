@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from cases import PBMC_SETTINGS
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor
@@ -21,15 +22,7 @@ from scdiff_data import (
     TokenBatch,
 )
 
-PBMC = {
-    "min_genes": None,
-    "min_counts": None,
-    "n_hvgs": 64,
-    "split": {"by": "cell"},
-    "labels": ("cell_type", "n_counts"),
-    "shard_size": 300,
-    "batch_size": 32,
-}
+PBMC = PBMC_SETTINGS | {"batch_size": 32}
 
 
 def trainer(folder: Path, **settings: Any) -> L.Trainer:
