@@ -8,9 +8,11 @@ To follow a cell from the bucket to the batch, read the files in this order:
     draw.py         which cells and which split: keyed hashes
     download.py     remote file to verified local file
     genes.py        the gene axis, and the alignment of a file's genes to it
+    h5ad.py         an h5ad file's frames
     inflate.py      compressed HDF5 values, inflated in threads
     matrix.py       a source's matrix as blocks
-    transpose.py    compressed columns to compressed rows in bounded memory
+    cell_sums.py    first pass over a matrix: what each cell adds up to
+    transpose.py    second pass: compressed columns to compressed rows
     archive.py      one h5ad in, one int16 archive out
     recipe.py       everything that decides what a data directory holds
     collect.py      experiments downloaded and archived until the cells are enough

@@ -8,7 +8,10 @@ Genes are aligned by id, cells filtered by QC, values checked on the way: what i
 counts, and what was left out is in its report.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +20,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from scdiff_data.cell_sums import CellSums, count_cells
 from scdiff_data.draw import draw_cells
 from scdiff_data.errors import CountError
 from scdiff_data.files import write_aside
 from scdiff_data.genes import Alignment, GeneAxis
+from scdiff_data.h5ad import open_h5ad, read_frame, read_genes
 from scdiff_data.inflate import Workers
-from scdiff_data.mapping import map_dataset, reserve_dataset
-from scdiff_data.matrix import BYTES_PER_VALUE, SourceMatrix
-from scdiff_data.transpose import (
-    CellSums,
-    count_cells,
-    is_ascending,
-    sort_rows,
-    transpose,
-)
+from scdiff_data.mapping import RowStore, map_dataset, reserve_dataset
+from scdiff_data.matrix import SourceMatrix
+from scdiff_data.transpose import is_ascending, sort_rows, transpose
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class QualityFilter:
     max_genes: int | None = None
 
     def passes(
-        self, n_genes: NDArray[np.int64], total_counts: NDArray[np.float64]
+        self, n_genes: NDArray[np.int64], total_counts: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
         """Whether each cell is kept."""
         keep = np.ones(len(n_genes), dtype=bool)
@@ -93,12 +92,6 @@ class ArchiveReport:
         return asdict(self)
 
 
-def read_gene_axis(source: Path) -> GeneAxis:
-    """The gene axis of a source file."""
-    with open_h5ad(source) as file:
-        return GeneAxis.from_var(_read_frame(file, "var"))
-
-
 def write_archive(
     source: Path,
     target: Path,
@@ -137,30 +130,28 @@ def write_archive(
         fewer than half of the reference genes.
     """
     with open_h5ad(source) as file, Workers(n_threads) as workers:
-        var, obs = _read_frame(file, "var"), _read_frame(file, "obs")
-        alignment = axis.align(var.index.tolist())
+        file_axis, gene_names = read_genes(file, axis)
+        obs = read_frame(file, "obs")
+        alignment = axis.align(gene_names)
         _check(source, obs, alignment, len(axis))
-        max_values = max_memory // BYTES_PER_VALUE
-        matrix = SourceMatrix(file["X"], len(obs), len(var), max_values=max_values, workers=workers)
-        sums = count_cells(
-            matrix, alignment.target, source=source, obs=obs, var=var, workers=workers
+        matrix = SourceMatrix(
+            file["X"], obs.index, gene_names, max_memory=max_memory, workers=workers
         )
+        sums = count_cells(matrix, alignment.target, workers)
         passing = quality.passes(sums.n_genes, sums.totals)
         rows = np.flatnonzero(passing)
         cell_ids = [f"{experiment_id}_{barcode}" for barcode in obs.index[rows]]
         if max_cells is not None:
             kept = draw_cells(cell_ids, max_cells, seed=seed)
             rows, cell_ids = rows[kept], [cell_ids[row] for row in kept]
-        n_saturated = 0
+        n_saturated = int(sums.n_saturated[rows].sum())
         if len(rows):
             kept_obs = _archive_obs(obs.iloc[rows], cell_ids, experiment_id, sums, rows)
             starts = np.concatenate([[0], np.cumsum(sums.n_values[rows])])
-            with write_aside(target) as aside:
-                indices, data = _lay_out(aside, starts, kept_obs, axis)
-                n_saturated = transpose(
-                    matrix, alignment.target, rows, sums, indices, data, workers=workers
-                )
+            with write_aside(target) as aside, _lay_out(aside, starts, kept_obs, axis) as store:
+                transpose(matrix, alignment.target, rows, sums, store, workers)
                 if not (sums.is_sorted and is_ascending(alignment.target)):
+                    indices, data = store.map()
                     n_merged, n_newly_saturated = sort_rows(starts, indices, data)
                     n_saturated += n_newly_saturated
                     if n_merged.sum() < starts[-1]:
@@ -173,7 +164,7 @@ def write_archive(
         n_genes_unknown=alignment.n_unknown,
         n_genes_missing=alignment.n_missing,
         n_genes_duplicated=alignment.n_duplicates,
-        file_genes=GeneAxis.from_var(var).digest,
+        file_genes=file_axis.digest,
     )
 
 
@@ -194,26 +185,7 @@ def count_rows(path: Path) -> int:
 def read_obs(path: Path) -> pd.DataFrame:
     """An archive's `obs`, one row a cell, indexed by cell id."""
     with h5py.File(path) as file:
-        return _read_frame(file, "obs")
-
-
-def open_h5ad(path: Path) -> h5py.File:
-    """Open a source file, or say that it is not HDF5."""
-    try:
-        return h5py.File(path)
-    except OSError as error:
-        raise CountError(f"{path.name} is not a readable h5ad file: {error}") from error
-
-
-def _read_frame(file: h5py.File, name: str) -> pd.DataFrame:
-    from anndata.io import read_elem
-
-    if name not in file or "X" not in file:
-        raise CountError(
-            f"{Path(file.filename).name} is not an h5ad file: it has no {name} or no X"
-        )
-    frame: pd.DataFrame = read_elem(file[name])
-    return frame
+        return read_frame(file, "obs")
 
 
 def _check(source: Path, obs: pd.DataFrame, alignment: Alignment, n_reference: int) -> None:
@@ -237,7 +209,7 @@ def _archive_obs(
     """The source's columns, texts as categoricals with blanks as missing, under our own."""
     own = {
         "experiment_id": pd.Categorical([experiment_id] * len(obs)),
-        "total_counts": sums.totals[rows].astype(np.int64),
+        "total_counts": sums.totals[rows],
         "n_genes": sums.n_genes[rows].astype(np.int32),
     }
     frame = pd.DataFrame(own, index=pd.Index(cell_ids, name="cell_id"))
@@ -252,31 +224,44 @@ def _archive_obs(
     return frame
 
 
+@contextmanager
 def _lay_out(
     path: Path, starts: NDArray[np.int64], obs: pd.DataFrame, axis: GeneAxis
-) -> tuple[NDArray[Any], NDArray[np.int16]]:
-    """Write all of an archive but `X/indices` and `X/data`; these are returned as maps to fill."""
+) -> Iterator[RowStore]:
+    """Write all of an archive but `X/indices` and `X/data`; gives the room for these."""
     from anndata.io import write_elem
 
     n_values = int(starts[-1])
     index_type = np.int32 if n_values < 2**31 else np.int64
-    symbols = {"gene_symbols": list(axis.symbols)}
-    var = pd.DataFrame(symbols, index=pd.Index(axis.ids, name="gene_id"))
-    with h5py.File(path, "w", alignment_threshold=1024, alignment_interval=64) as file:
+    path.write_bytes(_empty_archive(axis))
+    with h5py.File(path, "r+", alignment_threshold=1024, alignment_interval=64) as file:
+        x = file["X"]
+        x.attrs["shape"] = np.array([len(obs), len(axis)], np.int64)
+        x["indptr"] = starts.astype(index_type)
+        indices_at = reserve_dataset(x, "indices", n_values, index_type)
+        data_at = reserve_dataset(x, "data", n_values, np.int16)
+        write_elem(file, "obs", obs)
+    with path.open("r+b") as raw:
+        yield RowStore(raw.fileno(), path, n_values, index_type, indices_at, data_at)
+
+
+@lru_cache(maxsize=1)
+def _empty_archive(axis: GeneAxis) -> bytes:
+    """What all archives begin with: the genes, which take HDF5 longer to write than to copy."""
+    from anndata.io import write_elem
+
+    var = pd.DataFrame(
+        {"gene_symbols": list(axis.symbols)}, index=pd.Index(axis.ids, name="gene_id")
+    )
+    with h5py.File("empty", "w", driver="core", backing_store=False) as file:
         file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         x = file.create_group("X")
         x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
-        x.attrs["shape"] = np.array([len(obs), len(axis)], np.int64)
-        x["indptr"] = starts.astype(index_type)
-        types = {"indices": index_type, "data": np.int16}
-        for name, dtype in types.items():
-            reserve_dataset(x, name, n_values, dtype)
-        write_elem(file, "obs", obs)
         write_elem(file, "var", var)
         for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
             write_elem(file, name, {})
-        indices, data = (map_dataset(x[name], mode="r+") for name in types)
-    return indices, data
+        file.flush()
+        return bytes(file.id.get_file_image())
 
 
 def _close_gap(
@@ -290,6 +275,6 @@ def _close_gap(
     """Write the archive again without the room that merged values left at its end."""
     shorter = path.with_name(path.name + ".shorter")
     starts = np.concatenate([[0], np.cumsum(n_values)])
-    new_indices, new_data = _lay_out(shorter, starts, obs, axis)
-    new_indices[:], new_data[:] = indices[: starts[-1]], data[: starts[-1]]
+    with _lay_out(shorter, starts, obs, axis) as store:
+        store.write(0, indices[: starts[-1]].astype(store.index_type), data[: starts[-1]])
     shorter.replace(path)

@@ -22,12 +22,13 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from scdiff_data.archive import read_gene_axis, write_archive
+from scdiff_data.archive import write_archive
 from scdiff_data.download import download
 from scdiff_data.draw import order_experiments
 from scdiff_data.errors import CountError, DownloadError
 from scdiff_data.files import describe_file, digest, write_json
 from scdiff_data.genes import GeneAxis
+from scdiff_data.h5ad import read_gene_axis
 from scdiff_data.recipe import SCHEMA_VERSION, Recipe
 from scdiff_data.sources import Bucket
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from scdiff_data.files import digest, write_parquet
 
 _VERSIONED = re.compile(r"(ENS[A-Z]*[GTP]\d+)\.\d+")
+_UNUSUAL = re.compile(r"[.\s]")
 _SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_name", "feature_name", "symbol")
 
 
@@ -57,7 +59,9 @@ class GeneAxis:
         """The axis of an h5ad file's `var`; of genes with the same id the first stays."""
         ids = strip_versions(var.index.tolist())
         column = next((name for name in _SYMBOL_COLUMNS if name in var), None)
-        symbols = ids if column is None else [str(symbol) for symbol in var[column]]
+        symbols = ids if column is None else list(map(str, var[column]))
+        if len(set(ids)) == len(ids):
+            return cls(tuple(ids), tuple(symbols))
         first = dict(zip(reversed(ids), reversed(symbols), strict=True))
         unique = list(dict.fromkeys(ids))
         return cls(tuple(unique), tuple(first[gene] for gene in unique))
@@ -74,6 +78,22 @@ class GeneAxis:
             path, pa.table({"gene_id": list(self.ids), "gene_symbol": list(self.symbols)})
         )
 
+    def is_that_of(self, var: h5py.Group) -> bool:
+        """Whether an h5ad file's `var`, not decoded yet, is this axis: in nearly every file it is.
+
+        Saying no does not mean that it is another one.
+        """
+        symbols = next((name for name in _SYMBOL_COLUMNS if name in var), None)
+        stored = [var.get(str(var.attrs.get("_index"))), var.get(str(symbols))]
+        return all(
+            isinstance(column, h5py.Dataset) and column[:].tolist() == names
+            for column, names in zip(stored, self._encoded, strict=True)
+        )
+
+    @cached_property
+    def _encoded(self) -> tuple[list[bytes], list[bytes]]:
+        return [gene.encode() for gene in self.ids], [symbol.encode() for symbol in self.symbols]
+
     @cached_property
     def digest(self) -> str:
         """Fingerprint of ids and symbols in their order."""
@@ -85,6 +105,8 @@ class GeneAxis:
 
     def align(self, gene_ids: Sequence[str]) -> Alignment:
         """Find every gene's place on this axis, by id, without version suffixes."""
+        if gene_ids is self.ids:
+            return Alignment(np.arange(len(self), dtype=np.int32), 0, 0)
         target = np.array(
             [self._place.get(gene, -1) for gene in strip_versions(gene_ids)], dtype=np.int32
         )
@@ -98,6 +120,8 @@ def strip_versions(gene_ids: Sequence[str]) -> list[str]:
 
     Other names, such as the symbol `RP11-34P13.7`, stay as they are.
     """
+    if not _UNUSUAL.search("\0".join(map(str, gene_ids))):  # saves looking at each
+        return list(map(str, gene_ids))
     return [
         match[1] if "." in gene and (match := _VERSIONED.fullmatch(gene)) else gene
         for gene in (str(gene).strip() for gene in gene_ids)

@@ -5,6 +5,9 @@ fifteen times as long as copying them out of a map of that range, and a compiled
 many files at once when it is given the maps' addresses.
 """
 
+import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import h5py
@@ -19,14 +22,15 @@ from numpy.typing import NDArray
 from scdiff_data.errors import ManifestError
 
 
-def reserve_dataset(group: h5py.Group, name: str, n: int, dtype: Any) -> None:
-    """Make a contiguous dataset of `n` values whose bytes are there at once, for a map to fill."""
+def reserve_dataset(group: h5py.Group, name: str, n: int, dtype: Any) -> int:
+    """Make a contiguous dataset of `n` values without writing them; gives its place in the file."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     properties.set_obj_track_times(False)  # the same input gives the same bytes
     kind, space = h5py.h5t.py_create(np.dtype(dtype)), h5py.h5s.create_simple((n,))
-    h5py.h5d.create(group.id, name.encode(), kind, space, properties)
+    created = h5py.h5d.create(group.id, name.encode(), kind, space, properties)
+    return int(created.get_offset() or 0)
 
 
 def map_dataset(dataset: h5py.Dataset, mode: Literal["r", "r+"] = "r") -> NDArray[Any]:
@@ -42,6 +46,57 @@ def map_dataset(dataset: h5py.Dataset, mode: Literal["r", "r+"] = "r") -> NDArra
         raise ManifestError(f"{dataset.file.filename}:{dataset.name} is not contiguous")
     mapped = np.memmap(dataset.file.filename, dataset.dtype, mode, offset, dataset.shape)
     return mapped.view(np.ndarray)  # a plain view: indexing a memmap object is twice as slow
+
+
+@dataclass(frozen=True)
+class RowStore:
+    """Room for a matrix's rows in an HDF5 file: two contiguous datasets, written past the library.
+
+    Parameters
+    ----------
+    descriptor
+        Of the file, open for writing.
+    path
+        Its path.
+    n_values
+        Values of the matrix.
+    index_type
+        Of its indices; its counts are int16.
+    indices_at, data_at
+        Where the datasets' bytes start.
+    """
+
+    descriptor: int
+    path: Path
+    n_values: int
+    index_type: Any
+    indices_at: int
+    data_at: int
+
+    def write(self, start: int, indices: NDArray[Any], data: NDArray[np.int16]) -> None:
+        """Write values from the `start`-th on."""
+        arrays: Any = ((self.indices_at, indices), (self.data_at, data))
+        for at, values in arrays:
+            place, left = at + start * values.itemsize, memoryview(values).cast("B")
+            while left:
+                n_written = os.pwrite(self.descriptor, left, place)
+                # To the disk at once, in the background: the flush at the end then waits for less.
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(self.descriptor, place, n_written, os.POSIX_FADV_DONTNEED)
+                place, left = place + n_written, left[n_written:]
+
+    def map(self) -> tuple[NDArray[Any], NDArray[np.int16]]:
+        """Map indices and counts into memory, to be written in any order."""
+        # Without its blocks reserved, a full disk would end the process, not raise an error.
+        if hasattr(os, "posix_fallocate") and self.n_values:
+            os.posix_fallocate(self.descriptor, 0, os.fstat(self.descriptor).st_size)
+        if not self.n_values:
+            return np.empty(0, self.index_type), np.empty(0, np.int16)
+        indices, data = (
+            np.memmap(self.path, dtype, "r+", at, (self.n_values,)).view(np.ndarray)
+            for dtype, at in ((self.index_type, self.indices_at), (np.int16, self.data_at))
+        )
+        return indices, data
 
 
 @intrinsic
@@ -69,3 +124,21 @@ def copy_bytes(typing_context: Any, target: Any, source: Any, n: Any) -> tuple[S
         return context.get_dummy_value()
 
     return types.void(target, source, n), generate
+
+
+@intrinsic
+def prefetch(typing_context: Any, address: Any) -> tuple[Signature, Any]:
+    """In compiled code: have the processor fetch what lies at an integer address, and go on."""
+    del typing_context
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del signature
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        to_read, keep_in_caches, is_data = word(0), word(3), word(1)
+        pointer = builder.inttoptr(arguments[0], byte)
+        builder.call(function, [pointer, to_read, keep_in_caches, is_data])
+        return context.get_dummy_value()
+
+    return types.void(address), generate

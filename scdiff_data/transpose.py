@@ -1,103 +1,27 @@
-"""Compressed columns to compressed rows in bounded memory.
+"""Second pass over a source: every count to its cell's row, in bounded memory.
 
 Source matrices are mostly compressed sparse *columns*: a gene's cells lie together, a cell's genes
-do not. Two passes over blocks of bounded size turn them round: `count_cells` checks every value and
-sums each cell, `transpose` puts every count at its cell, in arrays that may be maps of a file.
+do not. Here they are turned round, a tile of cells at a time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from scdiff_data.errors import CountError
+from scdiff_data.cell_sums import CellSums
 from scdiff_data.inflate import Workers
-from scdiff_data.matrix import SourceMatrix
+from scdiff_data.mapping import RowStore, prefetch
+from scdiff_data.matrix import MAX_COUNT, Block, SourceMatrix
 
-MAX_COUNT = 32_767
-_TILE = 1024
-"""Cells filled at a time: their rows' ends stay in the caches and the address buffers."""
-
-
-@dataclass(frozen=True)
-class CellSums:
-    """What the first pass finds out.
-
-    Parameters
-    ----------
-    totals
-        Every cell's sum, exact, float64 [n_cells].
-    n_genes
-        Genes of the file that it expresses, int64 [n_cells].
-    n_values
-        Those of them that the reference axis has, int64 [n_cells].
-    is_sorted
-        Whether indices increase along every column (CSC) or row, as canonical matrices' do.
-    """
-
-    totals: NDArray[np.float64]
-    n_genes: NDArray[np.int64]
-    n_values: NDArray[np.int64]
-    is_sorted: bool
-
-
-def count_cells(
-    matrix: SourceMatrix,
-    target: NDArray[np.int32],
-    *,
-    source: Path,
-    obs: pd.DataFrame,
-    var: pd.DataFrame,
-    workers: Workers,
-) -> CellSums:
-    """First pass: check every value, and sum every cell.
-
-    Parameters
-    ----------
-    matrix
-        The source.
-    target
-        Each gene's place on the reference axis, or -1.
-    source, obs, var
-        The file and its names, for the error.
-    workers
-        What each block is divided among.
-
-    Raises
-    ------
-    CountError
-        If a value is not finite, whole and non-negative.
-    """
-    parts = [
-        (np.zeros(matrix.n_cells), *(np.zeros(matrix.n_cells, np.int64) for _ in range(2)))
-        for _ in range(workers.n)
-    ]
-    is_sorted = True
-    for first, pointers, minors, values in matrix.blocks():
-        bounds = np.searchsorted(pointers, np.linspace(0, len(values), workers.n + 1)[1:-1])
-        block = (pointers, minors, values, matrix.by_gene, target)
-        jobs = [
-            (first, low, high, *block, *sums)
-            for (low, high), sums in zip(
-                pairwise([0, *bounds.tolist(), len(pointers) - 1]), parts, strict=True
-            )
-        ]
-        for bad, part_is_sorted in workers.map(_count, jobs):
-            is_sorted &= part_is_sorted
-            if bad >= 0:
-                major = first + int(np.searchsorted(pointers, bad, side="right")) - 1
-                cell, gene = (minors[bad], major) if matrix.by_gene else (major, minors[bad])
-                raise CountError(
-                    f"{source.name} does not hold counts: X of cell {obs.index[cell]}, gene "
-                    f"{var.index[gene]} is {values[bad]}; counts are finite, whole and not negative"
-                )
-    totals, n_genes, n_values = (np.sum(column, axis=0) for column in zip(*parts, strict=True))
-    return CellSums(totals, n_genes, n_values, is_sorted)
+_TILE_VALUES = 1 << 19
+"""Values of the rows filled at a time: they and their rows' ends stay in the caches."""
+_AHEAD = 16
+"""Columns that the processor is told to fetch ahead: their places follow no pattern it knows."""
 
 
 def transpose(
@@ -105,46 +29,41 @@ def transpose(
     target: NDArray[np.int32],
     rows: NDArray[np.int64],
     sums: CellSums,
-    indices: NDArray[Any],
-    data: NDArray[np.int16],
-    *,
+    store: RowStore,
     workers: Workers,
-) -> int:
-    """Second pass: put every kept cell's counts into `indices` and `data`, a cell after another.
+) -> None:
+    """Second pass: put every kept cell's counts into the store, a cell after another.
 
     Parameters
     ----------
     matrix, target, sums
         As in the first pass, and what it found.
     rows
-        The cells kept, in the order in which they are written.
-    indices, data
-        Written here; as long as the kept cells' `sums.n_values` together.
+        The cells kept, ascending, in the order in which they are written.
+    store
+        Takes as many values as the kept cells' `sums.n_values` together.
     workers
         What the cells are divided among.
-
-    Returns
-    -------
-    n_saturated
-        Counts above 32,767, stored as 32,767.
     """
-    row_of_cell = np.full(matrix.n_cells, -1, np.int64)
-    row_of_cell[rows] = np.arange(len(rows))
-    cursor = np.concatenate([[0], np.cumsum(sums.n_values[rows])])[:-1]
-    # Unsorted columns cannot be entered in their middle: then one part takes all cells.
-    n_parts = workers.n if sums.is_sorted or not matrix.by_gene else 1
-    bounds = np.linspace(0, matrix.n_cells, n_parts + 1).astype(int).tolist()
-    tile = _TILE if sums.is_sorted else matrix.n_cells
-    n_saturated = 0
-    for first, pointers, minors, values in matrix.blocks():
-        arrays = (pointers, minors, values, target, row_of_cell, cursor, indices, data)
-        if matrix.by_gene:
-            tiled_jobs = [(first, *cells, tile, *arrays) for cells in pairwise(bounds)]
-            n_saturated += sum(workers.map(_fill_columns, tiled_jobs))
-        else:
-            jobs = [(first, *cells, *arrays) for cells in pairwise(bounds)]
-            n_saturated += sum(workers.map(_fill_rows, jobs))
-    return n_saturated
+    is_kept, is_known = np.zeros(matrix.n_cells, bool), target >= 0
+    is_kept[rows] = True
+    takes_minor, takes_major = (is_kept, is_known) if matrix.by_gene else (is_known, is_kept)
+    takes_all = bool(is_kept.all() and is_known.all() and sums.n_genes.sum() == matrix.n_values)
+    starts = np.concatenate([[0], np.cumsum(np.where(is_kept, sums.n_values, 0))])
+    cursor = starts[:-1].copy()  # of each cell, where its next value goes
+    # A cell's values lie in many blocks of columns: then they are put through a map of the file.
+    map_of_file = store.map() if matrix.by_gene and not matrix.is_one_block else None
+
+    for block in matrix.blocks():
+        ends = block.pointers[1:].copy()
+        if not (takes_all and sums.is_sorted):
+            takes = takes_major[block.first : block.first + len(ends)]
+            arrays = (block.pointers, ends, block.packed, takes, takes_minor, not sums.is_sorted)
+            ranges = _divide(block.pointers, workers.n)
+            workers.map(lambda job: _prune(*job), [(*bounds, *arrays) for bounds in ranges])
+        fill = _Filling(matrix.by_gene, block, ends, target, starts, cursor, store, map_of_file)
+        cells = (0, matrix.n_cells) if matrix.by_gene else (block.first, block.first + len(ends))
+        workers.map(fill, workers.divide(_tiles(starts, *cells)))
 
 
 def is_ascending(target: NDArray[np.int32]) -> bool:
@@ -153,17 +72,55 @@ def is_ascending(target: NDArray[np.int32]) -> bool:
     return bool((np.diff(known) > 0).all())
 
 
-def _count(job: tuple[Any, ...]) -> tuple[int, bool]:
-    bad, is_sorted = _count_block(*job)
-    return int(bad), bool(is_sorted)
+@dataclass(frozen=True)
+class _Filling:
+    """Puts one block's counts at their cells, for a run of tiles."""
+
+    by_gene: bool
+    block: Block
+    ends: NDArray[np.int64]
+    target: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    cursor: NDArray[np.int64]
+    store: RowStore
+    map_of_file: tuple[NDArray[Any], NDArray[np.int16]] | None
+
+    def __call__(self, tiles: Sequence[tuple[int, int]]) -> None:
+        if not tiles:
+            return
+        first, pointers, packed = self.block
+        longest = max(int(self.starts[high] - self.starts[low]) for low, high in tiles)
+        indices, data = self.map_of_file or (
+            np.empty(longest, self.store.index_type),
+            np.empty(longest, np.int16),
+        )
+        if self.by_gene:
+            place = _find_cell(pointers, self.ends, packed, tiles[0][0]).view(np.uint64)
+            ends, cursor = self.ends.view(np.uint64), self.cursor.view(np.uint64)
+        for low, high in tiles:
+            base = 0 if self.map_of_file else int(self.starts[low])
+            if self.by_gene:
+                columns = (np.uint64(high << 16), place, ends, packed, self.target[first:])
+                _fill_columns(*columns, cursor, np.uint64(base), indices, data)
+            else:
+                rows = (low, high, first, pointers, self.ends, packed, self.target)
+                _fill_rows(*rows, self.cursor, base, indices, data)
+            if not self.map_of_file:
+                n = int(self.starts[high]) - base
+                self.store.write(base, indices[:n], data[:n])
 
 
-def _fill_columns(job: tuple[Any, ...]) -> int:
-    return int(_fill_from_columns(*job))
+def _divide(pointers: NDArray[np.int64], n: int) -> list[tuple[int, int]]:
+    """Ranges of columns or rows that hold about the same number of values."""
+    bounds = np.searchsorted(pointers, np.linspace(0, pointers[-1], n + 1)[1:-1]).tolist()
+    return list(pairwise([0, *bounds, len(pointers) - 1]))
 
 
-def _fill_rows(job: tuple[Any, ...]) -> int:
-    return int(_fill_from_rows(*job))
+def _tiles(starts: NDArray[np.int64], first: int, end: int) -> list[tuple[int, int]]:
+    """Ranges of cells, first … end - 1, of bounded size."""
+    values = np.arange(starts[first] + _TILE_VALUES, starts[end], _TILE_VALUES)
+    bounds = [first, *np.searchsorted(starts, values).tolist(), end]
+    return list(pairwise(dict.fromkeys(bounds)))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -193,99 +150,96 @@ def sort_rows(
 
 
 @numba.njit(cache=True, nogil=True)
-def _count_block(
-    first: int,
+def _prune(
     low: int,
     high: int,
     pointers: NDArray[Any],
-    minors: NDArray[Any],
-    values: NDArray[Any],
-    by_gene: bool,
-    target: NDArray[Any],
-    totals: NDArray[Any],
-    n_genes: NDArray[Any],
-    n_values: NDArray[Any],
-) -> tuple[int, bool]:
-    """Sum majors low … high - 1; gives the first value that is no count, or -1, and sortedness."""
-    is_sorted = True
+    ends: NDArray[Any],
+    packed: NDArray[Any],
+    takes_major: NDArray[Any],
+    takes_minor: NDArray[Any],
+    must_sort: bool,
+) -> None:
+    """Drop in place what is not taken, and zeros: each column or row keeps its start."""
     for j in range(low, high):
-        for k in range(pointers[j], pointers[j + 1]):
-            value = np.float64(values[k])
-            if not (value >= 0 and value < 2.0**31 and value == np.floor(value)):
-                return k, is_sorted
-            is_sorted &= k == pointers[j] or minors[k] > minors[k - 1]
-            if value == 0:
-                continue
-            cell = minors[k] if by_gene else first + j
-            gene = first + j if by_gene else minors[k]
-            totals[cell] += value
-            n_genes[cell] += 1
-            n_values[cell] += target[gene] >= 0
-    return -1, is_sorted
+        at = pointers[j]
+        if takes_major[j]:
+            for k in range(pointers[j], pointers[j + 1]):
+                packed[at] = packed[k]
+                at += takes_minor[packed[k] >> 16] & (packed[k] & 0xFFFF != 0)
+        ends[j] = at
+        if must_sort:
+            packed[pointers[j] : at].sort()
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_from_columns(
-    first: int,
-    cell_low: int,
-    cell_high: int,
-    tile: int,
-    pointers: NDArray[Any],
-    minors: NDArray[Any],
-    values: NDArray[Any],
-    target: NDArray[Any],
-    row_of_cell: NDArray[Any],
-    cursor: NDArray[Any],
-    indices: NDArray[Any],
-    data: NDArray[Any],
-) -> int:
-    """Put the counts of cells cell_low … cell_high - 1 at their cursors, a tile at a time."""
-    n_saturated = 0
-    place = pointers[:-1].copy()  # in each column, the first value of the cells to come
-    if cell_low:
+def _find_cell(
+    pointers: NDArray[Any], ends: NDArray[Any], packed: NDArray[Any], cell: int
+) -> NDArray[np.int64]:
+    """In each column, the place of the first value of `cell` or a later one."""
+    place = pointers[:-1].copy()
+    if cell:
         for j in range(len(place)):
-            place[j] += np.searchsorted(minors[pointers[j] : pointers[j + 1]], cell_low)
-    for tile_low in range(cell_low, cell_high, tile):
-        tile_high = min(tile_low + tile, cell_high)
-        for j in range(len(place)):
-            gene, k, end = target[first + j], place[j], pointers[j + 1]
-            while k < end and minors[k] < tile_high:
-                row = row_of_cell[minors[k]]
-                if row >= 0 and gene >= 0 and values[k] != 0:
-                    n_saturated += values[k] > MAX_COUNT
-                    indices[cursor[row]] = gene
-                    data[cursor[row]] = np.int16(min(values[k], MAX_COUNT))
-                    cursor[row] += 1
-                k += 1
-            place[j] = k
-    return n_saturated
+            low, high = place[j], ends[j]
+            while low < high:
+                middle = (low + high) // 2
+                if packed[middle] >> 16 < cell:
+                    low = middle + 1
+                else:
+                    high = middle
+            place[j] = low
+    return place
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_from_rows(
-    first: int,
-    cell_low: int,
-    cell_high: int,
-    pointers: NDArray[Any],
-    minors: NDArray[Any],
-    values: NDArray[Any],
-    target: NDArray[Any],
-    row_of_cell: NDArray[Any],
+def _fill_columns(
+    limit: np.uint64,
+    place: NDArray[Any],
+    ends: NDArray[Any],
+    packed: NDArray[Any],
+    genes: NDArray[Any],
     cursor: NDArray[Any],
+    base: np.uint64,
     indices: NDArray[Any],
     data: NDArray[Any],
-) -> int:
-    """Put the counts of those of a block's rows that are cells cell_low … cell_high - 1."""
-    n_saturated = 0
-    for j in range(max(cell_low - first, 0), min(cell_high - first, len(pointers) - 1)):
-        row = row_of_cell[first + j]
-        if row < 0:
-            continue
-        for k in range(pointers[j], pointers[j + 1]):
-            gene = target[minors[k]]
-            if gene >= 0 and values[k] != 0:
-                n_saturated += values[k] > MAX_COUNT
-                indices[cursor[row]] = gene
-                data[cursor[row]] = np.int16(min(values[k], MAX_COUNT))
-                cursor[row] += 1
-    return n_saturated
+) -> None:
+    """Put the counts packed below the limit at their cells' cursors; `place` moves on.
+
+    All places are uint64: a signed index may count from the end, and asking costs a third.
+    """
+    address, one = packed.ctypes.data, np.uint64(1)
+    for j in range(len(place)):
+        if j + _AHEAD < len(place):
+            prefetch(address + place[j + _AHEAD] * packed.itemsize)
+        k, end, gene = place[j], ends[j], genes[j]
+        while k < end and packed[k] < limit:
+            cell = packed[k] >> np.uint64(16)
+            at = cursor[cell]
+            indices[at - base] = gene
+            data[at - base] = packed[k] & np.uint64(0xFFFF)
+            cursor[cell] = at + one
+            k += one
+        place[j] = k
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_rows(
+    low: int,
+    high: int,
+    first: int,
+    pointers: NDArray[Any],
+    ends: NDArray[Any],
+    packed: NDArray[Any],
+    genes: NDArray[Any],
+    cursor: NDArray[Any],
+    base: int,
+    indices: NDArray[Any],
+    data: NDArray[Any],
+) -> None:
+    """Put the counts of the rows low … high - 1 at their cursors."""
+    for cell in range(low, high):
+        at = cursor[cell] - base
+        for k in range(pointers[cell - first], ends[cell - first]):
+            indices[at] = genes[packed[k] >> 16]
+            data[at] = packed[k] & 0xFFFF
+            at += 1

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scdiff_data import CountError
-from scdiff_data.archive import ArchiveReport, QualityFilter, read_gene_axis, write_archive
+from scdiff_data.archive import ArchiveReport, QualityFilter, write_archive
 from scdiff_data.genes import GeneAxis
+from scdiff_data.h5ad import read_gene_axis
 
 GENES = [f"ENSG{i:03d}" for i in range(40)]
 
@@ -71,6 +74,100 @@ def test_every_layout_and_type_arrives_as_the_same_counts(
     assert cells.X.has_sorted_indices
     assert (cells.X.data > 0).all()
     assert (cells.X.dtype, cells.X.indices.dtype, cells.X.indptr.dtype) == (np.int16, "i4", "i4")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("filter_name", ["Blosc", "Blosc2", "Zstd"])
+def test_plug_in_compression_arrives_as_the_same_counts(
+    tmp_path: Path, layout: str, filter_name: str
+) -> None:
+    import hdf5plugin
+
+    source = write_source(tmp_path / "source.h5ad", LAYOUTS[layout](counts_of()))
+    compression = dict(getattr(hdf5plugin, filter_name)())
+    with h5py.File(source, "r+") as file:  # texts cannot be stored with Blosc
+        for name in ["X"] if layout == "dense" else ["X/indices", "X/data"]:
+            values, attributes = file[name][:], dict(file[name].attrs)
+            del file[name]
+            file.create_dataset(name, data=values, **compression).attrs.update(attributes)
+    archive(source, tmp_path / "a.h5ad")
+    assert np.array_equal(ad.read_h5ad(tmp_path / "a.h5ad").X.toarray(), counts_of())
+
+
+def test_a_missing_plug_in_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_source(tmp_path / "source.h5ad", sp.csc_matrix(counts_of()))
+    axis = read_gene_axis(source)
+    monkeypatch.setattr(h5py.h5z, "filter_avail", lambda number: False)
+    monkeypatch.setitem(sys.modules, "hdf5plugin", None)
+    with pytest.raises(ImportError, match=r"HDF5 filter 1: pip install hdf5plugin"):
+        archive(source, tmp_path / "a.h5ad", axis=axis)
+
+
+@pytest.mark.parametrize("layout", ["csc", "csr"])
+def test_64_bit_indices_and_pointers_arrive_as_the_same_counts(tmp_path: Path, layout: str) -> None:
+    source = write_source(tmp_path / "s.h5ad", LAYOUTS[layout](counts_of()))
+    with h5py.File(source, "r+") as file:
+        for name in ("indices", "indptr"):
+            values = file[f"X/{name}"][:].astype(np.int64)
+            del file[f"X/{name}"]
+            file[f"X/{name}"] = values
+    archive(source, tmp_path / "a.h5ad")
+    assert np.array_equal(ad.read_h5ad(tmp_path / "a.h5ad").X.toarray(), counts_of())
+
+
+def test_chunks_of_unequal_lengths_meet_their_values(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of()))
+    with h5py.File(source, "r+") as file:
+        for name, chunk in (("indices", 37), ("data", 101)):
+            values = file[f"X/{name}"][:]
+            del file[f"X/{name}"]
+            file["X"].create_dataset(name, data=values, compression="gzip", chunks=(chunk,))
+    archive(source, tmp_path / "a.h5ad", max_memory=2000, n_threads=2)
+    assert np.array_equal(ad.read_h5ad(tmp_path / "a.h5ad").X.toarray(), counts_of())
+
+
+def test_more_cells_than_16_bits_count_arrive_as_the_same_counts(tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).poisson(0.3, (70_000, 8)).astype(np.float32)
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts))
+    report = archive(source, tmp_path / "a.h5ad", quality=QualityFilter(min_genes=1), n_threads=2)
+    kept = counts.sum(axis=1) > 0
+    assert report.n_cells == kept.sum()
+    assert np.array_equal(ad.read_h5ad(tmp_path / "a.h5ad").X.toarray(), counts[kept])
+
+
+def as_anndata_0_6(path: Path) -> None:
+    """Rewrite a file's frames and X as anndata wrote them before 0.7."""
+    with h5py.File(path, "r+") as file:
+        for name, column in (("obs", "cell_type"), ("var", None)):
+            index = file[name][file[name].attrs["_index"]].asstr()[:]
+            fields = [("index", h5py.string_dtype())]
+            if column:
+                fields.append((column, h5py.string_dtype()))
+            table = np.empty(len(index), fields)
+            table["index"] = index
+            if column:
+                table[column] = ad.io.read_elem(file[f"{name}/{column}"]).astype(str)
+            del file[name]
+            file.create_dataset(name, data=table)
+        x = file["X"]
+        shape = x.attrs["shape"]
+        x.attrs["h5sparse_format"], x.attrs["h5sparse_shape"] = "csc", shape
+        for old in ("encoding-type", "encoding-version", "shape"):
+            del x.attrs[old]
+        for old in ("encoding-type", "encoding-version"):
+            del file.attrs[old]
+
+
+@pytest.mark.filterwarnings("ignore::anndata.OldFormatWarning")
+def test_files_of_anndata_0_6_arrive_as_the_same_counts(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of()))
+    as_anndata_0_6(source)
+    archive(source, tmp_path / "a.h5ad")
+    cells = ad.read_h5ad(tmp_path / "a.h5ad")
+    assert np.array_equal(cells.X.toarray(), counts_of())
+    assert cells.obs["cell_type"].cat.categories.tolist() == ["B cell"]
+    assert list(cells.var_names) == GENES
+    assert cells.obs_names[7] == "SRX1_BARCODE7"
 
 
 @settings(deadline=None, max_examples=25)
@@ -331,3 +428,83 @@ def test_shuffled_chunks_are_put_in_order(tmp_path: Path) -> None:
             )
     archive(source, tmp_path / "a.h5ad", max_memory=5000)
     assert np.array_equal(ad.read_h5ad(tmp_path / "a.h5ad").X.toarray(), counts_of())
+
+
+MEMORY_SCRIPT = """
+import sys, threading
+from pathlib import Path
+from scdiff_data.archive import QualityFilter, write_archive
+from scdiff_data.h5ad import read_gene_axis
+
+def anonymous():
+    return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) * 1024
+
+def convert(source, target, max_memory):
+    axis = read_gene_axis(Path(source))
+    settings = dict(max_cells=None, seed=0, max_memory=max_memory, n_threads=2)
+    write_archive(Path(source), Path(target), experiment_id="x", axis=axis,
+                  quality=QualityFilter(), **settings)
+
+small, large, target, max_memory = sys.argv[1:]
+convert(small, target, 1 << 20)  # what loading the compiled code takes is the interpreter's own
+before, peak, done = anonymous(), 0, threading.Event()
+
+def watch():
+    global peak
+    while not done.wait(0.002):
+        peak = max(peak, anonymous() - before)
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+convert(large, target, int(max_memory))
+done.set()
+watcher.join()
+print(peak)
+"""
+
+
+def write_full_matrix(path: Path, *, n_cells: int, n_genes: int, layout: str) -> None:
+    """A file in which every cell expresses every gene, written without building it in memory."""
+    n_majors, n_minors = (n_genes, n_cells) if layout == "csc" else (n_cells, n_genes)
+    ad.AnnData(
+        obs=pd.DataFrame(index=[f"c{i}" for i in range(n_cells)]),
+        var=pd.DataFrame(index=[f"g{i}" for i in range(n_genes)]),
+    ).write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        file.pop("X", None)
+        if layout == "dense":
+            x = file.create_dataset("X", (n_cells, n_genes), np.float32)
+            for row in range(0, n_cells, 100):
+                x[row : row + 100] = 1 + (np.arange(n_genes) + row) % 7
+            x.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+            return
+        x = file.create_group("X")
+        x.attrs.update({"encoding-type": f"{layout}_matrix", "encoding-version": "0.1.0"})
+        x.attrs["shape"] = np.array([n_cells, n_genes])
+        x["indptr"] = np.arange(n_majors + 1) * n_minors
+        x["indices"] = np.tile(np.arange(n_minors, dtype=np.int32), n_majors)
+        x["data"] = np.tile(1 + np.arange(n_minors, dtype=np.float32) % 7, n_majors)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    ["csc", *(pytest.param(name, marks=pytest.mark.soak) for name in ("csr", "dense"))],
+)
+def test_a_file_ten_times_the_allowance_converts_within_it(tmp_path: Path, layout: str) -> None:
+    source, target, allowance = tmp_path / "source.h5ad", tmp_path / "target.h5ad", 32 << 20
+    write_full_matrix(tmp_path / "small.h5ad", n_cells=300, n_genes=40, layout=layout)
+    n_genes = 2_700 if layout != "dense" else 5_400
+    write_full_matrix(source, n_cells=16_000, n_genes=n_genes, layout=layout)
+    assert source.stat().st_size >= 10 * allowance
+    files = (str(tmp_path / "small.h5ad"), str(source), str(target))
+    command = [sys.executable, "-c", MEMORY_SCRIPT, *files, str(allowance)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(finished.stdout) < allowance
+    archived = ad.read_h5ad(target, backed="r")
+    with h5py.File(source) as file:
+        for row in (0, 517, 15_999):
+            expected = 1 + (np.full(n_genes, row) if layout == "csc" else np.arange(n_genes)) % 7
+            if layout == "dense":
+                expected = file["X"][row]
+            assert np.array_equal(archived.X[row].toarray().ravel(), expected)
+    archived.file.close()

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scdiff_data import HVGDataset, ScRNADataset, prepare
-from scdiff_data.archive import QualityFilter, read_gene_axis, write_archive
+from scdiff_data.archive import QualityFilter, write_archive
+from scdiff_data.h5ad import read_gene_axis
 from scdiff_data.hvg import GeneStatistics, choose_genes
 
 
