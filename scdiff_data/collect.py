@@ -210,7 +210,7 @@ class Collector:
                 f"{root}/{row['path']}",
                 local,
                 size=row["size"],
-                md5=row["md5"],
+                checksum=row["checksum"],
                 cancelled=cancelled,
                 report_bytes=bar.update,
             )
@@ -234,7 +234,7 @@ class Collector:
             [
                 SCHEMA_VERSION,
                 self._source_kind,
-                [row["path"], row["size"], row["md5"]],
+                [row["path"], row["size"], row["checksum"]],
                 [quality.min_genes, quality.min_counts, quality.max_genes],
                 None if cap is None else [cap, recipe.seed],
             ]

@@ -11,8 +11,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-_BLOCK = 1 << 20
-
 
 @contextmanager
 def write_aside(path: Path) -> Iterator[Path]:
@@ -23,6 +21,7 @@ def write_aside(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
+    aside.unlink(missing_ok=True)  # it might be a link to somewhere else
     try:
         yield aside
         with aside.open("rb") as file:
@@ -51,13 +50,10 @@ def digest(content: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def hash_file(path: Path, algorithm: str = "sha256") -> str:
-    """Hex digest of a file's bytes."""
-    hasher = hashlib.new(algorithm, usedforsecurity=False)
+def hash_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            hasher.update(block)
-    return hasher.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe_file(path: Path, root: Path) -> dict[str, Any]:

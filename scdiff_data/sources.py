@@ -5,7 +5,8 @@ The answer is the *catalog*, a table of one row an experiment:
     experiment_id   string   letters, digits, '.', '_', '-'
     path            string   the experiment's h5ad file, relative to the source's url
     n_cells         int64    cells in that file
-    size, md5       int64, string (hex)   of that file, null where the source does not say
+    size            int64    bytes of that file, null where the source does not say
+    checksum        string   `md5:HEX` or `crc32c:HEX` of that file, null likewise
     …               every metadata column that the source has
 
 Nothing after the catalog knows which source it was. Paths are relative, so a mirror can stand in
@@ -29,6 +30,7 @@ from scdiff_data.files import digest
 _TIMEOUT = 120
 """Seconds that one request to Google Cloud Storage may take."""
 
+_STALE = ("file_path",)
 SCBASECOUNT_URL = "gs://arc-institute-virtual-cell-atlas"
 
 
@@ -120,7 +122,7 @@ class ScBaseCount:
         return Bucket(self.url, self.storage_options)
 
     def read_catalog(self, bucket: Bucket) -> pa.Table:
-        """Read `sample_metadata.parquet`, and sizes and MD5s from one listing of the h5ad folder.
+        """Read `sample_metadata.parquet`; sizes and checksums are from one listing of the files.
 
         Raises
         ------
@@ -130,8 +132,11 @@ class ScBaseCount:
         file_system, root = bucket.connect()
         metadata_path = f"{root}/{self.folder('metadata')}/sample_metadata.parquet"
         try:
-            with file_system.open(metadata_path, "rb") as file:
-                metadata = pq.read_table(file)
+            with file_system.open(metadata_path, "rb") as file, pq.ParquetFile(file) as parquet:
+                # `file_path` has gone stale upstream after a move of the bucket: paths are rebuilt.
+                # All else stays in the snapshot, since other filters may ask for it later.
+                columns = [c for c in parquet.schema_arrow.names if c not in _STALE]
+                metadata = parquet.read(columns=columns)
         except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"no catalog at {metadata_path}: check source.release ({self.release}), "
@@ -156,10 +161,9 @@ class ScBaseCount:
             "path": pa.array([f"{h5ad_folder}/{accession}.h5ad" for accession in ids], pa.string()),
             "n_cells": pc.cast(metadata["obs_count"], pa.int64()),
             "size": pa.array([entry.get("size") for entry in entries], pa.int64()),
-            "md5": pa.array([_hex_md5(entry) for entry in entries], pa.string()),
+            "checksum": pa.array([_checksum(entry) for entry in entries], pa.string()),
         }
-        # `file_path` has gone stale upstream after a move of the bucket: paths are rebuilt above.
-        skipped = {"srx_accession", "obs_count", "file_path", *catalog}
+        skipped = {"srx_accession", "obs_count", *catalog}
         return pa.table(
             catalog
             | {name: metadata[name] for name in metadata.column_names if name not in skipped}
@@ -216,7 +220,7 @@ class H5adFolder:
                 "path": [path.name for path in files],
                 "n_cells": pa.array(n_cells, pa.int64()),
                 "size": pa.array([path.stat().st_size for path in files], pa.int64()),
-                "md5": pa.nulls(len(files), pa.string()),
+                "checksum": pa.nulls(len(files), pa.string()),
             }
         )
 
@@ -229,7 +233,9 @@ class H5adFolder:
         return files
 
 
-def _hex_md5(entry: Mapping[str, Any]) -> str | None:
-    """MD5 of a listed object as hex; Google Cloud Storage gives it in base64, others not at all."""
-    encoded = entry.get("md5Hash")
-    return b64decode(encoded).hex() if encoded else None
+def _checksum(entry: Mapping[str, Any]) -> str | None:
+    """Checksum of a listed object; Google Cloud Storage has no MD5 of objects made of parts."""
+    for kind, key in (("md5", "md5Hash"), ("crc32c", "crc32c")):
+        if entry.get(key):
+            return f"{kind}:{b64decode(entry[key]).hex()}"
+    return None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import google_crc32c
 import numpy as np
 import pytest
 from cases import GcsServer
@@ -18,7 +19,8 @@ from scdiff_data import DownloadError
 from scdiff_data.sources import Bucket
 
 CONTENT = np.random.default_rng(0).bytes(100_000)
-MD5 = hashlib.md5(CONTENT).hexdigest()
+MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
+CRC32C = f"crc32c:{google_crc32c.value(CONTENT):08x}"
 Fault = Callable[[BaseHTTPRequestHandler, bytes], bytes | None]
 
 
@@ -87,12 +89,18 @@ def _bucket(gcs: GcsServer, tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def fetch(url: str, local: Path, **changes: Any) -> Path:
     file_system, root = Bucket("gs://downloads", {"endpoint_url": url}).connect()
-    settings: dict[str, Any] = {"size": len(CONTENT), "md5": MD5, "cancelled": threading.Event()}
+    settings: dict[str, Any] = {
+        "size": len(CONTENT),
+        "checksum": MD5,
+        "cancelled": threading.Event(),
+    }
     name = changes.pop("name", "file.h5ad")
     return room.download(file_system, f"{root}/{name}", local, **(settings | changes))
 
 
-@pytest.mark.parametrize("known", [{}, {"md5": None}, {"md5": None, "size": None}])
+@pytest.mark.parametrize(
+    "known", [{}, {"checksum": CRC32C}, {"checksum": None}, {"checksum": None, "size": None}]
+)
 def test_a_file_arrives_whole_and_nothing_else_stays(
     gcs: GcsServer, tmp_path: Path, known: dict[str, None]
 ) -> None:
@@ -149,7 +157,9 @@ def test_short_bodies_are_completed(proxy: FaultProxy, tmp_path: Path) -> None:
 
 def test_a_corrupted_body_is_never_taken_for_the_file(proxy: FaultProxy, tmp_path: Path) -> None:
     proxy.fault = lambda _, body: b"?" + body[1:]
-    with pytest.raises(DownloadError, match=r"MD5 .*the catalog says.*refresh_catalog") as caught:
+    with pytest.raises(
+        DownloadError, match=r"checksum md5:.*the catalog says.*refresh_catalog"
+    ) as caught:
         fetch(proxy.url, tmp_path / "local.h5ad")
     assert caught.value.permanent
     assert not list(tmp_path.iterdir())
@@ -188,7 +198,7 @@ def test_a_refusal_is_reported_at_once_with_what_to_do(
 
     with pytest.raises(DownloadError, match=advice) as caught:
         room.download(
-            Refusing(), "x", tmp_path / "x", size=1, md5=None, cancelled=threading.Event()
+            Refusing(), "x", tmp_path / "x", size=1, checksum=None, cancelled=threading.Event()
         )
     assert not caught.value.permanent  # the bucket's doing, not the file's
 
@@ -201,7 +211,9 @@ def test_a_server_that_stays_down_is_an_error_that_is_not_the_files_fault(
             raise ConnectionResetError("connection reset")
 
     with pytest.raises(DownloadError, match=r"6 attempts.*connection reset.*goes on") as caught:
-        room.download(Down(), "x", tmp_path / "x", size=1, md5=None, cancelled=threading.Event())
+        room.download(
+            Down(), "x", tmp_path / "x", size=1, checksum=None, cancelled=threading.Event()
+        )
     assert not caught.value.permanent
 
 

@@ -18,7 +18,7 @@ def catalog_of(source: ScBaseCount) -> pa.Table:
 
 def test_the_catalog_has_one_row_an_experiment_with_rebuilt_paths(atlas_bucket: Path) -> None:
     catalog = catalog_of(ScBaseCount(url=str(atlas_bucket)))
-    assert catalog.column_names[:5] == ["experiment_id", "path", "n_cells", "size", "md5"]
+    assert catalog.column_names[:5] == ["experiment_id", "path", "n_cells", "size", "checksum"]
     assert "tissue" in catalog.column_names
     assert "file_path" not in catalog.column_names  # it is stale upstream
     for row in catalog.to_pylist():
@@ -27,15 +27,15 @@ def test_the_catalog_has_one_row_an_experiment_with_rebuilt_paths(atlas_bucket: 
         assert ad.read_h5ad(path, backed="r").n_obs == row["n_cells"]
 
 
-def test_a_bucket_and_its_mirror_give_the_same_catalog_but_for_md5(
+def test_a_bucket_and_its_mirror_give_the_same_catalog_but_for_checksums(
     gcs: GcsServer, atlas_bucket: Path
 ) -> None:
     gcs.put_folder("mirrored", atlas_bucket)
     bucket = ScBaseCount(url="gs://mirrored", storage_options=gcs.storage_options)
     remote, local = catalog_of(bucket), catalog_of(ScBaseCount(url=str(atlas_bucket)))
-    assert remote.drop_columns("md5") == local.drop_columns("md5")
-    assert remote["md5"].null_count == 0
-    assert local["md5"].null_count == len(local)
+    assert remote.drop_columns("checksum") == local.drop_columns("checksum")
+    assert remote["checksum"].null_count == 0
+    assert local["checksum"].null_count == len(local)
     assert bucket.settings() == ScBaseCount().settings()  # where it lies is not what it is
 
 
