@@ -10,9 +10,10 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning import LightningDataModule, LightningModule, Trainer, seed_everything
+from lightning import LightningModule, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
+from scdiff_data import ScRNADataModule
 from scdiff_data.files import write_aside
 
 
@@ -23,7 +24,10 @@ def main(config: DictConfig) -> None:
     os.environ["SCDIFF_SWEEP_DIR"] = HydraConfig.get().sweep.dir
     seed_everything(config.seed, workers=True, verbose=False)
     # All settings are checked here, before any work: a wrong one fails now.
-    datamodule: LightningDataModule = instantiate(config.data)
+    datamodule: ScRNADataModule = instantiate(config.data)
+    if config.dry_run:
+        print(datamodule.plan())
+        return
     if config.prepare_only:
         datamodule.prepare_data()
         datamodule.setup("fit")

@@ -15,6 +15,9 @@ To follow a cell from the bucket to the batch, read the files in this order:
     transpose.py    second pass: compressed columns to compressed rows
     archive.py      one h5ad in, one int16 archive out
     recipe.py       everything that decides what a data directory holds
+    records.py      what became of every experiment tried
+    forecast.py     how far the draw goes, and what it takes
+    planning.py     what a run would do, before it does it
     collect.py      experiments downloaded and archived until the cells are enough
     cells.py        the drawn cells as one table, with their splits
     hvg.py          gene statistics that merge, and the genes chosen from them
@@ -42,7 +45,8 @@ from scdiff_data.loader import (
     create_dataloader,
     create_hvg_dataloader,
 )
-from scdiff_data.prepare import prepare
+from scdiff_data.planning import Plan
+from scdiff_data.prepare import plan, prepare
 from scdiff_data.recipe import Recipe
 from scdiff_data.sources import H5adFolder, ScBaseCount
 from scdiff_data.tokenizers import (
@@ -65,6 +69,7 @@ __all__ = [
     "LogBinTokens",
     "ManifestError",
     "Pbmc",
+    "Plan",
     "QuantileTokens",
     "RankTokens",
     "Recipe",
@@ -78,5 +83,6 @@ __all__ = [
     "collate",
     "create_dataloader",
     "create_hvg_dataloader",
+    "plan",
     "prepare",
 ]

@@ -27,18 +27,25 @@ SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 MISSING = ("", "none", "not specified", "nan", "null")
 """Texts, lower case, that mean no value."""
 
+_COLUMNS = ["experiment_id", "path", "n_cells", "size", "checksum"]
+"""What every catalog has; a snapshot that was taken with others is taken anew."""
+
 Condition = str | float | Sequence[str | float | None] | Mapping[str, float] | None
 
 
-def load_catalog(path: Path, source: Source, bucket: Bucket, *, refresh: bool = False) -> pa.Table:
-    """Read the snapshot at `path`; take one first if there is none of this source, or on `refresh`.
+def read_snapshot(path: Path, source: Source) -> pa.Table | None:
+    """Read the snapshot at `path`; None if there is none of this source."""
+    if not path.exists():
+        return None
+    stored = pq.read_table(path)
+    return stored if (stored.schema.metadata or {}).get(b"source") == _key(source) else None
+
+
+def take_snapshot(path: Path, source: Source, bucket: Bucket) -> pa.Table:
+    """Read the source's catalog and keep it at `path`.
 
     Rows whose id could not name a file, or repeats, are left out and logged: ids are untrusted.
     """
-    key = digest(source.settings()).encode()
-    stored = None if refresh or not path.exists() else pq.read_table(path)
-    if stored is not None and (stored.schema.metadata or {}).get(b"source") == key:
-        return stored
     table = source.read_catalog(bucket)
     seen: set[str | None] = set()
     keep, left_out = [], []
@@ -57,9 +64,13 @@ def load_catalog(path: Path, source: Source, bucket: Bucket, *, refresh: bool = 
             len(left_out),
             left_out[0],
         )
-    table = table.filter(pa.array(keep)).replace_schema_metadata({b"source": key})
+    table = table.filter(pa.array(keep)).replace_schema_metadata({b"source": _key(source)})
     write_parquet(path, table)
     return table
+
+
+def _key(source: Source) -> bytes:
+    return digest([_COLUMNS, source.settings()]).encode()
 
 
 def normalize_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -81,15 +92,14 @@ def filter_catalog(
     ValueError
         If a column does not exist, a range is given for text, or no experiment is left.
     """
-    keep = np.ones(len(catalog), dtype=bool)
-    for name, condition in filters.items():
-        keep &= _match(catalog, name, condition, "filters")
-    for name, condition in exclude.items():
-        keep &= ~_match(catalog, name, condition, "exclude")
+    passes = {f"filters.{n}": _match(catalog, n, c, "filters") for n, c in filters.items()}
+    passes |= {f"exclude.{n}": ~_match(catalog, n, c, "exclude") for n, c in exclude.items()}
+    keep = np.logical_and.reduce([np.ones(len(catalog), dtype=bool), *passes.values()])
     if not keep.any():
+        alone = ", ".join(f"{name} alone {passed.sum()}" for name, passed in passes.items())
         raise ValueError(
             f"none of the catalog's {len(catalog)} experiments passes filters={dict(filters)} and "
-            f"exclude={dict(exclude)}: loosen them"
+            f"exclude={dict(exclude)} ({alone} of them): loosen them"
         )
     return catalog.filter(pa.array(keep))
 

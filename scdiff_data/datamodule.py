@@ -12,7 +12,8 @@ from scdiff_data.dataset import CellBatch, HVGDataset
 from scdiff_data.errors import ManifestError
 from scdiff_data.loader import ResumableLoader
 from scdiff_data.manifest import Manifest
-from scdiff_data.prepare import prepare
+from scdiff_data.planning import Plan
+from scdiff_data.prepare import plan, prepare
 from scdiff_data.recipe import Recipe
 from scdiff_data.sampler import CellSampler
 from scdiff_data.sources import Source
@@ -127,6 +128,11 @@ class ScRNADataModule(LightningDataModule):
             "num_workers": num_workers,
             "persistent_workers": persistent_workers,
         }
+
+    def plan(self) -> Plan:
+        """What `prepare_data` would draw, fetch and store, without fetching a cell."""
+        how = {k: v for k, v in self._how.items() if k != "max_memory"}
+        return plan(self.recipe, self.data_dir, **how)  # type: ignore[arg-type]
 
     def prepare_data(self) -> None:
         """Run all stages up to the shards, or find them done; Lightning calls this once a node."""

@@ -15,6 +15,8 @@ def open_h5ad(path: Path) -> h5py.File:
     try:
         return h5py.File(path)
     except OSError as error:
+        if error.errno:  # this machine's fault, such as too many open files: not the file's
+            raise
         raise CountError(f"{path.name} is not a readable h5ad file: {error}") from error
 
 

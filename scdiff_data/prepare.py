@@ -5,19 +5,19 @@
 Killed at any moment, the same call goes on; the result is the same to the byte.
 """
 
+import errno
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from scdiff_data.catalog import filter_catalog, load_catalog
+from scdiff_data.catalog import filter_catalog, read_snapshot, take_snapshot
 from scdiff_data.cells import draw_table, split_codes
 from scdiff_data.collect import Collected, Collector
 from scdiff_data.draw import SPLITS
@@ -25,9 +25,12 @@ from scdiff_data.errors import ManifestError
 from scdiff_data.files import describe_file, digest, hash_file, write_json, write_parquet
 from scdiff_data.hvg import choose_genes, sum_statistics
 from scdiff_data.manifest import NAME, Manifest
+from scdiff_data.planning import Plan, make_plan
 from scdiff_data.plots import plot_hvgs
 from scdiff_data.recipe import Recipe
+from scdiff_data.records import list_experiments, sum_dropped
 from scdiff_data.shards import write_shards
+from scdiff_data.sources import Bucket
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +52,8 @@ def prepare(
     recipe
         What is wanted.
     data_dir
-        Where everything goes. Two processes may ask for the same directory: the second waits.
+        Where everything goes. Two processes may ask for the same directory: the second waits. A
+        finished one may be read-only.
     n_threads
         Downloads at a time.
     max_memory
@@ -69,6 +73,8 @@ def prepare(
         If the source has no catalog.
     DownloadError
         If the bucket cannot be read, or too many experiments failed.
+    OSError
+        If the directory cannot be written, or its disk is full; what is there stays.
     """
     data_dir = Path(data_dir)
     if n_threads < 1 or max_memory < 1 << 20:
@@ -76,16 +82,27 @@ def prepare(
             f"n_threads must be at least 1 and max_memory at least 1 MiB, got {n_threads} and "
             f"{max_memory}"
         )
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with _lock(data_dir):
-        finished = None if refresh_catalog or retry_failed else _find_finished(recipe, data_dir)
+    is_known = not (refresh_catalog or retry_failed)
+    if is_known and data_dir.is_dir() and not os.access(data_dir, os.W_OK):
+        finished = _find_finished(recipe, data_dir)
         if finished is not None:
             return finished
-        # A manifest never stands beside files that it does not describe.
-        (data_dir / NAME).unlink(missing_ok=True)
-        bucket = recipe.source.open(data_dir / "source")
-        catalog_path = data_dir / "metadata" / "catalog.parquet"
-        catalog = load_catalog(catalog_path, recipe.source, bucket, refresh=refresh_catalog)
+    with _explain_faults(data_dir), _lock(data_dir):
+        finished = _find_finished(recipe, data_dir) if is_known else None
+        if finished is not None:
+            return finished
+        bucket, catalog = _open_source(recipe, data_dir, refresh_catalog=refresh_catalog)
+        forecast = make_plan(
+            recipe,
+            data_dir,
+            catalog,
+            n_threads=n_threads,
+            keep_downloads=keep_downloads,
+            retry_failed=retry_failed,
+        )
+        forecast.check()
+        logger.info("the plan:\n%s", forecast)
+        _unlink_manifest(data_dir)
         candidates = filter_catalog(catalog, recipe.filters, recipe.exclude)
         collector = Collector(
             recipe,
@@ -99,19 +116,101 @@ def prepare(
         return _finish(recipe, data_dir, candidates, collector.collect(candidates))
 
 
+def plan(
+    recipe: Recipe,
+    data_dir: str | Path,
+    *,
+    n_threads: int = 4,
+    keep_downloads: bool = False,
+    refresh_catalog: bool = False,
+    retry_failed: bool = False,
+) -> Plan:
+    """Say what `prepare` would draw, fetch and store, without fetching a cell.
+
+    The catalog's snapshot is taken if there is none yet, so the run will follow the same one.
+
+    Parameters
+    ----------
+    recipe, data_dir, n_threads, keep_downloads, refresh_catalog, retry_failed
+        As `prepare` takes them.
+
+    Raises
+    ------
+    ValueError
+        If no experiment passes the filters, or a filter names no column of the catalog.
+    FileNotFoundError
+        If the source has no catalog.
+    """
+    data_dir = Path(data_dir)
+    with _explain_faults(data_dir), _lock(data_dir):
+        _, catalog = _open_source(recipe, data_dir, refresh_catalog=refresh_catalog)
+    return make_plan(
+        recipe,
+        data_dir,
+        catalog,
+        n_threads=n_threads,
+        keep_downloads=keep_downloads,
+        retry_failed=retry_failed,
+    )
+
+
+def _open_source(
+    recipe: Recipe, data_dir: Path, *, refresh_catalog: bool
+) -> tuple[Bucket, pa.Table]:
+    bucket = recipe.source.open(data_dir / "source")
+    path = data_dir / "metadata" / "catalog.parquet"
+    catalog = None if refresh_catalog else read_snapshot(path, recipe.source)
+    if catalog is None:
+        _unlink_manifest(data_dir)
+        catalog = take_snapshot(path, recipe.source, bucket)
+    return bucket, catalog
+
+
+def _unlink_manifest(data_dir: Path) -> None:
+    """Unfinish the directory: a manifest never stands beside files that it does not describe."""
+    (data_dir / NAME).unlink(missing_ok=True)
+
+
 @contextmanager
 def _lock(data_dir: Path) -> Iterator[None]:
     """Hold the directory's lock, saying so if another process has it."""
+    data_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(data_dir / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        logger.info("another process prepares %s: waiting for it", data_dir)
+        logger.warning("another process prepares %s: waiting for it", data_dir)
         lock.acquire()
     try:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _explain_faults(data_dir: Path) -> Iterator[None]:
+    """Say what to do about a disk that is full or cannot be written, and about Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        logger.warning("stopped: the same command goes on from here")
+        raise
+    except (OSError, RuntimeError) as error:
+        # HDF5 tells some of these by their text alone.
+        code = getattr(error, "errno", None)
+        if code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            raise OSError(
+                errno.ENOSPC,
+                f"the disk of {data_dir} is full: free some space and run the same command, which "
+                "goes on from here, or set data_dir to a larger disk",
+            ) from error
+        if code in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise OSError(
+                code,
+                f"cannot write in {data_dir}, which holds no finished data of these settings "
+                f"({error}): set data_dir to a folder that can be written",
+            ) from error
+        raise
 
 
 def _find_finished(recipe: Recipe, data_dir: Path) -> Manifest | None:
@@ -134,7 +233,7 @@ def _finish(recipe: Recipe, data_dir: Path, candidates: pa.Table, collected: Col
     archives = {name: data_dir / record["file"]["path"] for name, record in records.items()}
     cells = draw_table(recipe, archives, {r["experiment_id"]: r for r in candidates.to_pylist()})
     write_parquet(metadata / "cells.parquet", cells)
-    experiments = _list_experiments(collected.records, cells)
+    experiments = list_experiments(collected.records, cells)
     write_json(metadata / "experiments.json", experiments)
 
     checksums = {name: record["file"]["sha256"] for name, record in records.items()}
@@ -187,52 +286,8 @@ def _finish(recipe: Recipe, data_dir: Path, candidates: pa.Table, collected: Col
                 "chosen_digest": digest(hvg_info["hvg_names"]),
             },
             "cells": dict(zip(SPLITS, sizes, strict=True)),
-            "dropped": _sum_dropped(experiments),
+            "dropped": sum_dropped(experiments),
             "files": [record["file"] for record in records.values()]
             + [describe_file(path, data_dir) for path in written],
         },
     )
-
-
-def _list_experiments(records: list[dict[str, Any]], cells: pa.Table) -> list[dict[str, Any]]:
-    """The content of `experiments.json`: what became of every experiment tried, in their order."""
-    drawn = {
-        count["values"]: count["counts"]
-        for count in pc.value_counts(cells["experiment_id"].cast(pa.string())).to_pylist()
-    }
-    entries = []
-    for record in records:
-        n_drawn = drawn.get(record["experiment_id"], 0)
-        if record["status"] == "failed":
-            status, reason = "failed", record["reason"]
-        elif n_drawn:
-            status, reason = "drawn", None
-        else:
-            status, reason = "skipped", "no cell passes QC"
-        report = {k: v for k, v in record.items() if k.startswith("n_")}
-        entries.append(
-            {
-                "experiment_id": record["experiment_id"],
-                "status": status,
-                "reason": reason,
-                "n_cells_drawn": n_drawn,
-                **report,
-            }
-        )
-    return entries
-
-
-def _sum_dropped(experiments: list[dict[str, Any]]) -> dict[str, int]:
-    """What is missing from the shards or was changed on the way, over all experiments tried."""
-
-    def total(name: str) -> int:
-        return sum(entry.get(name, 0) for entry in experiments)
-
-    return {
-        "experiments_failed": sum(entry["status"] == "failed" for entry in experiments),
-        "experiments_skipped": sum(entry["status"] == "skipped" for entry in experiments),
-        "cells_failing_quality": total("n_cells_in_file") - total("n_cells_passing"),
-        "cells_over_cap": total("n_cells_passing") - total("n_cells"),
-        "cells_not_drawn": total("n_cells") - total("n_cells_drawn"),
-        "counts_saturated": total("n_saturated"),
-    }

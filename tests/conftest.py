@@ -12,6 +12,7 @@ os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 os.environ.setdefault("MPLBACKEND", "agg")
 
 from cases import ATLAS, GcsServer, pbmc_recipe
+from fault_proxy import FaultProxy
 
 from scdiff_data import prepare
 
@@ -48,3 +49,15 @@ def gcs() -> Iterator[GcsServer]:
         server.stop()
         reader.join()
         stderr.close()
+
+
+@pytest.fixture
+def proxy(gcs: GcsServer) -> Iterator[FaultProxy]:
+    """A proxy before that server, which breaks what a test tells it to."""
+    proxy = FaultProxy(gcs.url)
+    thread = threading.Thread(target=proxy.server.serve_forever, daemon=True)
+    thread.start()
+    yield proxy
+    proxy.server.shutdown()
+    proxy.server.server_close()
+    thread.join()

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from scdiff_data.catalog import filter_catalog, load_catalog, normalize_text
+from scdiff_data.catalog import filter_catalog, normalize_text, read_snapshot, take_snapshot
 from scdiff_data.sources import Bucket
 
 CATALOG = pa.table(
@@ -35,7 +35,10 @@ class Given:
 
 
 def load(path: Path, source: Given, *, refresh: bool = False) -> list[str]:
-    table = load_catalog(path, source, Bucket("."), refresh=refresh)
+    table = None if refresh else read_snapshot(path, source)
+    if table is None:
+        table = take_snapshot(path, source, Bucket("."))
+        assert read_snapshot(path, source) == table
     return table["experiment_id"].to_pylist()
 
 

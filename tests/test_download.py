@@ -1,18 +1,17 @@
 """Downloads from a real server, through a proxy that breaks them for real."""
 
+import errno
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import google_crc32c
 import numpy as np
 import pytest
 from cases import GcsServer
+from fault_proxy import Fault, FaultProxy
 
 import scdiff_data.download as room
 from scdiff_data import DownloadError
@@ -21,63 +20,12 @@ from scdiff_data.sources import Bucket
 CONTENT = np.random.default_rng(0).bytes(100_000)
 MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
 CRC32C = f"crc32c:{google_crc32c.value(CONTENT):08x}"
-Fault = Callable[[BaseHTTPRequestHandler, bytes], bytes | None]
 
 
 @pytest.fixture(autouse=True)
 def _small_ranges_and_short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "RANGE_BYTES", 8192)
     monkeypatch.setattr(room.random, "uniform", lambda *_: 0.001)
-
-
-class FaultProxy:
-    """Between gcsfs and the server; `fault` may change or swallow the body of an object's GET."""
-
-    def __init__(self, upstream: str) -> None:
-        self.fault: Fault = lambda _, body: body
-        self.n_gets = 0
-        proxy, target = self, urlsplit(upstream)
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                connection = HTTPConnection(target.hostname, target.port)
-                headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
-                connection.request("GET", self.path, headers=headers)
-                response = connection.getresponse()
-                body: bytes | None = response.read()
-                connection.close()
-                if "alt=media" in self.path:
-                    proxy.n_gets += 1
-                    body = proxy.fault(self, body)
-                if body is None:
-                    self.close_connection = True
-                    return
-                self.send_response(response.status)
-                for name in ("Content-Type", "Content-Range"):
-                    if response.headers[name]:
-                        self.send_header(name, response.headers[name])
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-
-@pytest.fixture
-def proxy(gcs: GcsServer) -> Iterator[FaultProxy]:
-    proxy = FaultProxy(gcs.url)
-    thread = threading.Thread(target=proxy.server.serve_forever, daemon=True)
-    thread.start()
-    yield proxy
-    proxy.server.shutdown()
-    proxy.server.server_close()
-    thread.join()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -165,6 +113,42 @@ def test_a_corrupted_body_is_never_taken_for_the_file(proxy: FaultProxy, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_an_object_that_changes_between_two_ranges_is_found_out(
+    proxy: FaultProxy, gcs: GcsServer, tmp_path: Path
+) -> None:
+    gcs.put("downloads", "changing.h5ad", CONTENT)
+
+    def replace(_: BaseHTTPRequestHandler, body: bytes) -> bytes:
+        if proxy.n_gets == 3:
+            gcs.put("downloads", "changing.h5ad", CONTENT[::-1])
+        return body
+
+    proxy.fault = replace
+    with pytest.raises(DownloadError, match=r"replaced upstream.*refresh_catalog"):
+        fetch(proxy.url, tmp_path / "local.h5ad", name="changing.h5ad")
+    assert proxy.n_gets > 13  # it was fetched twice, the second time all of it new
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_range_that_stalls_is_asked_for_again(
+    proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "STALL_SECONDS", 0.5)
+    with proxy.stall_at(3):
+        assert fetch(proxy.url, tmp_path / "local.h5ad").read_bytes() == CONTENT
+
+
+def test_a_stalled_download_is_cancelled_at_once(proxy: FaultProxy, tmp_path: Path) -> None:
+    cancelled = threading.Event()
+    with proxy.stall_at(3) as stalled:
+        thread = threading.Thread(target=lambda: stalled.wait(30) and cancelled.set())
+        thread.start()
+        with pytest.raises(room.CancelledError):
+            fetch(proxy.url, tmp_path / "local.h5ad", cancelled=cancelled)
+        thread.join()
+    assert (tmp_path / "local.h5ad.part").read_bytes() == CONTENT[: 2 * 8192]
+
+
 def test_a_file_replaced_upstream_is_found_out(gcs: GcsServer, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match=r"the catalog says 90000.*replaced upstream"):
         fetch(gcs.url, tmp_path / "local.h5ad", size=90_000)
@@ -227,3 +211,19 @@ def test_a_cancelled_download_keeps_its_part(gcs: GcsServer, tmp_path: Path) -> 
             report_bytes=lambda _: cancelled.set(),
         )
     assert (tmp_path / "local.h5ad.part").read_bytes() == CONTENT[:8192]
+
+
+def test_a_link_in_the_way_is_not_written_through(gcs: GcsServer, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (tmp_path / "local.h5ad.part").symlink_to(victim)
+    with pytest.raises(room.LocalDiskError, match=r"local\.h5ad\.part is a symbolic link.*remove"):
+        fetch(gcs.url, tmp_path / "local.h5ad")
+    assert victim.read_bytes() == b"precious"
+
+
+def test_a_fault_of_the_local_disk_is_not_tried_again(gcs: GcsServer, tmp_path: Path) -> None:
+    (tmp_path / "local.h5ad.part").mkdir()
+    with pytest.raises(room.LocalDiskError, match=r"cannot write .*local\.h5ad\.part") as caught:
+        fetch(gcs.url, tmp_path / "local.h5ad")
+    assert caught.value.errno == errno.EISDIR
