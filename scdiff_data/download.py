@@ -3,6 +3,9 @@
 A file is fetched in ranges into `NAME.part`, so a kill costs at most the ranges in flight; its size
 and checksum are compared before it takes its name. Errors that may pass are retried with growing,
 jittered pauses; errors that will not are reported at once, with what to do.
+
+Nothing waits for the disk: a file lives until it is archived, mostly in the page cache alone. One
+that an earlier run left is compared with its checksum again before it is used.
 """
 
 import asyncio
@@ -72,7 +75,7 @@ def download(
     LocalDiskError
         If the file cannot be written.
     """
-    if local.exists() and local.stat().st_size == size:
+    if _is_whole(local, size, checksum):
         return local
     part = local.with_name(local.name + ".part")
     with _on_disk(part):
@@ -108,6 +111,18 @@ class LocalDiskError(OSError):
     """The disk that is written to is full, read-only, or has something in the way."""
 
 
+def _is_whole(local: Path, size: int | None, checksum: str | None) -> bool:
+    """Whether an earlier run fetched the file."""
+    if not local.exists() or local.stat().st_size != size:
+        return False
+    if checksum is None:
+        return True
+    hasher = _Hasher(checksum)
+    with local.open("rb") as file:
+        hasher.read(file)
+    return hasher.checksum() == checksum
+
+
 def _fetch_ranges(
     file_system: Any,
     remote: str,
@@ -124,9 +139,7 @@ def _fetch_ranges(
         if at > size:
             at = file.truncate(0)
         if hasher is not None:
-            file.seek(0)
-            while block := file.read(RANGE_BYTES):
-                hasher.update(block)
+            hasher.read(file)
         # The next range is on its way while this one is hashed and written.
         ahead = _ask(file_system, remote, at, size) if at < size else None
         try:
@@ -145,8 +158,9 @@ def _fetch_ranges(
         finally:
             if ahead is not None:
                 ahead.cancel()
-        with _on_disk(part):
-            os.fsync(file.fileno())
+        if hasher is None:  # it could not be found out later that the machine went down before
+            with _on_disk(part):
+                os.fsync(file.fileno())
     return None if hasher is None else hasher.checksum()
 
 
@@ -163,6 +177,12 @@ class _Hasher:
 
     def update(self, block: bytes) -> None:
         self._hash.update(block)
+
+    def read(self, file: BinaryIO) -> None:
+        """Take in a file from its beginning to its end."""
+        file.seek(0)
+        while block := file.read(RANGE_BYTES):
+            self.update(block)
 
     def checksum(self) -> str:
         return f"{self._kind}:{self._hash.digest().hex()}"

@@ -234,8 +234,8 @@ class H5adFolder:
 
 
 def _checksum(entry: Mapping[str, Any]) -> str | None:
-    """Checksum of a listed object; Google Cloud Storage has no MD5 of objects made of parts."""
-    for kind, key in (("md5", "md5Hash"), ("crc32c", "crc32c")):
+    """Checksum of a listed object: CRC32C where there is one, since MD5 costs 20 times the time."""
+    for kind, key in (("crc32c", "crc32c"), ("md5", "md5Hash")):
         if entry.get(key):
             return f"{kind}:{b64decode(entry[key]).hex()}"
     return None

@@ -70,6 +70,13 @@ def test_what_an_earlier_run_left_is_not_fetched_again(gcs: GcsServer, tmp_path:
     assert sum(n_bytes) == 30_000
 
 
+def test_a_whole_file_that_an_earlier_run_left_is_compared_before_it_is_used(
+    gcs: GcsServer, tmp_path: Path
+) -> None:
+    (tmp_path / "local.h5ad").write_bytes(bytes(len(CONTENT)))  # as a power cut may leave it
+    assert fetch(gcs.url, tmp_path / "local.h5ad").read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize("left", [b"x" * 50_000, b"x" * 200_000], ids=["wrong", "too-long"])
 def test_a_wrong_part_is_found_out_and_fetched_afresh(
     gcs: GcsServer, tmp_path: Path, left: bytes

@@ -93,7 +93,7 @@ def test_every_count_arrives_through_a_gs_bucket(
     assert set(whole[:].metadata["cell_id"]) == passing
     assert manifest.content["dropped"]["counts_saturated"] >= 1
     catalog = pq.read_table(tmp_path / "metadata" / "catalog.parquet")
-    assert all(checksum.startswith("md5:") for checksum in catalog["checksum"].to_pylist())
+    assert all(checksum.startswith("crc32c:") for checksum in catalog["checksum"].to_pylist())
 
 
 def test_files_on_disk_are_as_the_format_says(pbmc_dir: Path) -> None:
