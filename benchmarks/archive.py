@@ -2,9 +2,10 @@
 
 One simulated file of 8,600 cells x 36,601 genes, 2,270 expressed genes a cell, gzip CSC float32,
 is (a) inflated by zlib, chunk by chunk, in one thread: the floor; (b) converted by scdiff_data with
-one and two threads; (c) read by scanpy, made CSR and int16, and written uncompressed. Each
-contender runs in a process of its own, warmed up on a small file; the rounds are interleaved, and
-medians count.
+one and two threads; (c) read by scanpy, made CSR and int16, and written uncompressed. Inflating in
+two threads, which share nothing, says what a second thread can give on this machine. Each contender
+runs in a process of its own, warmed up on a small file; the rounds are interleaved, and medians of
+the rounds' ratios count.
 """
 
 import argparse
@@ -18,54 +19,33 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import anndata as ad
 import h5py
 import numpy as np
-import pandas as pd
-import scipy.sparse as sp
+from fixtures.experiment import make_file
 
 from scdiff_data.archive import QualityFilter, write_archive
 from scdiff_data.genes import GeneAxis
 from scdiff_data.h5ad import read_gene_axis
 
 
-def make_file(path: Path, *, n_cells: int, n_genes: int = 36_601, n_expressed: int = 2_270) -> None:
-    rng = np.random.default_rng(0)
-    rate = np.exp(rng.normal(-4, 2.2, n_genes))
-    low, high = 1e-6, 1e6
-    for _ in range(60):  # scale the rates until a cell expresses as many genes as it should
-        middle = np.sqrt(low * high)
-        few = (1 - np.exp(-rate * middle)).sum() < n_expressed
-        low, high = (middle, high) if few else (low, middle)
-    rate = np.minimum(rate * low, 200)
-    cells, counts, pointers = [], [], [0]
-    for gene in range(n_genes):
-        n = rng.binomial(n_cells, 1 - np.exp(-rate[gene]))
-        cells.append(np.sort(rng.choice(n_cells, n, replace=False)).astype(np.int32))
-        counts.append(1 + rng.poisson(rate[gene] * rng.gamma(1, 1, n)).astype(np.float32))
-        pointers.append(pointers[-1] + n)
-    matrix = sp.csc_matrix(
-        (np.concatenate(counts), np.concatenate(cells), np.array(pointers, np.int32)),
-        shape=(n_cells, n_genes),
-    )
-    obs = pd.DataFrame({"cell_type": "T cell"}, index=[f"BARCODE{i:09d}" for i in range(n_cells)])
-    var = pd.DataFrame(
-        {"gene_symbols": [f"GENE{i}" for i in range(n_genes)]},
-        index=[f"ENSG{i:011d}" for i in range(n_genes)],
-    )
-    ad.AnnData(matrix, obs, var).write_h5ad(path, compression="gzip")
-
-
-def inflate(source: Path, target: Path) -> None:
+def inflate(source: Path, target: Path, n_threads: int = 1) -> None:
     del target
-    with h5py.File(source) as file:
+    with h5py.File(source) as file, ThreadPoolExecutor(n_threads) as pool:
         for name in ("data", "indices"):
             dataset = file["X"][name]
-            for number in range(dataset.id.get_num_chunks()):
-                offset = dataset.id.get_chunk_info(number).chunk_offset
-                zlib.decompress(dataset.id.read_direct_chunk(offset)[1])
+            offsets = [
+                dataset.id.get_chunk_info(number).chunk_offset
+                for number in range(dataset.id.get_num_chunks())
+            ]
+            chunks = (dataset.id.read_direct_chunk(offset)[1] for offset in offsets)
+            if n_threads == 1:
+                for chunk in chunks:
+                    zlib.decompress(chunk)
+            else:
+                list(pool.map(lambda chunk: len(zlib.decompress(chunk)), chunks))
 
 
 @functools.cache
@@ -98,6 +78,7 @@ def with_scanpy(source: Path, target: Path) -> None:
 
 CONTENDERS: dict[str, Callable[[Path, Path], None]] = {
     "inflate": inflate,
+    "inflate-2-threads": lambda source, target: inflate(source, target, 2),
     "ours": ours,
     "ours-2-threads": lambda source, target: ours(source, target, 2),
     "scanpy": with_scanpy,
@@ -152,21 +133,23 @@ def main() -> None:
                 command = [sys.executable, __file__, "--run", name, folder]
                 output = subprocess.run(command, capture_output=True, text=True, check=True)
                 results[name].append(json.loads(output.stdout))
-    median = {
-        name: {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
-        for name, rounds in results.items()
-    }
-    for name, figures in median.items():
-        print(
-            f"{name:16} {figures['wall']:6.2f} s wall {figures['cpu']:6.2f} s CPU "
-            f"{figures['peak_mb']:7.0f} MB of memory"
+    for name, rounds in results.items():
+        wall, cpu, peak = (
+            statistics.median(r[key] for r in rounds) for key in ("wall", "cpu", "peak_mb")
         )
-    floor, one, two, scanpy = median.values()
+        print(f"{name:18} {wall:6.2f} s wall {cpu:6.2f} s CPU {peak:7.0f} MB of memory")
+
+    def ratio(key: str, above: str, below: str) -> float:
+        pairs = zip(results[above], results[below], strict=True)
+        return statistics.median(a[key] / b[key] for a, b in pairs)
+
+    print(f"inflating in two threads: {ratio('wall', 'inflate', 'inflate-2-threads'):.2f} x one")
     for goal, measured, sign, wanted in (
-        ("archive_cpu_vs_inflate", one["cpu"] / floor["cpu"], "<=", 1.3),
-        ("archive_vs_scanpy", scanpy["wall"] / one["wall"], ">=", 3.0),
-        ("archive_two_threads", one["wall"] / two["wall"], ">=", 1.7),
-        ("archive_memory_vs_scanpy", one["peak_mb"] / scanpy["peak_mb"], "<=", 0.25),
+        ("archive_cpu_vs_inflate", ratio("cpu", "ours", "inflate"), "<=", 1.3),
+        ("archive_vs_scanpy", ratio("wall", "scanpy", "ours"), ">=", 3.0),
+        ("archive_vs_scanpy_two_threads", ratio("wall", "scanpy", "ours-2-threads"), ">=", 3.0),
+        ("archive_two_threads", ratio("wall", "ours", "ours-2-threads"), ">=", 1.7),
+        ("archive_memory_vs_scanpy", ratio("peak_mb", "ours", "scanpy"), "<=", 0.25),
     ):
         met = measured <= wanted if sign == "<=" else measured >= wanted
         verdict = "met" if met else "missed"

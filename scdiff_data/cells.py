@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 
 from scdiff_data.archive import read_obs
 from scdiff_data.draw import SPLITS, Split, draw_cells
-from scdiff_data.recipe import Recipe
-
-_OWN = ("cell_id", "experiment_id", "archive_row", "total_counts", "n_genes")
+from scdiff_data.recipe import CELL_COLUMNS, Recipe
 
 
 def draw_table(
@@ -47,10 +45,7 @@ def draw_table(
     ValueError
         If neither cells nor catalog have a label, or a split comes out empty.
     """
-    rule = recipe.split_rule
-    names = list(recipe.labels) + [rule.by] * (not rule.by_hash and rule.by not in recipe.labels)
-    if clash := set(names) & set(_OWN):
-        raise ValueError(f"labels names {sorted(clash)}, which every batch carries already")
+    rule, names = recipe.split_rule, recipe.columns
     frames, left = [], recipe.cell_count
     for experiment_id, path in archives.items():
         obs = read_obs(path)
@@ -59,11 +54,13 @@ def draw_table(
             rows = draw_cells(obs.index.to_list(), left, seed=recipe.seed)
             left -= len(rows)
         frames.append(_experiment_frame(experiment_id, obs, rows, names, catalog[experiment_id]))
-    columns = {name: _join([frame[name] for frame in frames]) for name in (*_OWN[1:], *names)}
+    columns = {
+        name: _join([frame[name] for frame in frames]) for name in (*CELL_COLUMNS[1:], *names)
+    }
     columns["cell_id"] = pa.concat_arrays([frame["cell_id"] for frame in frames])
     for name in names:
         if columns[name].null_count == len(columns[name]):
-            known = sorted({*obs.columns, *next(iter(catalog.values()))} - set(_OWN))
+            known = sorted({*obs.columns, *next(iter(catalog.values()))} - set(CELL_COLUMNS))
             raise ValueError(
                 f"no cell has a value for the label {name!r}; cells and catalog have {known}"
             )
@@ -71,7 +68,9 @@ def draw_table(
     _check_sizes(rule, np.bincount(splits, minlength=len(SPLITS)).tolist())
     order = _global_order(splits, seed=recipe.seed)
     columns["split"] = pa.DictionaryArray.from_arrays(splits, list(SPLITS))
-    cells = pa.table({name: columns[name] for name in (*_OWN, *recipe.labels, "split")}).take(order)
+    cells = pa.table(
+        {name: columns[name] for name in (*CELL_COLUMNS, *recipe.labels, "split")}
+    ).take(order)
     shard, row = np.divmod(np.arange(len(order), dtype=np.int32), recipe.shard_size)
     return cells.append_column("shard", pa.array(shard)).append_column("row", pa.array(row))
 

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from scdiff_data.archive import write_archive
+from scdiff_data.archive import read_obs, write_archive
 from scdiff_data.download import download
 from scdiff_data.draw import order_experiments
 from scdiff_data.errors import CountError, DownloadError
@@ -123,6 +123,7 @@ class Collector:
                 records.append(record)
                 if axis is None and record.get("n_cells"):
                     axis = GeneAxis.read(self._genes_path)
+                    self._warn_of_missing_columns(row)
                 n_cells += record.get("n_cells", 0)
                 bar.update(min(record.get("n_cells", 0), (wanted or n_cells) - bar.n))
                 self._stop_if_too_many_failed(records)
@@ -204,6 +205,19 @@ class Collector:
     def _most_cells(self, row: Mapping[str, Any]) -> int:
         cap = self._recipe.max_cells_per_experiment
         return int(row["n_cells"] if cap is None else min(row["n_cells"], cap))
+
+    def _warn_of_missing_columns(self, row: Mapping[str, Any]) -> None:
+        """Say at the first experiment what would otherwise be found out at the end of the run."""
+        obs = read_obs(self._data_dir / "cells" / f"{row['experiment_id']}.h5ad")
+        if missing := [name for name in self._recipe.columns if name not in {*obs, *row}]:
+            logger.warning(
+                "labels or split.by name %s, which neither experiment %s nor the catalog has: if "
+                "no experiment has it, the run fails at its end; the cells have %s, the catalog %s",
+                missing,
+                row["experiment_id"],
+                sorted(map(str, obs)),
+                sorted(row),
+            )
 
     def _stop_if_too_many_failed(self, records: list[dict[str, Any]]) -> None:
         failed = [record for record in records if record["status"] == "failed"]

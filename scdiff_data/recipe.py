@@ -13,6 +13,9 @@ from scdiff_data.sources import Source
 SCHEMA_VERSION = 1
 """Of the files on disk; data of another version are made anew."""
 
+CELL_COLUMNS = ("cell_id", "experiment_id", "archive_row", "total_counts", "n_genes")
+"""What is known of every cell beside its labels."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -92,7 +95,10 @@ class Recipe:
             raise ValueError(f"labels must be a list of names, got the text {self.labels!r}")
         if not isinstance(self.filters, Mapping) or not isinstance(self.exclude, Mapping):
             raise ValueError("filters and exclude must map columns of the catalog to values")
-        _ = self.split_rule
+        if clash := set(self.columns) & set(CELL_COLUMNS):
+            raise ValueError(
+                f"labels or split.by name {sorted(clash)}, which every cell carries already"
+            )
 
     @property
     def quality(self) -> QualityFilter:
@@ -103,6 +109,13 @@ class Recipe:
     def split_rule(self) -> Split:
         """The split."""
         return Split.from_mapping(self.split)
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the cells or of the catalog that are needed: the labels, and the split's."""
+        by = self.split_rule.by
+        is_extra = not self.split_rule.by_hash and by not in self.labels
+        return [*self.labels, by] if is_extra else list(self.labels)
 
     def settings(self) -> dict[str, Any]:
         """Plain JSON values, for the manifest."""

@@ -282,9 +282,14 @@ def test_a_split_by_named_values_follows_the_column(tmp_path: Path) -> None:
     assert not {"CD19+ B", "CD34+"} & set(cells.query("split == 'train'")["cell_type"])
 
 
-def test_an_unknown_label_is_an_error_that_lists_what_there_is(tmp_path: Path) -> None:
+def test_an_unknown_label_is_told_at_the_first_experiment_and_an_error_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(ValueError, match=r"label 'celltype'.*'cell_type'"):
-        prepare(pbmc_recipe(labels=("celltype",)), tmp_path)
+        prepare(pbmc_recipe(labels=("celltype", "tissue")), tmp_path)
+    (warning,) = (r.getMessage() for r in caplog.records if "celltype" in r.getMessage())
+    assert "name ['celltype'], which neither" in warning
+    assert "'cell_type'" in warning
 
 
 def test_own_h5ad_files_become_a_data_set(tmp_path: Path) -> None:

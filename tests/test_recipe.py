@@ -18,6 +18,8 @@ from scdiff_data import H5adFolder, Pbmc, Recipe, ScBaseCount
         ({"min_cells_pct": 101}, "min_cells_pct is a percentage, 0 to 100, got 101"),
         ({"max_failed_fraction": 2}, "max_failed_fraction must be in 0 … 1, got 2"),
         ({"labels": "cell_type"}, "labels must be a list of names, got the text 'cell_type'"),
+        ({"labels": ["n_genes"]}, r"name \['n_genes'\], which every cell carries already"),
+        ({"split": {"by": "total_counts", "val": ["1"]}}, r"split.by name \['total_counts'\]"),
         ({"filters": ["lung"]}, "filters and exclude must map columns"),
         ({"split": {"by": "cell", "val": 2}}, "fractions"),
     ],

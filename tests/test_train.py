@@ -80,6 +80,19 @@ def test_an_experiment_and_another_tokenizer_run(workdir: Path) -> None:
     assert config.data.source._target_ == "scdiff_data.SimulatedAtlas"
 
 
+def test_a_dry_run_says_what_would_be_done_and_does_none_of_it(tmp_path: Path) -> None:
+    finished = run(tmp_path, *SMALL, "data.cell_count=250", "dry_run=true")
+    assert finished.returncode == 0, finished.stderr
+    assert "draw               250 cells of 3 experiments" in finished.stdout
+    assert not list(tmp_path.rglob("*.ckpt"))
+    assert not (tmp_path / "data/pbmc/cells").exists()
+
+
+def test_a_dry_run_of_too_many_cells_says_what_binds(tmp_path: Path) -> None:
+    finished = run(tmp_path, *SMALL, "data.cell_count=701", "dry_run=true")
+    assert "cell_count=701, but the 7 experiments" in finished.stdout
+
+
 def test_prepare_only_stops_after_the_data(tmp_path: Path) -> None:
     finished = run(tmp_path, *SMALL, "prepare_only=true")
     assert finished.returncode == 0, finished.stderr
