@@ -27,7 +27,8 @@ from scdiff_data.errors import DownloadError
 
 logger = logging.getLogger(__name__)
 
-RANGE_BYTES = 8 << 20
+RANGE_BYTES = 12 << 20
+"""Larger ranges take memory (two a thread are on their way), smaller ones more requests."""
 N_ATTEMPTS = 6
 STALL_SECONDS = 300.0
 """A range that takes longer is asked for again."""

@@ -1,6 +1,7 @@
 """README's Python blocks run, in order, in an empty folder; its commands and files exist."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ def test_python_blocks_run_as_written(tmp_path: Path) -> None:
 
 
 COMMANDS = [
-    line.split("#")[0].split("train.py")[1].split()
+    shlex.split(line.split("train.py")[1], comments=True)
     for block in blocks("sh")
     for line in block.splitlines()
     if line.startswith("python train.py")
@@ -42,8 +43,9 @@ COMMANDS = [
 
 @pytest.mark.parametrize("overrides", COMMANDS, ids=" ".join)
 def test_commands_compose(tmp_path: Path, overrides: list[str]) -> None:
-    single = [o.split(",")[0] for o in overrides if o != "--multirun"]
-    assert compose(tmp_path, *single).data.source
+    if "--multirun" in overrides:
+        overrides = [o.split(",")[0] for o in overrides if o != "--multirun"]
+    assert compose(tmp_path, *overrides).data.source
 
 
 def test_the_choices_listed_are_those_there_are() -> None:
