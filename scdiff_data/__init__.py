@@ -14,19 +14,27 @@ To follow a cell from the bucket to the batch, read the files in this order:
     cell_sums.py    first pass over a matrix: what each cell adds up to
     transpose.py    second pass: compressed columns to compressed rows
     archive.py      one h5ad in, one int16 archive out
+    given_genes.py  genes that the user names
     recipe.py       everything that decides what a data directory holds
     records.py      what became of every experiment tried
     forecast.py     how far the draw goes, and what it takes
     planning.py     what a run would do, before it does it
-    collect.py      experiments downloaded and archived until the cells are enough
     cells.py        the drawn cells as one table, with their splits
-    hvg.py          gene statistics that merge, and the genes chosen from them
-    shards.py       what training reads: write, map, gather
+    gene_sums.py    what each gene adds up to: sums that merge
+    gene_statistics.py  those sums on disk, and together
+    collect.py      experiments downloaded and archived until the cells are enough
+    flavors.py      how genes are ranked
+    hvg.py          the genes chosen, and why
+    fallback.py     other genes in the empty places of cells that express few of these
+    shards.py       what training reads
     manifest.py     config.json: what is there, and how it was made
+    finish.py       from archives to shards and the manifest
     prepare.py      all of these stages in order
+    cli.py          the command scdiff-data
     tokenizers.py   counts to tokens and back
     sampler.py      which cells come next: a keyed permutation
     archive_map.py  rows of many archives at once
+    shard_map.py    rows of all shards at once
     dataset.py      rows as tensors
     loader.py       batches, resumable
     datamodule.py   prepare_data, setup, loaders

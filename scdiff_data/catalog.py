@@ -135,3 +135,24 @@ def _match(table: pa.Table, name: str, condition: Condition, setting: str) -> ND
     return np.asarray(
         pc.fill_null(matched, fill_value=False).to_numpy(zero_copy_only=False), dtype=bool
     )
+
+
+def group_experiments(catalog: pa.Table, column: str | None) -> dict[str, str]:
+    """Each experiment's value of a column, texts as filters compare them; "" without a column.
+
+    Raises
+    ------
+    ValueError
+        If the catalog has no such column.
+    """
+    ids = catalog["experiment_id"].to_pylist()
+    if column is None:
+        return dict.fromkeys(ids, "")
+    if column not in catalog.column_names:
+        raise ValueError(
+            f"batch_key names no column of the catalog: {column!r}; it has {catalog.column_names}"
+        )
+    if column == "experiment_id":
+        return dict(zip(ids, ids, strict=True))
+    values = pc.fill_null(normalize_text(catalog[column]), "missing")
+    return dict(zip(ids, values.to_pylist(), strict=True))

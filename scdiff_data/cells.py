@@ -75,6 +75,15 @@ def draw_table(
     return cells.append_column("shard", pa.array(shard)).append_column("row", pa.array(row))
 
 
+def split_experiment(
+    recipe: Recipe, experiment_id: str, obs: pd.DataFrame, catalog_row: Mapping[str, Any]
+) -> NDArray[np.int8]:
+    """Split of each of an archive's cells, were all of them drawn: 0 train, 1 val, 2 test."""
+    frame = _experiment_frame(experiment_id, obs, np.arange(len(obs)), recipe.columns, catalog_row)
+    columns = {name: _join([values]) for name, values in frame.items() if name != "cell_id"}
+    return _assign(recipe.split_rule, columns | {"cell_id": frame["cell_id"]}, seed=recipe.seed)
+
+
 def split_codes(cells: pa.Table) -> NDArray[np.int8]:
     """Each cell's split: 0 train, 1 val, 2 test."""
     codes: NDArray[np.int8] = cells["split"].combine_chunks().indices.to_numpy()

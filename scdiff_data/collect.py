@@ -21,12 +21,17 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from scdiff_data.archive import read_obs, write_archive
+from scdiff_data.cells import split_experiment
 from scdiff_data.download import download
 from scdiff_data.draw import order_experiments
 from scdiff_data.errors import CountError, DownloadError
 from scdiff_data.files import describe_file
+from scdiff_data.gene_statistics import key_of, statistics_path, write_statistics
+from scdiff_data.gene_sums import sum_genes
 from scdiff_data.genes import GeneAxis
+from scdiff_data.given_genes import GivenGenes
 from scdiff_data.h5ad import read_gene_axis
+from scdiff_data.inflate import Workers
 from scdiff_data.recipe import Recipe
 from scdiff_data.records import Records
 from scdiff_data.sources import Bucket
@@ -78,6 +83,7 @@ class Collector:
     ) -> None:
         self._recipe, self._data_dir, self._bucket = recipe, data_dir, bucket
         self._n_threads, self._max_memory = n_threads, max_memory
+        self._n_conversion_threads = min(n_threads, os.cpu_count() or 1)
         self._keep_downloads = keep_downloads
         self._records = Records(recipe, data_dir, retry_failed=retry_failed)
         self._downloads = data_dir / "downloads"
@@ -124,6 +130,8 @@ class Collector:
                 if axis is None and record.get("n_cells"):
                     axis = GeneAxis.read(self._genes_path)
                     self._warn_of_missing_columns(row)
+                    if isinstance(self._recipe.genes, GivenGenes):
+                        self._recipe.genes.find(axis)  # says at once if they are of no use here
                 n_cells += record.get("n_cells", 0)
                 bar.update(min(record.get("n_cells", 0), (wanted or n_cells) - bar.n))
                 self._stop_if_too_many_failed(records)
@@ -151,7 +159,7 @@ class Collector:
                 max_cells=self._recipe.max_cells_per_experiment,
                 seed=self._recipe.seed,
                 max_memory=self._max_memory,
-                n_threads=min(self._n_threads, os.cpu_count() or 1),
+                n_threads=self._n_conversion_threads,
             )
         except (DownloadError, CountError) as error:
             if isinstance(error, DownloadError) and not error.permanent:
@@ -163,11 +171,22 @@ class Collector:
             if report.n_cells:
                 if axis is None:
                     used.write(self._genes_path)
-                record |= {"axis": used.digest, "file": describe_file(target, self._data_dir)}
+                file = describe_file(target, self._data_dir)
+                record |= {"axis": used.digest, "file": file}
+                self._sum_genes(row, target, file["sha256"])
         record = self._records.write(row, record)
         if not self._keep_downloads:
             (self._downloads / f"{experiment_id}.h5ad").unlink(missing_ok=True)
         return record
+
+    def _sum_genes(self, row: Mapping[str, Any], archive: Path, checksum: str) -> None:
+        """Sum the genes while the archive is in memory; the draw cuts one experiment at most."""
+        experiment_id = row["experiment_id"]
+        split_of_row = split_experiment(self._recipe, experiment_id, read_obs(archive), row)
+        with Workers(self._n_conversion_threads) as workers:
+            by_split = sum_genes(archive, split_of_row, workers)
+        path = statistics_path(self._data_dir, experiment_id)
+        write_statistics(path, key_of(checksum, split_of_row), by_split)
 
     @contextmanager
     def _fetching(self) -> Iterator[Any]:

@@ -37,8 +37,10 @@ class ScRNADataModule(LightningDataModule):
         Where everything is kept; prepared once, then found.
     cell_count, seed, filters, exclude, max_cells_per_experiment, min_genes, min_counts, max_genes
         Which cells, see `Recipe`.
-    split, labels, n_hvgs, min_cells_pct, shard_size, max_failed_fraction
+    split, labels, shard_size, max_failed_fraction
         How they are divided and stored, see `Recipe`.
+    n_hvgs, min_cells_pct, flavor, normalize, batch_key, genes, fallback_min_genes
+        Which genes of theirs, see `Recipe`.
     n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed
         How they are prepared, see `prepare`.
     batch_size
@@ -73,6 +75,11 @@ class ScRNADataModule(LightningDataModule):
         labels: Sequence[str] = ("cell_type",),
         n_hvgs: int | None = 2000,
         min_cells_pct: float = 0.1,
+        flavor: str = "dispersion",
+        normalize: bool = False,
+        batch_key: str | None = None,
+        genes: str | Path | Sequence[str] | None = None,
+        fallback_min_genes: int = 0,
         shard_size: int = 10_000,
         max_failed_fraction: float = 0.1,
         n_threads: int = 4,
@@ -87,7 +94,9 @@ class ScRNADataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["source", "tokenizer"], logger=False)
-        self.hparams["data_dir"] = str(data_dir)  # checkpoints hold plain values only
+        # Checkpoints hold plain values only.
+        self.hparams["data_dir"] = str(data_dir)
+        self.hparams["genes"] = str(genes) if isinstance(genes, Path) else genes
         self.recipe = Recipe(
             source=source,
             cell_count=cell_count,
@@ -102,6 +111,11 @@ class ScRNADataModule(LightningDataModule):
             labels=labels,
             n_hvgs=n_hvgs,
             min_cells_pct=min_cells_pct,
+            flavor=flavor,
+            normalize=normalize,
+            batch_key=batch_key,
+            genes=genes,
+            fallback_min_genes=fallback_min_genes,
             shard_size=shard_size,
             max_failed_fraction=max_failed_fraction,
         )

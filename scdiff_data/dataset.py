@@ -19,7 +19,7 @@ from scdiff_data.archive_map import ArchiveMap
 from scdiff_data.draw import SPLITS
 from scdiff_data.genes import GeneAxis
 from scdiff_data.manifest import Manifest
-from scdiff_data.shards import ShardMap
+from scdiff_data.shard_map import ShardMap
 
 Index = int | slice | Sequence[int] | NDArray[np.integer[Any]] | Tensor
 
@@ -34,7 +34,9 @@ class CellBatch(NamedTuple):
     metadata
         `cell_id` and `experiment_id`, arrays of str [b]; `total_counts`, int32 [b], of the whole
         cell over all its genes; and the labels asked for [b]: codes into the dataset's
-        `categories`, int64, -1 where missing, or the numbers themselves.
+        `categories`, int64, -1 where missing, or the numbers themselves. Where the data were
+        prepared with `fallback_min_genes`, also `gene_ids`, int64 [b, g]: which gene each place
+        holds, by its row in `metadata/genes.parquet`.
     """
 
     expression: Tensor
@@ -117,6 +119,9 @@ class HVGDataset(Dataset[CellBatch]):
         metadata["total_counts"] = torch.from_numpy(gather("total_counts", rows))
         for name in self.labels:
             metadata[name] = _label_tensor(gather(name, rows), is_code=name in self.categories)
+        if self._shards.has_fallback:
+            gene_ids = self._shards.gather_gene_ids(rows, self.n_genes)
+            metadata["gene_ids"] = torch.from_numpy(gene_ids)
         return CellBatch(torch.from_numpy(gather("expression", rows, self.n_genes)), metadata)
 
     def __getitems__(self, indices: Sequence[int]) -> CellBatch:

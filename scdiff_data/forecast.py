@@ -144,7 +144,7 @@ class Forecast:
             for p in range(n_tried)
             if p in self._records and self._records[p].get("n_cells")
         )
-        shards = n_drawn * (2 * (recipe.n_hvgs or self._n_genes) + 64)
+        shards = n_drawn * (2 * (recipe.n_kept or self._n_genes) + 64)
         kept = int(files.sum()) if keep_downloads else 0
         end = archives + shards + kept
         peak = max(end, archives + int(window))

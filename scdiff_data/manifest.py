@@ -16,6 +16,7 @@ from scdiff_data.files import write_json
 from scdiff_data.recipe import SCHEMA_VERSION
 
 NAME = "config.json"
+_REPLACED = "metadata/replaced.json"
 _PACKAGES = ("scdiff_data", "anndata", "h5py", "numpy", "pyarrow")
 
 
@@ -78,7 +79,19 @@ class Manifest:
             "packages": {"python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
         }
         write_json(data_dir / NAME, full)
+        (data_dir / _REPLACED).unlink(missing_ok=True)
         return cls(data_dir, full)
+
+    @classmethod
+    def read_replaced(cls, data_dir: Path) -> "Manifest | None":
+        """Read what `set_aside` left, if the work that was to replace it was cut off."""
+        path = data_dir / _REPLACED
+        return cls(data_dir, json.loads(path.read_text("utf-8"))) if path.exists() else None
+
+    def set_aside(self) -> None:
+        """Unfinish the directory, but keep the manifest, for the same work to go on from it."""
+        write_json(self.data_dir / _REPLACED, self.content)
+        (self.data_dir / NAME).unlink(missing_ok=True)
 
     @property
     def n_cells(self) -> dict[str, int]:
@@ -115,3 +128,9 @@ class Manifest:
                     f"{path} {found}, {NAME} says {entry['size']} bytes: delete {path} and {NAME}, "
                     "and prepare again; what is whole stays"
                 )
+
+
+def unlink_manifest(data_dir: Path) -> None:
+    """Unfinish the directory: a manifest never stands beside files that it does not describe."""
+    for name in (NAME, _REPLACED):
+        (data_dir / name).unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from scdiff_data.catalog import filter_catalog
+from scdiff_data.catalog import filter_catalog, group_experiments
 from scdiff_data.forecast import Draw, Forecast
 from scdiff_data.recipe import Recipe
 
@@ -136,6 +136,7 @@ def make_plan(
 ) -> Plan:
     """Work out what `prepare` would do with a catalog; see `Plan`."""
     candidates = filter_catalog(catalog, recipe.filters, recipe.exclude)
+    group_experiments(candidates, recipe.batch_key)  # says at once if there is no such column
     forecast = Forecast(recipe, data_dir, candidates, retry_failed=retry_failed)
     return Plan(
         recipe=recipe,

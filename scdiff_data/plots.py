@@ -15,46 +15,35 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from scdiff_data.files import write_aside
+from scdiff_data.genes import GeneAxis
+from scdiff_data.hvg import GeneChoice
 
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#B5B5B5"
 _N_TOP_GENES = 20
 
 
-def plot_hvgs(
-    path: Path,
-    *,
-    mean: NDArray[np.floating[Any]],
-    dispersion: NDArray[np.floating[Any]],
-    cell_fraction: NDArray[np.floating[Any]],
-    hvg_indices: NDArray[np.integer[Any]],
-    gene_symbols: Sequence[str],
-) -> None:
-    """Draw how the highly variable genes were chosen, and what they are like.
+def plot_hvgs(path: Path, choice: GeneChoice, axis: GeneAxis) -> None:
+    """Draw how genes were chosen, and what the chosen ones are like.
 
     Parameters
     ----------
     path
         PNG to write, whole or not at all.
-    mean
-        Mean count of every gene over the training cells, [n_genes].
-    dispersion
-        The score that genes were ranked by, [n_genes]; may be NaN where it is not defined.
-    cell_fraction
-        Share of the training cells that express a gene, 0 to 1, [n_genes].
-    hvg_indices
-        Positions of the chosen genes.
-    gene_symbols
-        Names to show, [n_genes].
+    choice
+        The genes, and what they were chosen from.
+    axis
+        The reference genes, whose symbols are shown.
     """
-    is_hvg = np.zeros(len(mean), dtype=bool)
-    is_hvg[hvg_indices] = True
-    figure, axes = _new_figure(
-        2, 2, size=(11, 8.5), title=f"{is_hvg.sum():,} highly variable genes"
-    )
+    mean, dispersion, percent = choice.mean, choice.dispersion, 100 * choice.cell_fraction
+    is_kept = np.zeros(len(axis), dtype=bool)
+    is_kept[choice.indices[choice.indices >= 0]] = True
+    counts = "count scaled to 10,000 a cell" if choice.is_scaled else "count"
+    title = f"{is_kept.sum():,} of {len(axis):,} genes, {choice.n_cells:,} training cells"
+    figure, axes = _new_figure(2, 2, size=(11, 8.5), title=f"{title}: {choice.how}")
     (scatter, expression), (coverage, top) = axes
 
     drawable = (mean > 0) & (dispersion > 0)
-    for chosen, colour, label in ((~is_hvg, _GREY, "other genes"), (is_hvg, _BLUE, "HVGs")):
+    for chosen, colour, label in ((~is_kept, _GREY, "other genes"), (is_kept, _BLUE, "chosen")):
         shown = chosen & drawable
         scatter.scatter(
             mean[shown],
@@ -66,32 +55,30 @@ def plot_hvgs(
             rasterized=True,
         )
     scale = "log" if drawable.any() else "linear"
-    scatter.set(xscale=scale, yscale=scale, xlabel="mean count", ylabel="dispersion")
+    scatter.set(xscale=scale, yscale=scale, xlabel=f"mean {counts}", ylabel="variance / mean")
     scatter.set_title("dispersion against mean")
     scatter.legend(frameon=False, markerscale=2, loc="upper left")
 
     expressed = mean[mean > 0]
     edges = np.geomspace(expressed.min(), expressed.max() * 1.001, 40) if len(expressed) else [1, 2]
     expression.hist(expressed, bins=edges, color=_GREY, label="all genes")
-    expression.hist(mean[is_hvg & (mean > 0)], bins=edges, color=_BLUE, label="HVGs")
-    expression.set(xscale="log", xlabel="mean count", ylabel="genes")
-    expression.set_title("expression of the HVGs")
+    expression.hist(mean[is_kept & (mean > 0)], bins=edges, color=_BLUE, label="chosen")
+    expression.set(xscale="log", xlabel=f"mean {counts}", ylabel="genes")
+    expression.set_title("expression")
     expression.legend(frameon=False)
 
     shares = np.linspace(0, 100, 41)
-    coverage.hist(100 * cell_fraction, bins=shares, color=_GREY, label="all genes")
-    coverage.hist(100 * cell_fraction[is_hvg], bins=shares, color=_BLUE, label="HVGs")
+    coverage.hist(percent, bins=shares, color=_GREY, label="all genes")
+    coverage.hist(percent[is_kept], bins=shares, color=_BLUE, label="chosen")
     coverage.set(xlabel="cells that express the gene (%)", ylabel="genes", yscale="log")
     coverage.set_title("cell coverage")
     coverage.legend(frameon=False)
 
-    chosen = np.asarray(hvg_indices)
-    score = np.nan_to_num(dispersion[chosen], nan=-np.inf)
-    best = chosen[np.argsort(-score, kind="stable")[:_N_TOP_GENES]]
-    top.barh(np.arange(len(best)), dispersion[best], color=_BLUE)
-    top.set_yticks(np.arange(len(best)), [gene_symbols[gene] for gene in best], fontsize=8)
+    best = choice.best(_N_TOP_GENES)
+    top.barh(np.arange(len(best)), choice.shown_score[best], color=_BLUE)
+    top.set_yticks(np.arange(len(best)), [axis.symbols[gene] for gene in best], fontsize=8)
     top.invert_yaxis()
-    top.set(xlabel="dispersion", title=f"top {len(best)} genes by dispersion")
+    top.set(xlabel=choice.score_name, title=f"top {len(best)} genes")
     _save(figure, path)
 
 

@@ -11,25 +11,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from scdiff_data.catalog import filter_catalog, read_snapshot, take_snapshot
-from scdiff_data.cells import draw_table, split_codes
-from scdiff_data.collect import Collected, Collector
-from scdiff_data.draw import SPLITS
+from scdiff_data.collect import Collector
 from scdiff_data.errors import ManifestError
-from scdiff_data.files import describe_file, digest, hash_file, write_json, write_parquet
-from scdiff_data.hvg import choose_genes, sum_statistics
-from scdiff_data.manifest import NAME, Manifest
+from scdiff_data.finish import choose_again, finish
+from scdiff_data.manifest import Manifest, unlink_manifest
 from scdiff_data.planning import Plan, make_plan
-from scdiff_data.plots import plot_hvgs
 from scdiff_data.recipe import Recipe
-from scdiff_data.records import list_experiments, sum_dropped
-from scdiff_data.shards import write_shards
 from scdiff_data.sources import Bucket
 
 logger = logging.getLogger(__name__)
@@ -102,7 +95,7 @@ def prepare(
         )
         forecast.check()
         logger.info("the plan:\n%s", forecast)
-        _unlink_manifest(data_dir)
+        unlink_manifest(data_dir)
         candidates = filter_catalog(catalog, recipe.filters, recipe.exclude)
         collector = Collector(
             recipe,
@@ -113,7 +106,8 @@ def prepare(
             keep_downloads=keep_downloads,
             retry_failed=retry_failed,
         )
-        return _finish(recipe, data_dir, candidates, collector.collect(candidates))
+        collected = collector.collect(candidates)
+        return finish(recipe, data_dir, candidates, collected, n_threads=n_threads)
 
 
 def plan(
@@ -154,6 +148,39 @@ def plan(
     )
 
 
+def choose_genes_again(
+    data_dir: str | Path, *, replace: bool = False, n_threads: int = 4, **changes: Any
+) -> Manifest:
+    """Choose genes by other settings, from the archive alone, and write the shards anew.
+
+    Parameters
+    ----------
+    data_dir
+        A prepared directory.
+    replace
+        Whether the genes and shards that are there may be replaced.
+    n_threads
+        Threads that sum genes.
+    changes
+        `n_hvgs`, `min_cells_pct`, `flavor`, `normalize`, `batch_key` or `genes`, see `Recipe`; what
+        is not named stays.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the directory was not prepared.
+    ManifestError
+        If its archives are damaged.
+    ValueError
+        If a setting is out of its range, or other genes are there and `replace` is False.
+    """
+    data_dir = Path(data_dir)
+    if not data_dir.is_dir():
+        raise FileNotFoundError(f"{data_dir} is no directory: name one that was prepared")
+    with _explain_faults(data_dir), _lock(data_dir):
+        return choose_again(data_dir, changes, replace=replace, n_threads=n_threads)
+
+
 def _open_source(
     recipe: Recipe, data_dir: Path, *, refresh_catalog: bool
 ) -> tuple[Bucket, pa.Table]:
@@ -161,14 +188,9 @@ def _open_source(
     path = data_dir / "metadata" / "catalog.parquet"
     catalog = None if refresh_catalog else read_snapshot(path, recipe.source)
     if catalog is None:
-        _unlink_manifest(data_dir)
+        unlink_manifest(data_dir)
         catalog = take_snapshot(path, recipe.source, bucket)
     return bucket, catalog
-
-
-def _unlink_manifest(data_dir: Path) -> None:
-    """Unfinish the directory: a manifest never stands beside files that it does not describe."""
-    (data_dir / NAME).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -224,70 +246,3 @@ def _find_finished(recipe: Recipe, data_dir: Path) -> Manifest | None:
         logger.warning("%s; preparing what is missing", error)
         return None
     return manifest if manifest.content["recipe_digest"] == recipe.digest else None
-
-
-def _finish(recipe: Recipe, data_dir: Path, candidates: pa.Table, collected: Collected) -> Manifest:
-    """From archives to cells, HVGs, shards and the manifest."""
-    metadata, axis = data_dir / "metadata", collected.axis
-    records = {r["experiment_id"]: r for r in collected.records if r.get("n_cells")}
-    archives = {name: data_dir / record["file"]["path"] for name, record in records.items()}
-    cells = draw_table(recipe, archives, {r["experiment_id"]: r for r in candidates.to_pylist()})
-    write_parquet(metadata / "cells.parquet", cells)
-    experiments = list_experiments(collected.records, cells)
-    write_json(metadata / "experiments.json", experiments)
-
-    checksums = {name: record["file"]["sha256"] for name, record in records.items()}
-    statistics, statistics_files = sum_statistics(
-        cells, archives, checksums, data_dir / "statistics"
-    )
-    choice = choose_genes(statistics, n_hvgs=recipe.n_hvgs, min_cells_pct=recipe.min_cells_pct)
-    hvg_info = choice.to_dict(axis, n_hvgs=recipe.n_hvgs, min_cells_pct=recipe.min_cells_pct)
-    write_json(data_dir / "hvg_info.json", hvg_info)
-    plot_hvgs(
-        data_dir / "hvg_analysis.png",
-        mean=choice.mean,
-        dispersion=choice.dispersion,
-        cell_fraction=choice.cell_fraction,
-        hvg_indices=choice.indices,
-        gene_symbols=axis.symbols,
-    )
-
-    with tqdm(total=len(cells), desc="shards", unit="cell", disable=None) as bar:
-        shards = write_shards(
-            data_dir / "processed",
-            cells,
-            archives,
-            gene_indices=choice.indices,
-            gene_ids=hvg_info["hvg_names"],
-            gene_symbols=hvg_info["hvg_symbols"],
-            labels=recipe.labels,
-            shard_size=recipe.shard_size,
-            key=digest([recipe.digest, checksums, hvg_info["hvg_names"]]),
-            report_cells=bar.update,
-        )
-    written = [
-        *(metadata / name for name in ("catalog.parquet", "genes.parquet", "experiments.json")),
-        metadata / "cells.parquet",
-        *statistics_files,
-        *(data_dir / name for name in ("hvg_info.json", "hvg_analysis.png")),
-        *shards,
-    ]
-    sizes = np.bincount(split_codes(cells), minlength=len(SPLITS)).tolist()
-    return Manifest.write(
-        data_dir,
-        {
-            "recipe": recipe.settings(),
-            "recipe_digest": recipe.digest,
-            "catalog_digest": hash_file(metadata / "catalog.parquet"),
-            "genes": {
-                "n_reference": len(axis),
-                "reference_digest": axis.digest,
-                "n_chosen": len(choice.indices),
-                "chosen_digest": digest(hvg_info["hvg_names"]),
-            },
-            "cells": dict(zip(SPLITS, sizes, strict=True)),
-            "dropped": sum_dropped(experiments),
-            "files": [record["file"] for record in records.values()]
-            + [describe_file(path, data_dir) for path in written],
-        },
-    )

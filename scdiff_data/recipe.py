@@ -2,16 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from scdiff_data.archive import QualityFilter
 from scdiff_data.catalog import Condition
 from scdiff_data.draw import Split
 from scdiff_data.files import digest
-from scdiff_data.sources import Source
+from scdiff_data.given_genes import GivenGenes
+from scdiff_data.sources import Source, StoredSource
 
 SCHEMA_VERSION = 1
 """Of the files on disk; data of another version are made anew."""
+
+FLAVORS = ("dispersion", "seurat", "cell_ranger", "seurat_v3")
+"""How genes can be ranked."""
 
 CELL_COLUMNS = ("cell_id", "experiment_id", "archive_row", "total_counts", "n_genes")
 """What is known of every cell beside its labels."""
@@ -42,7 +48,22 @@ class Recipe:
     n_hvgs
         Genes to choose; None keeps all.
     min_cells_pct
-        Percentage of training cells that must express a chosen gene, 0 to 100.
+        Percentage of training cells that must express a chosen gene, 0 to 100: 0.1 is 0.1 %.
+    flavor
+        How genes are ranked: `dispersion` (variance/mean of counts), or as scanpy does, `seurat`,
+        `cell_ranger` or `seurat_v3` (which needs scikit-misc).
+    normalize
+        For `dispersion`: whether counts are scaled to 10,000 a cell first, so that experiments of
+        different depths do not look variable. `seurat` and `cell_ranger` always do.
+    batch_key
+        Column of the catalog, or `experiment_id`: genes are ranked within each of its values, and
+        those chosen that are variable in most. None ranks them over all training cells.
+    genes
+        The genes to keep, in this order, in place of a choice: ids or symbols, a file of one a
+        line, or another data set's `hvg_info.json`. Those that the data lack are zeros.
+    fallback_min_genes
+        Of a cell that expresses fewer of the chosen genes than this, empty places take its
+        most expressed other genes, see `fill_empty`; 0 never does.
     shard_size
         Cells a shard.
     max_failed_fraction
@@ -67,6 +88,11 @@ class Recipe:
     labels: Sequence[str] = ("cell_type",)
     n_hvgs: int | None = 2000
     min_cells_pct: float = 0.1
+    flavor: str = "dispersion"
+    normalize: bool = False
+    batch_key: str | None = None
+    genes: str | Path | Sequence[str] | GivenGenes | None = None
+    fallback_min_genes: int = 0
     shard_size: int = 10_000
     max_failed_fraction: float = 0.1
 
@@ -85,12 +111,11 @@ class Recipe:
                 )
         if not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed must be a whole number of at least 0, got {self.seed!r}")
-        if not 0 <= self.min_cells_pct <= 100:
-            raise ValueError(f"min_cells_pct is a percentage, 0 to 100, got {self.min_cells_pct}")
         if not 0 <= self.max_failed_fraction <= 1:
             raise ValueError(
                 f"max_failed_fraction must be in 0 … 1, got {self.max_failed_fraction}"
             )
+        self._check_genes()
         if isinstance(self.labels, str):
             raise ValueError(f"labels must be a list of names, got the text {self.labels!r}")
         if not isinstance(self.filters, Mapping) or not isinstance(self.exclude, Mapping):
@@ -100,10 +125,38 @@ class Recipe:
                 f"labels or split.by name {sorted(clash)}, which every cell carries already"
             )
 
+    def _check_genes(self) -> None:
+        if not 0 <= self.min_cells_pct <= 100:
+            raise ValueError(f"min_cells_pct is a percentage, 0 to 100, got {self.min_cells_pct}")
+        if not isinstance(self.fallback_min_genes, int) or self.fallback_min_genes < 0:
+            raise ValueError(
+                "fallback_min_genes must be a whole number of at least 0, got "
+                f"{self.fallback_min_genes!r}"
+            )
+        if self.genes is not None:
+            object.__setattr__(self, "genes", GivenGenes.read(self.genes))
+        if self.flavor not in FLAVORS:
+            raise ValueError(f"flavor must be one of {', '.join(FLAVORS)}, got {self.flavor!r}")
+        if self.normalize and self.flavor != "dispersion":
+            raise ValueError(
+                f"normalize=true goes with flavor=dispersion, got {self.flavor}: seurat and "
+                "cell_ranger always scale counts, seurat_v3 never"
+            )
+        if self.flavor == "seurat_v3" and find_spec("skmisc") is None:
+            raise ValueError(
+                "flavor=seurat_v3 fits a curve with scikit-misc: pip install "
+                "'scdiff_data[seurat_v3]', or choose another flavor"
+            )
+
     @property
     def quality(self) -> QualityFilter:
         """The quality filter."""
         return QualityFilter(self.min_genes, self.min_counts, self.max_genes)
+
+    @property
+    def n_kept(self) -> int | None:
+        """Genes that a cell of the shards has; None is all."""
+        return len(self.genes.names) if isinstance(self.genes, GivenGenes) else self.n_hvgs
 
     @property
     def split_rule(self) -> Split:
@@ -122,7 +175,7 @@ class Recipe:
         plain = {
             name: getattr(self, name)
             for name in self.__dataclass_fields__
-            if name not in ("source", "filters", "exclude", "split", "labels")
+            if name not in ("source", "filters", "exclude", "split", "labels", "genes")
         }
         return {
             "source": self.source.settings(),
@@ -131,7 +184,17 @@ class Recipe:
             "exclude": _plain(self.exclude),
             "split": self.split_rule.settings(),
             "labels": list(self.labels),
+            "genes": self.genes.settings() if isinstance(self.genes, GivenGenes) else None,
         }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], **changes: Any) -> "Recipe":
+        """Build from what `settings` gave, with changes; its source names data, but opens none."""
+        genes = settings["genes"]
+        if isinstance(genes, Mapping):
+            genes = GivenGenes(tuple(genes["hvg_names"]), tuple(genes["hvg_symbols"]))
+        source = StoredSource(settings["source"])
+        return cls(**({**settings, "source": source, "genes": genes} | changes))
 
     @property
     def digest(self) -> str:

@@ -8,6 +8,8 @@ A shard is an HDF5 file of contiguous, uncompressed datasets, mapped into memory
     total_counts     int32 [n_cells]            of the whole cell, over all genes
     labels/NAME      numbers [n_cells], or for texts the codes and categories that anndata writes
     gene_ids, gene_symbols   fixed-length bytes [n_genes]
+    gene_indices     int32 [n_genes]            places on the reference axis; -1: the data lack it
+    fallback/…       only where cells may hold other genes, see `fallback.py`
 
 All shards but the last hold `shard_size` cells, so a global row number is a shard and a row in it.
 """
@@ -24,8 +26,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from scdiff_data.archive import map_matrix
+from scdiff_data.fallback import Replacements, fill_empty, write_replacements
 from scdiff_data.files import write_aside
-from scdiff_data.mapping import copy_bytes, map_dataset
 
 _BLOCK_BYTES = 64 << 20
 
@@ -45,6 +47,7 @@ def write_shards(
     gene_symbols: Sequence[str],
     labels: Sequence[str],
     shard_size: int,
+    fallback_min_genes: int = 0,
     key: str,
     report_cells: Callable[[int], object] = lambda _: None,
 ) -> list[Path]:
@@ -60,11 +63,14 @@ def write_shards(
     archives
         Path of every experiment's archive.
     gene_indices, gene_ids, gene_symbols
-        The chosen genes: places in the archives, and names.
+        The chosen genes: places in the archives, -1 for one of zeros, and names.
     labels
         Columns of `cells` to keep.
     shard_size
         Cells a shard.
+    fallback_min_genes
+        Of cells that express fewer of the chosen genes, empty places take other genes, see
+        `fill_empty`; 0 never does.
     key
         Fingerprint of everything that decides the shards' content.
     report_cells
@@ -78,7 +84,8 @@ def write_shards(
     width = {name: _byte_width(cells[name]) for name in ("cell_id", "experiment_id")}
     matrices = {name: map_matrix(archives[name]) for name in experiments.dictionary.to_pylist()}
     slot_of_gene = np.full(next(iter(matrices.values()))[3], -1, np.int64)
-    slot_of_gene[gene_indices] = np.arange(len(gene_indices))
+    is_known = gene_indices >= 0
+    slot_of_gene[gene_indices[is_known]] = np.flatnonzero(is_known)
     for start, path in zip(starts, paths, strict=True):
         part = cells.slice(start, shard_size)
         if not path.exists():
@@ -94,7 +101,9 @@ def write_shards(
                     _write_label(file, name, part[name].combine_chunks())
                 file["gene_ids"] = np.char.encode(np.array(gene_ids), "utf-8")
                 file["gene_symbols"] = np.char.encode(np.array(gene_symbols), "utf-8")
-                _write_expression(file, part, matrices, slot_of_gene, len(gene_indices))
+                file["gene_indices"] = gene_indices.astype(np.int32)
+                shape = (len(gene_indices), fallback_min_genes)
+                _write_expression(file, part, matrices, slot_of_gene, *shape)
         report_cells(len(part))
     return paths
 
@@ -110,11 +119,13 @@ def _write_expression(
     matrices: Mapping[str, tuple[NDArray[Any], NDArray[Any], NDArray[np.int16], int]],
     slot_of_gene: NDArray[np.int64],
     n_genes: int,
+    fallback_min_genes: int,
 ) -> None:
     encoded = cells["experiment_id"].combine_chunks()
     names, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
     rows = cells["archive_row"].to_numpy()
     expression = file.create_dataset("expression", (len(cells), n_genes), np.int16)
+    replacements: list[Replacements] = []
     n_block = max(1, _BLOCK_BYTES // (2 * n_genes))
     for start in range(0, len(cells), n_block):
         block = np.zeros((min(n_block, len(cells) - start), n_genes), np.int16)
@@ -122,9 +133,21 @@ def _write_expression(
         for code in np.unique(block_codes):
             slots = np.flatnonzero(block_codes == code)
             slots = slots[np.argsort(block_rows[slots])]  # read each archive from front to back
-            indptr, indices, data, _ = matrices[names[code]]
-            _fill(indptr, indices, data, block_rows[slots], slots, slot_of_gene, block)
+            matrix = matrices[names[code]][:3]
+            _fill(*matrix, block_rows[slots], slots, slot_of_gene, block)
+            if fallback_min_genes:
+                replaced = fill_empty(
+                    matrix,
+                    block_rows[slots],
+                    slots,
+                    slot_of_gene,
+                    block,
+                    min_genes=fallback_min_genes,
+                )
+                replacements.append(replaced._replace(cells=replaced.cells + start))
         expression[start : start + len(block)] = block
+    if fallback_min_genes:
+        write_replacements(file, replacements, len(cells))
 
 
 def _write_label(file: h5py.File, name: str, values: pa.Array) -> None:
@@ -148,94 +171,6 @@ def _read_key(path: Path) -> str | None:
         return str(file.attrs["key"]) if "key" in file.attrs else None
 
 
-class ShardMap:
-    """All shards as one table of rows, gathered from their maps.
-
-    Shards are mapped when a row of theirs is first asked for, in each process for itself; what is
-    pickled or inherited by a fork holds no open file.
-
-    Parameters
-    ----------
-    paths
-        The shards in their order.
-    shard_size
-        Cells in each but the last.
-    n_cells
-        Cells in all.
-    """
-
-    def __init__(self, paths: Sequence[Path], *, shard_size: int, n_cells: int) -> None:
-        self._paths, self._shard_size, self.n_cells = list(paths), shard_size, n_cells
-        with h5py.File(self._paths[0]) as file:
-            self.gene_ids: list[str] = [gene.decode() for gene in file["gene_ids"][:]]
-            self.gene_symbols: list[str] = [gene.decode() for gene in file["gene_symbols"][:]]
-            self.categories: dict[str, list[str]] = {}
-            self._datasets = {name: name for name in ("expression", "total_counts")}
-            self._datasets |= {"cell_id": "cell_ids", "experiment_id": "experiment_ids"}
-            for name, label in file.get("labels", {}).items():
-                is_text = isinstance(label, h5py.Group)
-                self._datasets[name] = f"labels/{name}/codes" if is_text else f"labels/{name}"
-                if is_text:
-                    self.categories[name] = [c.decode() for c in label["categories"][:]]
-            columns = {name: file[path] for name, path in self._datasets.items()}
-            self._row_layout = {
-                name: (c.dtype, c.dtype.itemsize * int(np.prod(c.shape[1:])), c.shape[1:])
-                for name, c in columns.items()
-            }
-        self._forget()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_maps", "_addresses")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._forget()
-
-    def _forget(self) -> None:
-        self._maps: dict[int, list[NDArray[Any]]] = {}
-        self._addresses = {name: np.zeros(len(self._paths), np.int64) for name in self._datasets}
-
-    @property
-    def labels(self) -> list[str]:
-        """The labels that the shards keep."""
-        return [name for name, path in self._datasets.items() if path.startswith("labels/")]
-
-    def gather(self, name: str, rows: NDArray[np.int64], width: int | None = None) -> NDArray[Any]:
-        """Rows of a column: `expression`, `total_counts`, `cell_id`, `experiment_id` or a label.
-
-        Parameters
-        ----------
-        name
-            The column.
-        rows
-            Global row numbers, int64 [n], each in 0 … n_cells - 1.
-        width
-            Of `expression`, only the first `width` genes.
-
-        Returns
-        -------
-        values
-            [n, width] for `expression`, else [n]; ids as bytes, text labels as codes (-1 missing).
-        """
-        if len(self._maps) < len(self._paths):
-            for shard in np.unique(rows // self._shard_size):
-                if shard not in self._maps:
-                    self._map(int(shard))
-        dtype, row_bytes, shape = self._row_layout[name]
-        values = np.empty((len(rows), *(shape if width is None else (width,))), dtype)
-        target = values.ctypes.data
-        _gather(self._addresses[name], row_bytes, self._shard_size, rows, target, values.strides[0])
-        return values
-
-    def _map(self, shard: int) -> None:
-        with h5py.File(self._paths[shard]) as file:
-            self._maps[shard] = []
-            for name, path in self._datasets.items():
-                mapped = map_dataset(file[path])
-                self._maps[shard].append(mapped)
-                self._addresses[name][shard] = mapped.ctypes.data
-
-
 @numba.njit(cache=True, nogil=True)
 def _fill(
     indptr: NDArray[Any],
@@ -251,18 +186,3 @@ def _fill(
             slot = slot_of_gene[indices[k]]
             if slot >= 0:
                 block[slots[i], slot] = data[k]
-
-
-@numba.njit(cache=True, nogil=True)
-def _gather(
-    addresses: NDArray[Any],
-    row_bytes: int,
-    shard_size: int,
-    rows: NDArray[Any],
-    target: int,
-    n_bytes: int,
-) -> None:
-    """Copy the first `n_bytes` of each row to `target`, an address, one after another."""
-    for i in range(len(rows)):
-        shard, row = divmod(rows[i], shard_size)
-        copy_bytes(target + i * n_bytes, addresses[shard] + row * row_bytes, n_bytes)

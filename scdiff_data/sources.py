@@ -233,6 +233,32 @@ class H5adFolder:
         return files
 
 
+@dataclass(frozen=True)
+class StoredSource:
+    """A source known by its settings alone: of a directory whose cells are all there.
+
+    Parameters
+    ----------
+    known
+        What the source's `settings` gave.
+    """
+
+    known: Mapping[str, Any]
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as they were."""
+        return dict(self.known)
+
+    def open(self, workdir: Path) -> Bucket:
+        """Nothing to open: raises ValueError."""
+        del workdir
+        raise ValueError(f"the source {dict(self.known)} is known by its settings alone")
+
+    def read_catalog(self, bucket: Bucket) -> pa.Table:
+        """Nothing to read: raises ValueError."""
+        raise ValueError(f"{bucket} has no catalog of {dict(self.known)}")
+
+
 def _checksum(entry: Mapping[str, Any]) -> str | None:
     """Checksum of a listed object: CRC32C where there is one, since MD5 costs 20 times the time."""
     for kind, key in (("crc32c", "crc32c"), ("md5", "md5Hash")):

@@ -1,26 +1,37 @@
 """Pictures are written whole, the same for the same data, and for any data."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from scdiff_data.genes import GeneAxis
+from scdiff_data.hvg import GeneChoice
 from scdiff_data.plots import plot_hvgs, plot_report
 
 
-def gene_statistics(n_genes: int = 60) -> dict[str, Any]:
+def genes(n_genes: int = 60, **changes: Any) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     mean = rng.gamma(0.3, 2.0, n_genes)
     mean[:2] = 0
-    dispersion = np.where(mean > 0, 1.0 + mean * rng.random(n_genes), np.nan)
-    return {
-        "mean": mean,
-        "dispersion": dispersion,
-        "cell_fraction": 1 - np.exp(-mean),
-        "hvg_indices": np.argsort(-np.nan_to_num(dispersion))[:25],
-        "gene_symbols": [f"GENE{i}" for i in range(n_genes)],
-    }
+    dispersion = np.where(mean > 0, 1.0 + mean * rng.random(n_genes), 0)
+    names = tuple(f"GENE{i}" for i in range(n_genes))
+    choice = GeneChoice(
+        how="dispersion",
+        indices=np.r_[np.argsort(-dispersion)[: n_genes // 2], -1],
+        ids=names,
+        symbols=names,
+        mean=mean,
+        dispersion=dispersion,
+        score=np.where(mean > 0, dispersion, np.nan),
+        cell_fraction=1 - np.exp(-mean),
+        n_cells=100,
+        n_candidates=n_genes - 2,
+        is_scaled=False,
+    )
+    return {"choice": replace(choice, **changes), "axis": GeneAxis(names, names)}
 
 
 def run() -> dict[str, Any]:
@@ -36,7 +47,7 @@ def run() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("plot", "make"), [(plot_hvgs, gene_statistics), (plot_report, run)], ids=["hvgs", "report"]
+    ("plot", "make"), [(plot_hvgs, genes), (plot_report, run)], ids=["hvgs", "report"]
 )
 def test_the_same_data_give_the_same_bytes_and_nothing_else(
     tmp_path: Path, plot: Any, make: Any
@@ -49,8 +60,17 @@ def test_the_same_data_give_the_same_bytes_and_nothing_else(
 
 
 def test_genes_that_are_all_silent_draw(tmp_path: Path) -> None:
-    statistics = gene_statistics(5) | {"mean": np.zeros(5), "dispersion": np.full(5, np.nan)}
-    plot_hvgs(tmp_path / "hvgs.png", **(statistics | {"hvg_indices": np.arange(2)}))
+    zeros, silent = np.zeros(5), np.full(5, np.nan)
+    plot_hvgs(
+        tmp_path / "hvgs.png",
+        **genes(5, mean=zeros, dispersion=zeros, score=silent, cell_fraction=zeros),
+    )
+    assert (tmp_path / "hvgs.png").exists()
+
+
+@pytest.mark.parametrize("how", ["given", "all", "seurat"])
+def test_genes_that_were_not_ranked_draw_too(tmp_path: Path, how: str) -> None:
+    plot_hvgs(tmp_path / "hvgs.png", **genes(how=how))
     assert (tmp_path / "hvgs.png").exists()
 
 

@@ -65,10 +65,10 @@ def before(
     [
         pytest.param("collect.download", 1, id="downloads"),
         pytest.param("collect.write_archive", 2, id="archives"),
-        pytest.param("prepare.write_json", 1, id="metadata"),
-        pytest.param("prepare.sum_statistics", 1, id="statistics"),
-        pytest.param("prepare.plot_hvgs", 1, id="picture"),
-        pytest.param("prepare.write_shards", 1, id="shards"),
+        pytest.param("finish.write_json", 1, id="metadata"),
+        pytest.param("collect.write_statistics", 2, id="statistics"),
+        pytest.param("finish.plot_hvgs", 1, id="picture"),
+        pytest.param("finish.write_shards", 1, id="shards"),
     ],
 )
 def test_a_full_disk_says_so_and_the_same_call_goes_on(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scdiff_data.manifest import Manifest
-from scdiff_data.shards import ShardMap
+from scdiff_data.shard_map import ShardMap
 
 
 def open_shards(folder: Path) -> ShardMap:

@@ -1,0 +1,159 @@
+"""Gene statistics on disk: made once, right after an archive is, and merged ever after.
+
+They are kept for each experiment and split, so choosing genes again reads no cells, and nothing of
+the validation or test cells leaks into the choice.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from scdiff_data.archive import count_rows
+from scdiff_data.cells import split_codes
+from scdiff_data.files import write_aside
+from scdiff_data.gene_sums import BySplit, GeneStatistics, count_above, sum_genes
+from scdiff_data.inflate import Workers
+
+
+class TrainingGenes:
+    """Gene statistics of the drawn training cells, by batch, and those cells for a second pass.
+
+    Parameters
+    ----------
+    cells
+        The drawn cells, with `experiment_id`, `archive_row` and `split`.
+    archives, checksums
+        Path and checksum of each experiment's archive.
+    data_dir
+        Where each experiment's statistics are kept. Only of an experiment whose drawn cells or
+        splits changed are cells read again.
+    batch_of
+        Each experiment's batch.
+    workers
+        What an archive's cells are divided among.
+
+    Attributes
+    ----------
+    batches
+        Statistics of each batch's training cells, by its name; experiments are added in the order
+        of their ids, so float sums are the same to the last bit.
+    paths
+        The experiments' files, in that order.
+    """
+
+    def __init__(
+        self,
+        cells: pa.Table,
+        archives: Mapping[str, Path],
+        checksums: Mapping[str, str],
+        data_dir: Path,
+        batch_of: Mapping[str, str],
+        workers: Workers,
+    ) -> None:
+        self._archives, self._workers = archives, workers
+        self._rows: dict[str, list[tuple[str, NDArray[np.int64]]]] = {}
+        self.batches: dict[str, GeneStatistics] = {}
+        self.paths: list[Path] = []
+        bar = tqdm(
+            _splits_of_rows(cells, archives), desc="gene statistics", unit="file", disable=None
+        )
+        for name, split_of_row in bar:
+            path, key = statistics_path(data_dir, name), key_of(checksums[name], split_of_row)
+            by_split = read_statistics(path, key)
+            if by_split is None:
+                by_split = sum_genes(archives[name], split_of_row, workers)
+                write_statistics(path, key, by_split)
+            self.paths.append(path)
+            if "train" in by_split:
+                batch, part = batch_of[name], by_split["train"]
+                known = self.batches.get(batch)
+                self.batches[batch] = part if known is None else known + part
+                self._rows.setdefault(batch, []).append((name, np.flatnonzero(split_of_row == 0)))
+
+    @property
+    def all(self) -> GeneStatistics:
+        """Statistics of all training cells."""
+        return reduce(add, self.batches.values())
+
+    def count_above(self, batch: str, thresholds: NDArray[np.int16]) -> NDArray[np.int64]:
+        """Of a batch's counts above their gene's threshold: number, Σx and Σx²; [3, n_genes]."""
+        return reduce(
+            add,
+            (
+                count_above(self._archives[name], rows, thresholds, self._workers)
+                for name, rows in self._rows[batch]
+            ),
+        )
+
+
+def statistics_path(data_dir: Path, experiment_id: str) -> Path:
+    """Where an experiment's statistics are kept."""
+    return data_dir / "statistics" / f"{experiment_id}.npz"
+
+
+def key_of(checksum: str, split_of_row: NDArray[np.int8]) -> str:
+    """What an experiment's statistics depend on: its archive's checksum, and its cells' splits."""
+    return f"{checksum}:{hashlib.sha256(split_of_row.tobytes()).hexdigest()}"
+
+
+def read_statistics(path: Path, key: str) -> BySplit | None:
+    """Read what `write_statistics` wrote under the same key, else None."""
+    try:
+        with np.load(path) as stored:
+            if str(stored["key"]) != key:
+                return None
+            return {
+                str(split): GeneStatistics(int(n_cells), *whole, *real)
+                for split, n_cells, whole, real in zip(
+                    stored["splits"],
+                    stored["n_cells"],
+                    stored["whole"],
+                    stored["real"],
+                    strict=True,
+                )
+            }
+    except FileNotFoundError:
+        return None
+
+
+def write_statistics(path: Path, key: str, by_split: BySplit) -> None:
+    """Write an npz: `splits`, `n_cells`, `whole` int64 [s, 3, n_genes], `real` float64 [s, 4, …].
+
+    Their columns are the fields of `GeneStatistics` in their order.
+    """
+    columns = [[getattr(s, f.name) for f in fields(s)] for s in by_split.values()]
+    with write_aside(path) as aside, aside.open("wb") as file:
+        np.savez(
+            file,
+            key=np.array(key),
+            splits=np.array(list(by_split)),
+            n_cells=np.array([c[0] for c in columns]),
+            whole=np.array([c[1:4] for c in columns]),
+            real=np.array([c[4:] for c in columns]),
+        )
+
+
+def _splits_of_rows(
+    cells: pa.Table, archives: Mapping[str, Path]
+) -> list[tuple[str, NDArray[np.int8]]]:
+    """Each experiment, and of each of its archive's rows the split, or -1 if it was not drawn."""
+    experiment = cells["experiment_id"].combine_chunks()
+    codes, names = experiment.indices.to_numpy(), experiment.dictionary.to_pylist()
+    rows, splits = cells["archive_row"].to_numpy(), split_codes(cells)
+    by_experiment = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[by_experiment], np.arange(len(names) + 1))
+    found = []
+    for name, start, stop in zip(names, bounds[:-1], bounds[1:], strict=True):
+        drawn = by_experiment[start:stop]
+        split_of_row = np.full(count_rows(archives[name]), -1, np.int8)
+        split_of_row[rows[drawn]] = splits[drawn]
+        found.append((name, split_of_row))
+    return found
