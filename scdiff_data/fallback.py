@@ -26,7 +26,7 @@ def fill_empty(
     matrix: tuple[NDArray[Any], NDArray[Any], NDArray[np.int16]],
     rows: NDArray[np.int64],
     cells: NDArray[np.int64],
-    slot_of_gene: NDArray[np.int64],
+    slot_of_gene: NDArray[np.int32],
     expression: NDArray[np.int16],
     *,
     min_genes: int,
@@ -43,7 +43,7 @@ def fill_empty(
     rows, cells
         Rows of the archive, and the rows of `expression` that hold them.
     slot_of_gene
-        Each gene's column, or -1, int64 [n_reference].
+        Each gene's column, or -1, int32 [n_reference].
     expression
         Counts of the chosen genes, int16 [n_cells, n_genes]; changed in place.
     min_genes

@@ -51,7 +51,7 @@ def finish(
     collected
         The reference genes, and the records of the experiments in the order of the draw.
     n_threads
-        Threads that sum genes.
+        Threads that sum genes, and shards written at a time.
 
     Raises
     ------
@@ -87,6 +87,7 @@ def finish(
             shard_size=recipe.shard_size,
             fallback_min_genes=recipe.fallback_min_genes,
             key=digest([recipe.digest, checksums, list(choice.ids)]),
+            n_threads=n_threads,
             report_cells=bar.update,
         )
     written = [

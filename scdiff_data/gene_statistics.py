@@ -6,6 +6,7 @@ the validation or test cells leaks into the choice.
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from functools import reduce
 from operator import add
@@ -65,18 +66,25 @@ class TrainingGenes:
         bar = tqdm(
             _splits_of_rows(cells, archives), desc="gene statistics", unit="file", disable=None
         )
-        for name, split_of_row in bar:
-            path, key = statistics_path(data_dir, name), key_of(checksums[name], split_of_row)
-            by_split = read_statistics(path, key)
-            if by_split is None:
-                by_split = sum_genes(archives[name], split_of_row, workers)
-                write_statistics(path, key, by_split)
-            self.paths.append(path)
-            if "train" in by_split:
-                batch, part = batch_of[name], by_split["train"]
-                known = self.batches.get(batch)
-                self.batches[batch] = part if known is None else known + part
-                self._rows.setdefault(batch, []).append((name, np.flatnonzero(split_of_row == 0)))
+        with ThreadPoolExecutor(1) as writer:  # the next is summed while the disk takes one
+            written = []
+            for name, split_of_row in bar:
+                path, key = statistics_path(data_dir, name), key_of(checksums[name], split_of_row)
+                by_split = read_statistics(path, key)
+                if by_split is None:
+                    by_split = sum_genes(archives[name], split_of_row, workers)
+                    written.append(writer.submit(write_statistics, path, key, by_split))
+                self.paths.append(path)
+                if "train" in by_split:
+                    rows = np.flatnonzero(split_of_row == 0)
+                    self._add(batch_of[name], by_split["train"], name, rows)
+            for write in written:
+                write.result()
+
+    def _add(self, batch: str, part: GeneStatistics, name: str, rows: NDArray[np.int64]) -> None:
+        known = self.batches.get(batch)
+        self.batches[batch] = part if known is None else known + part
+        self._rows.setdefault(batch, []).append((name, rows))
 
     @property
     def all(self) -> GeneStatistics:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from scdiff_data.archive import map_matrix
 from scdiff_data.fallback import Replacements, fill_empty, write_replacements
 from scdiff_data.files import write_aside
+from scdiff_data.inflate import Workers
 
 _BLOCK_BYTES = 64 << 20
 
@@ -49,6 +50,7 @@ def write_shards(
     shard_size: int,
     fallback_min_genes: int = 0,
     key: str,
+    n_threads: int = 1,
     report_cells: Callable[[int], object] = lambda _: None,
 ) -> list[Path]:
     """Write all shards; one that an interrupted run finished, under the same key, stays.
@@ -73,6 +75,8 @@ def write_shards(
         `fill_empty`; 0 never does.
     key
         Fingerprint of everything that decides the shards' content.
+    n_threads
+        Shards written at a time; each takes about 64 MB of memory.
     report_cells
         Called with the number of cells of each finished shard.
     """
@@ -83,11 +87,12 @@ def write_shards(
     experiments = cells["experiment_id"].combine_chunks()
     width = {name: _byte_width(cells[name]) for name in ("cell_id", "experiment_id")}
     matrices = {name: map_matrix(archives[name]) for name in experiments.dictionary.to_pylist()}
-    slot_of_gene = np.full(next(iter(matrices.values()))[3], -1, np.int64)
+    slot_of_gene = np.full(next(iter(matrices.values()))[3], -1, np.int32)
     is_known = gene_indices >= 0
     slot_of_gene[gene_indices[is_known]] = np.flatnonzero(is_known)
-    for start, path in zip(starts, paths, strict=True):
-        part = cells.slice(start, shard_size)
+
+    def write(start: int) -> None:
+        path, part = paths[start // shard_size], cells.slice(start, shard_size)
         if not path.exists():
             with write_aside(path) as aside, _create(aside) as file:
                 file.attrs["key"] = key
@@ -105,6 +110,9 @@ def write_shards(
                 shape = (len(gene_indices), fallback_min_genes)
                 _write_expression(file, part, matrices, slot_of_gene, *shape)
         report_cells(len(part))
+
+    with Workers(n_threads) as workers:  # while one waits for the disk, another fills
+        workers.map(write, starts)
     return paths
 
 
@@ -117,7 +125,7 @@ def _write_expression(
     file: h5py.File,
     cells: pa.Table,
     matrices: Mapping[str, tuple[NDArray[Any], NDArray[Any], NDArray[np.int16], int]],
-    slot_of_gene: NDArray[np.int64],
+    slot_of_gene: NDArray[np.int32],
     n_genes: int,
     fallback_min_genes: int,
 ) -> None:
@@ -181,8 +189,10 @@ def _fill(
     slot_of_gene: NDArray[Any],
     block: NDArray[Any],
 ) -> None:
+    # Unsigned: an index that could be negative is looked at twice.
     for i in range(len(rows)):
-        for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
-            slot = slot_of_gene[indices[k]]
+        cell, low, high = block[slots[i]], indptr[rows[i]], indptr[rows[i] + 1]
+        for k in range(np.uint64(low), np.uint64(high)):
+            slot = slot_of_gene[np.uint64(indices[k])]
             if slot >= 0:
-                block[slots[i], slot] = data[k]
+                cell[np.uint64(slot)] = data[k]

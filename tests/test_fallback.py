@@ -46,7 +46,7 @@ def test_places_are_filled_as_by_brute_force(
 ) -> None:
     chosen = list(chosen)[:n_chosen]
     matrix = sp.csr_matrix(counts)
-    slot_of_gene = np.full(9, -1, np.int64)
+    slot_of_gene = np.full(9, -1, np.int32)
     slot_of_gene[chosen] = np.arange(n_chosen)
     expression = counts[:, chosen].copy()
     found = fill_empty(
