@@ -194,6 +194,16 @@ class ScRNADataModule(LightningDataModule):
         return self.train_dataset.gene_symbols
 
     @property
+    def gene_places(self) -> list[int] | None:
+        """The genes' rows in `metadata/genes.parquet`, where places may hold others; else None."""
+        return self.train_dataset.gene_places
+
+    @property
+    def n_reference_genes(self) -> int:
+        """Genes of the reference axis, of which a place may hold any with `fallback_min_genes`."""
+        return int(Manifest.read(self.data_dir).content["genes"]["n_reference"])
+
+    @property
     def categories(self) -> dict[str, list[str]]:
         """What the codes of each text label stand for."""
         return self.train_dataset.categories

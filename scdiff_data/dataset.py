@@ -100,6 +100,12 @@ class HVGDataset(Dataset[CellBatch]):
         return self._shards.gene_symbols[: self.n_genes]
 
     @property
+    def gene_places(self) -> list[int] | None:
+        """The genes' rows in `metadata/genes.parquet`, where places may hold others; else None."""
+        places = self._shards.gene_indices[: self.n_genes].tolist()
+        return places if self._shards.has_fallback else None
+
+    @property
     def categories(self) -> dict[str, list[str]]:
         """What the codes of each text label stand for."""
         return {k: v for k, v in self._shards.categories.items() if k in self.labels}

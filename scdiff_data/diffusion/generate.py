@@ -9,6 +9,7 @@ l labels.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import pairwise
 
 import anndata
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from scdiff_data.diffusion.denoiser import Denoiser
+from scdiff_data.diffusion.denoiser import Denoiser, PatchDenoiser
 from scdiff_data.diffusion.panel import Panel
 from scdiff_data.diffusion.process import cosine_grid, keyed_generator
 from scdiff_data.tokenizers import BinTokens
@@ -93,7 +94,7 @@ def draw_conditions(
 
 @torch.inference_mode()
 def generate_cells(
-    denoiser: Denoiser,
+    denoiser: Denoiser | PatchDenoiser,
     conditions_cl: NDArray[np.int64],
     *,
     tokenizer: BinTokens,
@@ -107,13 +108,16 @@ def generate_cells(
 
     `MaskedDiffusion.generate` describes the arguments and the result.
     """
-    device = denoiser.head_bias.device
+    device = denoiser.head_bias.weight.device
+    genes_bg = None
+    if panel["gene_places"] is not None:
+        genes_bg = torch.tensor(panel["gene_places"], device=device)[None]
     batches = []
     for start in range(0, len(conditions_cl), batch_size):
         rows_bl = torch.from_numpy(conditions_cl[start : start + batch_size]).to(device)
         generator = keyed_generator(seed, start, device=device)
         tokens_bg = sample_tokens(
-            _condition(denoiser, rows_bl, guidance=guidance),
+            _condition(partial(denoiser, genes_bg=genes_bg), rows_bl, guidance=guidance),
             shape=(len(rows_bl), len(panel["gene_ids"])),
             mask_id=denoiser.mask_id,
             n_steps=n_steps,
@@ -133,18 +137,17 @@ def generate_cells(
 
 
 def _condition(
-    denoiser: Denoiser, rows_bl: Tensor, *, guidance: float
+    denoiser: Callable[..., Tensor], rows_bl: Tensor, *, guidance: float
 ) -> Callable[[Tensor], Tensor]:
     """The denoiser as a function of the tokens alone: depth, labels and guidance set."""
 
     def denoise(tokens_bg: Tensor, *, withheld: bool = False) -> Tensor:
-        logits_bgv: Tensor = denoiser(
+        return denoiser(
             tokens_bg,
             total_counts_b=rows_bl[:, 0],
             labels_bl=rows_bl[:, 1:],
             unconditional_b=torch.full_like(rows_bl[:, 0], withheld, dtype=torch.bool),
         )
-        return logits_bgv
 
     if guidance == 1:
         return denoise

@@ -18,9 +18,10 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scdiff_data.diffusion.denoiser import Denoiser
+from scdiff_data.diffusion.denoiser import make_denoiser, start_at_marginals
 from scdiff_data.diffusion.generate import draw_conditions, generate_cells
-from scdiff_data.diffusion.panel import Panel, count_marginals, read_panel
+from scdiff_data.diffusion.optimize import make_optimizer
+from scdiff_data.diffusion.panel import Panel, count_marginals, find_genes, read_panel
 from scdiff_data.diffusion.process import (
     draw_mask_counts,
     draw_mask_pairs,
@@ -33,6 +34,8 @@ from scdiff_data.tokenizers import BinTokens, TokenBatch
 if TYPE_CHECKING:
     from scdiff_data.datamodule import ScRNADataModule
 
+_SIZES = ("d_model", "n_layers", "n_heads", "patch_size")
+_OPTIMIZER = ("learning_rate", "weight_decay", "n_warmup_steps")
 N_STATISTICS = 20_000  # training cells that set the marginals: the first, which are mixed already
 N_CONDITIONS = 4_096  # training cells whose depth and labels are kept, to generate from
 
@@ -43,7 +46,9 @@ class MaskedDiffusion(LightningModule):
     Parameters
     ----------
     d_model, n_layers, n_heads
-        Size of the `Denoiser`.
+        Size of the network.
+    patch_size
+        Genes a patch of `PatchDenoiser`; None takes `Denoiser`, attention between all genes.
     labels
         Names of the labels to condition on; the datamodule must serve them.
     learning_rate
@@ -69,6 +74,7 @@ class MaskedDiffusion(LightningModule):
         d_model: int = 64,
         n_layers: int = 2,
         n_heads: int = 4,
+        patch_size: int | None = None,
         labels: Sequence[str] = (),
         learning_rate: float = 3e-3,
         n_warmup_steps: int = 20,
@@ -87,7 +93,7 @@ class MaskedDiffusion(LightningModule):
         panel, datamodule = self.hparams["panel"], getattr(self.trainer, "datamodule", None)
         if panel is None or datamodule is None:
             return
-        found = read_panel(datamodule, labels=self.hparams["labels"])
+        found = self._read_panel(datamodule)
         different = [name for name, value in found.items() if value != panel[name]]
         if different:
             raise ValueError(
@@ -107,17 +113,17 @@ class MaskedDiffusion(LightningModule):
                     "MaskedDiffusion takes its sizes from a ScRNADataModule, but the trainer has "
                     "none: call trainer.fit(model, datamodule=ScRNADataModule(...))"
                 )
-            self.hparams["panel"] = read_panel(datamodule, labels=self.hparams["labels"])
-        panel: Panel = self.hparams["panel"]
-        n_genes, n_tokens = len(panel["gene_ids"]), len(panel["token_edges"])
+            self.hparams["panel"] = self._read_panel(datamodule)
+        panel = cast("Panel", self.hparams["panel"])
+        n_genes, n_tokens = panel["n_genes"], len(panel["token_edges"])
         # Every rank, and every model of this seed, starts from the same weights.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.hparams["seed"])
-            self.denoiser = Denoiser(
+            self.denoiser = make_denoiser(
                 n_genes,
                 n_tokens=n_tokens,
                 n_categories=[len(names) for names in panel["categories"].values()],
-                **{name: self.hparams[name] for name in ("d_model", "n_layers", "n_heads")},
+                **{name: self.hparams[name] for name in _SIZES},
             )
         conditions_cl = torch.zeros(N_CONDITIONS, 1 + len(panel["categories"]), dtype=torch.int64)
         self.tokenizer = BinTokens(panel["token_edges"])
@@ -137,6 +143,7 @@ class MaskedDiffusion(LightningModule):
             total_counts_b=metadata["total_counts"],
             labels_bl=torch.stack(labels, -1) if labels else tokens_bg[:, :0],
             unconditional_b=unconditional_b,
+            genes_bg=find_genes(self.hparams["panel"], metadata),
         )
         return logits_bgv
 
@@ -169,7 +176,8 @@ class MaskedDiffusion(LightningModule):
         del batch_idx
         tokens_bg, metadata = batch
         n_cells, n_genes = tokens_bg.shape
-        marginal_bgv = self.log_marginal_gv.expand(n_cells, -1, -1)
+        genes_bg = find_genes(self.hparams["panel"], metadata)
+        marginal_bgv = self.log_marginal_gv[genes_bg].expand(n_cells, -1, -1)
         pair_bg = draw_mask_pairs(metadata["cell_id"], n_genes=n_genes, seed=self.hparams["seed"])
         losses = []
         for masked_bg in (mask.to(self.device) for mask in pair_bg):
@@ -198,26 +206,12 @@ class MaskedDiffusion(LightningModule):
     on_test_epoch_end = on_validation_epoch_end
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW with decay on weight matrices only; linear warm-up, then cosine to 0."""
-        decayed: list[Tensor] = []
-        plain: list[Tensor] = []
-        for name, weight in self.named_parameters():
-            is_matrix = weight.ndim == 2 and "embedding" not in name and "bias" not in name
-            (decayed if is_matrix else plain).append(weight)
-        groups = [
-            {"params": decayed, "weight_decay": self.hparams["weight_decay"]},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=self.hparams["learning_rate"], betas=(0.9, 0.99))
-        n_warmup: int = self.hparams["n_warmup_steps"]
-        n_steps = self.trainer.estimated_stepping_batches
-
-        def factor(step: int) -> float:
-            cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / n_steps)))
-            return cosine * min(1.0, (step + 1) / (n_warmup + 1))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        """AdamW, its rate warmed up linearly, then falling to 0 as a cosine."""
+        return make_optimizer(
+            self.named_parameters(),
+            n_steps=int(self.trainer.estimated_stepping_batches),
+            **{name: self.hparams[name] for name in _OPTIMIZER},
+        )
 
     def generate(
         self,
@@ -282,16 +276,22 @@ class MaskedDiffusion(LightningModule):
             batch_size=batch_size,
         )
 
+    def _read_panel(self, datamodule: "ScRNADataModule") -> Panel:
+        return read_panel(datamodule, **{k: self.hparams[k] for k in ("labels", "patch_size")})
+
     def _learn_statistics(self, datamodule: "ScRNADataModule") -> None:
         """Take what training cells say before training: marginals, depths, decoding."""
         cells = datamodule.train_dataset[:N_STATISTICS]
         counts_cg, edges_v = np.asarray(cells.expression), self.tokenizer.edges.numpy(force=True)
-        self.log_marginal_gv.copy_(torch.from_numpy(count_marginals(counts_cg, edges_v)))
+        panel: Panel = self.hparams["panel"]
+        genes_cg = find_genes(panel, cells.metadata)
+        log_marginal_gv = count_marginals(counts_cg, edges_v, panel["n_genes"], genes_cg)
+        self.log_marginal_gv.copy_(torch.from_numpy(log_marginal_gv))
 
         columns = ["total_counts", *self.hparams["labels"]]
         known_cl = np.stack([np.asarray(cells.metadata[name]) for name in columns], -1)
         rows = np.arange(N_CONDITIONS) * len(known_cl) // N_CONDITIONS
         self.conditions_cl.copy_(torch.from_numpy(known_cl[rows].astype(np.int64)))
         log_depth_c = torch.from_numpy(np.log1p(known_cl[:, 0].astype(np.float32)))
-        self.denoiser.start_at_marginals(self.log_marginal_gv, log_depth_c=log_depth_c)
+        start_at_marginals(self.denoiser, self.log_marginal_gv, log_depth_c=log_depth_c)
         self.tokenizer.load_state_dict(cast("BinTokens", datamodule.tokenizer).state_dict())

@@ -51,6 +51,7 @@ class StandIn(LightningDataModule):
         super().__init__()
         self.gene_ids = [f"ENSG{i:05d}" for i in range(counts.shape[1])]
         self.gene_symbols = [f"GENE{i}" for i in range(counts.shape[1])]
+        self.gene_places = None
         self.categories = {"half": ["low", "high"]}
         self.tokenizer = tokenizer
         self.batch_size = batch_size
