@@ -1,5 +1,6 @@
 """The tie between YAML and classes, which no import checker sees: every file of every group."""
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from scdiff_data import ScRNADataModule
+from scdiff_data.diffusion import MaskedDiffusion
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -57,7 +59,15 @@ def test_every_tokenizer_file_makes_a_tokenizer(tmp_path: Path, name: str) -> No
     assert instantiate(config.data).tokenizer.n_tokens >= 1
 
 
-@pytest.mark.parametrize("name", group("model"))
+def test_a_pretrained_models_settings_are_those_of_the_class(tmp_path: Path) -> None:
+    """It needs a checkpoint, which a test of train.py gives it."""
+    config = compose(tmp_path, "model=pretrained", "model.checkpoint_path=last.ckpt").model
+    known = {*signature(MaskedDiffusion).parameters}
+    known |= {*signature(MaskedDiffusion.load_from_checkpoint).parameters}
+    assert {str(key) for key in config if not str(key).startswith("_")} <= known
+
+
+@pytest.mark.parametrize("name", [name for name in group("model") if name != "pretrained"])
 def test_every_model_file_makes_a_module(tmp_path: Path, name: str) -> None:
     assert isinstance(instantiate(compose(tmp_path, f"model={name}").model), LightningModule)
 

@@ -1,5 +1,6 @@
 """README's Python blocks run, in order, in an empty folder; its commands and files exist."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -9,12 +10,15 @@ from pathlib import Path
 import pytest
 from test_configs import compose
 
+from scdiff_data.cli import main
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [README, *(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_python_blocks_run_as_written(tmp_path: Path) -> None:
@@ -35,7 +39,8 @@ def test_python_blocks_run_as_written(tmp_path: Path) -> None:
 
 COMMANDS = [
     shlex.split(line.split("train.py")[1], comments=True)
-    for block in blocks("sh")
+    for page in PAGES
+    for block in blocks("sh", page)
     for line in block.splitlines()
     if line.startswith("python train.py")
 ]
@@ -45,7 +50,35 @@ COMMANDS = [
 def test_commands_compose(tmp_path: Path, overrides: list[str]) -> None:
     if "--multirun" in overrides:
         overrides = [o.split(",")[0] for o in overrides if o != "--multirun"]
+    overrides = [o.replace("data/pbmc/hvg_info.json", "[CD3E,LYZ]") for o in overrides]
     assert compose(tmp_path, *overrides).data.source
+
+
+@pytest.mark.parametrize(
+    "line",
+    [line for page in PAGES for line in page.splitlines() if line.startswith("scdiff-data ")],
+)
+def test_commands_of_our_own_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+    monkeypatch.setattr("scdiff_data.cli.choose_genes_again", lambda *_, **how: asked.update(how))
+    with pytest.raises(AttributeError):  # what it would print of the result
+        main(shlex.split(line)[1:])
+    assert asked["n_hvgs"] in (128, 3000)
+
+
+def test_the_format_page_names_every_key_of_hvg_info(pbmc_dir: Path) -> None:
+    page = (ROOT / "docs" / "format.md").read_text("utf-8")
+    info = json.loads((pbmc_dir / "hvg_info.json").read_text())
+    keys = [*info, *info["settings"], *info["statistics"], *info["statistics"]["dispersion"]]
+    keys += info["statistics"]["top"][0]
+    assert not [key for key in keys if f"`{key}`" not in page]
+
+
+def test_pictures_and_pages_that_are_linked_exist() -> None:
+    for folder in (ROOT, ROOT / "docs"):
+        for page in folder.glob("*.md"):
+            for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
+                assert (folder / target).exists(), f"{page.name}: {target}"
 
 
 def test_the_choices_listed_are_those_there_are() -> None:

@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 
 import anndata as ad
+import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
+
+from scdiff_data import HVGDataset
 
 ROOT = Path(__file__).parents[1]
 SMALL = [  # what keeps a run short; the rest is as in `make train`
@@ -78,6 +82,53 @@ def test_an_experiment_and_another_tokenizer_run(workdir: Path) -> None:
     )
     config = OmegaConf.load(run_dir_of(finished) / "config.yaml")
     assert config.data.source._target_ == "scdiff_data.SimulatedAtlas"
+
+
+def test_a_model_trained_here_is_fine_tuned_on_any_h5ad_on_the_same_genes(
+    workdir: Path, first_run: Path
+) -> None:
+    """Files of another lab: other cells, genes in another order and under symbols, some missing."""
+    info = json.loads((workdir / "data/pbmc/hvg_info.json").read_text())
+    archive = ad.read_h5ad(workdir / "data/pbmc/cells/PBMC02.h5ad")
+    absent = info["hvg_names"][5:8]
+    genes = [gene for gene in archive.var_names[::-1] if gene not in absent]
+    (workdir / "others").mkdir()
+    others = ad.AnnData(archive[:, genes].X.astype(np.float32))
+    others.var_names = [f"ID{i:05d}" for i in range(len(genes))]
+    others.var["gene_symbols"] = genes
+    others.write_h5ad(workdir / "others" / "lab.h5ad")
+    checkpoint = first_run / "checkpoints" / "last.ckpt"
+    tuned = run_dir_of(
+        run(
+            workdir,
+            "data=h5ad",
+            "data.source.path=others",
+            "data.data_dir=data/others",
+            "data.genes=data/pbmc/hvg_info.json",
+            "data.min_genes=null",
+            "data.min_counts=null",
+            "data.batch_size=16",
+            "model=pretrained",
+            f"model.checkpoint_path={checkpoint}",
+            "callbacks.report.n_cells=16",
+            "callbacks.report.n_steps=4",
+            "trainer.max_epochs=2",
+        )
+    )
+    cells = HVGDataset(workdir / "data/others")
+    assert cells.gene_ids == info["hvg_names"]
+    assert not cells[:].expression[:, 5:8].any()
+    assert cells[:].expression[:, :5].any()
+    metrics = json.loads((tuned / "metrics.json").read_text())
+    assert metrics["test/loss"] < metrics["test/marginal"]
+    generated = ad.read_h5ad(tuned / "generated.h5ad")
+    assert list(generated.var_names) == info["hvg_names"]
+    before, after = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (first_run, tuned)
+    )
+    head = "denoiser.head_bias.weight"
+    assert 0 < (before[head] - after[head]).abs().max() < 1
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_none_of_it(tmp_path: Path) -> None:
