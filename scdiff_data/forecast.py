@@ -148,9 +148,11 @@ class Forecast:
         kept = int(files.sum()) if keep_downloads else 0
         end = archives + shards + kept
         peak = max(end, archives + int(window))
+        given = recipe.genes is not None
+        genes = f"genes={recipe.n_kept} names" if given else f"n_hvgs={_text(recipe.n_hvgs)}"
         costs = [
             (archives, f"cell_count={_text(wanted)}: the archive of all genes"),
-            (shards, f"n_hvgs={_text(recipe.n_hvgs)}: the shards"),
+            (shards, f"{genes}: the shards"),
             (0 if kept else int(window), f"n_threads={n_threads}: source files there at once"),
             (kept, "keep_downloads=true: source files that stay"),
             (
