@@ -6,7 +6,6 @@ the validation or test cells leaks into the choice.
 
 import hashlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from functools import reduce
 from operator import add
@@ -63,23 +62,27 @@ class TrainingGenes:
         self._rows: dict[str, list[tuple[str, NDArray[np.int64]]]] = {}
         self.batches: dict[str, GeneStatistics] = {}
         self.paths: list[Path] = []
-        bar = tqdm(
-            _splits_of_rows(cells, archives), desc="gene statistics", unit="file", disable=None
-        )
-        with ThreadPoolExecutor(1) as writer:  # the next is summed while the disk takes one
-            written = []
-            for name, split_of_row in bar:
-                path, key = statistics_path(data_dir, name), key_of(checksums[name], split_of_row)
-                by_split = read_statistics(path, key)
-                if by_split is None:
-                    by_split = sum_genes(archives[name], split_of_row, workers)
-                    written.append(writer.submit(write_statistics, path, key, by_split))
-                self.paths.append(path)
-                if "train" in by_split:
-                    rows = np.flatnonzero(split_of_row == 0)
-                    self._add(batch_of[name], by_split["train"], name, rows)
-            for write in written:
-                write.result()
+        splits = dict(_splits_of_rows(cells, archives))
+        keys = {name: key_of(checksums[name], codes) for name, codes in splits.items()}
+        paths = {name: statistics_path(data_dir, name) for name in splits}
+        missing = [name for name in splits if not _is_stored(paths[name], keys[name])]
+        missing.sort(key=lambda name: -archives[name].stat().st_size)  # threads end together
+        with tqdm(total=len(missing), desc="gene statistics", unit="file", disable=None) as bar:
+            # An archive a thread; of one alone, its cells are divided among all.
+            each = workers if len(missing) == 1 else Workers(1)
+
+            def write(name: str) -> None:
+                by_split = sum_genes(archives[name], splits[name], each)
+                write_statistics(paths[name], keys[name], by_split)
+                bar.update()
+
+            (Workers(1) if len(missing) == 1 else workers).map(write, missing)
+        for name, split_of_row in splits.items():
+            self.paths.append(paths[name])
+            by_split = read_statistics(paths[name])
+            if "train" in by_split:
+                rows = np.flatnonzero(split_of_row == 0)
+                self._add(batch_of[name], by_split["train"], name, rows)
 
     def _add(self, batch: str, part: GeneStatistics, name: str, rows: NDArray[np.int64]) -> None:
         known = self.batches.get(batch)
@@ -112,24 +115,23 @@ def key_of(checksum: str, split_of_row: NDArray[np.int8]) -> str:
     return f"{checksum}:{hashlib.sha256(split_of_row.tobytes()).hexdigest()}"
 
 
-def read_statistics(path: Path, key: str) -> BySplit | None:
-    """Read what `write_statistics` wrote under the same key, else None."""
-    try:
-        with np.load(path) as stored:
-            if str(stored["key"]) != key:
-                return None
-            return {
-                str(split): GeneStatistics(int(n_cells), *whole, *real)
-                for split, n_cells, whole, real in zip(
-                    stored["splits"],
-                    stored["n_cells"],
-                    stored["whole"],
-                    stored["real"],
-                    strict=True,
-                )
-            }
-    except FileNotFoundError:
-        return None
+def _is_stored(path: Path, key: str) -> bool:
+    """Whether an experiment's statistics are there, under the same key."""
+    if not path.exists():
+        return False
+    with np.load(path) as stored:
+        return str(stored["key"]) == key
+
+
+def read_statistics(path: Path) -> BySplit:
+    """Read what `write_statistics` wrote."""
+    with np.load(path) as stored:
+        return {
+            str(split): GeneStatistics(int(n_cells), *whole, *real)
+            for split, n_cells, whole, real in zip(
+                stored["splits"], stored["n_cells"], stored["whole"], stored["real"], strict=True
+            )
+        }
 
 
 def write_statistics(path: Path, key: str, by_split: BySplit) -> None:
