@@ -14,7 +14,6 @@ import importlib
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,29 +23,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fixtures.report import OURS, TASKS, Results, print_report
 from fixtures.stores import Stores, folder_bytes
 
-TASKS = {"hvg": "2,000 genes", "csr": "all genes, CSR", "dense": "all genes, dense"}
-OURS = {
-    "ours": "scdiff_data",
-    "ours_without_labels": "scdiff_data, no labels",
-    "ours_expression_only": "scdiff_data, no metadata",
-    "ours_tokens": "scdiff_data, log-bin tokens",
-    "ours_two_workers": "scdiff_data, 2 workers",
-    "plain_two_workers": "plain DataLoader, 2 workers",
-    "plain_h5py": "plain h5py",
-    "zeros_new_pages": "writing zeros, new pages",
-    "ram_scattered": "CSR in RAM, scattered",
-}
-OTHER = {
-    "two_ranks": "scdiff_data, two ranks together",
-    "two_rams": "numpy.take from RAM, two processes together",
-    "read_cold": "scdiff_data, shards not in the cache",
-    "dd_cold": "dd, the same files",
-}
-BOUNDS = {"hvg": "numpy.take from RAM", "csr": "CSR in RAM, numba", "dense": "writing zeros"}
 NOT_CELLS = (("ram", "dense"), ("zeros_new_pages", "dense"))
-Results = dict[tuple[str, str], list[dict[str, Any]]]
 
 
 def contenders(peers: list[str]) -> list[tuple[str, str]]:
@@ -210,11 +190,8 @@ def run_rounds(
             results["hvg", name].append({"rate": run_two(runner, contender, seconds)})
         for name in ("read_cold", "dd_cold") if is_cold else ():
             results["hvg", name].append(runner.run(name))
-        names = [
-            (task, name)
-            for task, name in names
-            if results[task, name][0]["rate"] > 0.1 * results[task, "ours"][0]["rate"]
-        ]
+        ours = {task: results[task, "ours"][0]["rate"] for task, name in names if name == "ours"}
+        names = [n for n in names if results[n][0]["rate"] > 0.1 * ours.get(n[0], 0)]
         print(f"round {number + 1} of {n_rounds}", file=sys.stderr, flush=True)
     return results
 
@@ -230,78 +207,6 @@ def run_two(runner: Runner, name: str, seconds: float) -> float:
         process.stdin.write("go\n")
         process.stdin.flush()
     return sum(finish(process)["rate"] for process in processes)
-
-
-def median(results: Results, task: str, name: str, column: str) -> float:
-    values = [row[column] for row in results.get((task, name), []) if column in row]
-    return statistics.median(values) if values else float("nan")
-
-
-def ratio(results: Results, task: str, above: str, below: str) -> float:
-    """Median of the rounds' ratios of cells a second."""
-    rows = zip(results.get((task, above), []), results.get((task, below), []), strict=False)
-    ratios = [a["rate"] / b["rate"] for a, b in rows]
-    return statistics.median(ratios) if ratios else float("nan")
-
-
-def print_table(results: Results, task: str, names: list[str], iid: float) -> None:
-    print(f"\n{TASKS[task]}")
-    print(
-        f"{'':30} {'cells/s':>11} {'/ bound':>8} {'CPU s/100k':>10} {'memory MB':>9} "
-        f"{'1st batch s':>11} {'entropy':>7} (iid {iid:.2f})"
-    )
-    for name in names:
-        row = {c: median(results, task, name, c) for c in ("rate", "cpu", "memory_mb")}
-        label = f"bound: {BOUNDS[task]}" if name == "ram" else OURS.get(name, name)
-        print(
-            f"{label:30} {row['rate']:11,.0f} {ratio(results, task, name, 'ram'):8.2f} "
-            f"{row['cpu']:10.2f} {row['memory_mb']:9,.0f} "
-            f"{median(results, task, name, 'first_batch'):11.2f} "
-            f"{median(results, task, name, 'entropy'):7.2f}"
-        )
-
-
-def fastest(results: Results, task: str, peers: list[str], iid: float) -> str:
-    """The fastest peer whose batches are as mixed as a random draw's."""
-    mixed = [
-        name
-        for name in peers
-        if (task, name) in results and median(results, task, name, "entropy") >= 0.99 * iid
-    ]
-    return max(mixed, key=lambda name: median(results, task, name, "rate"), default="")
-
-
-def print_goals(results: Results, peers: list[str], iid: float) -> None:
-    best = {task: fastest(results, task, peers, iid) for task in TASKS}
-    print(f"\nfastest peers that mix as a random draw does: {best}")
-    plain = {task: max(median(results, task, "ours", "first_batch"), 0) for task in TASKS}
-    memory = [median(results, task, "ours", "memory_mb") for task in TASKS]
-    two_ranks = ratio(results, "hvg", "two_ranks", "ours")
-    for name, measured, sign, wanted in (
-        ("hvg_vs_ram", ratio(results, "hvg", "ours", "ram"), ">=", 0.8),
-        ("hvg_vs_fastest_peer", ratio(results, "hvg", "ours", best["hvg"]), ">=", 4),
-        ("tokens_vs_ram", ratio(results, "hvg", "ours_tokens", "ram"), ">=", 0.5),
-        ("csr_vs_ram", ratio(results, "csr", "ours", "ram"), ">=", 0.7),
-        ("csr_vs_fastest_peer", ratio(results, "csr", "ours", best["csr"]), ">=", 2.5),
-        ("dense_vs_write", ratio(results, "dense", "ours", "ram"), ">=", 0.7),
-        ("first_batch", max(plain.values()), "<=", 0.5),
-        ("memory_mb", max(memory), "<=", 250),
-        ("cold_vs_dd", ratio(results, "hvg", "read_cold", "dd_cold"), ">=", 0.7),
-        ("two_ranks", two_ranks, ">=", 1.7),
-        (
-            "two_workers_vs_plain",
-            ratio(results, "hvg", "ours_two_workers", "plain_two_workers"),
-            ">=",
-            2.5,
-        ),
-        ("metadata_cost", ratio(results, "hvg", "ours", "ours_expression_only"), ">=", 0.9),
-    ):
-        if measured != measured:
-            print(f"skipped goal {name}: not measured")
-            continue
-        met = measured <= wanted if sign == "<=" else measured >= wanted
-        verdict = "met" if met else "missed"
-        print(f"goal {name}: {measured:.2f} (wanted {sign} {wanted}): {verdict}")
 
 
 def main() -> None:
@@ -329,20 +234,7 @@ def main() -> None:
             print(f"skipped cold reads: {why_not}")
         names = contenders(peers)
         results = run_rounds(runner, names, n_rounds, seconds, is_cold=why_not is None)
-        from fixtures.measure import iid_entropy
-
-        iid = iid_entropy(stores.n_experiments)
-        for task in TASKS:
-            print_table(
-                results, task, [n for t, n in names if (t, n) in results and t == task], iid
-            )
-        print()
-        for name, label in OTHER.items():
-            if ("hvg", name) in results:
-                print(f"{label:44} {median(results, 'hvg', name, 'rate'):11,.0f} cells/s")
-        gain = ratio(results, "hvg", "two_rams", "ram")
-        print(f"two processes of the bound at once reach {gain:.2f} times what one does")
-        print_goals(results, peers, iid)
+        print_report(results, names, peers, stores.n_experiments)
 
 
 if __name__ == "__main__":
