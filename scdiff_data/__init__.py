@@ -32,7 +32,8 @@ To follow a cell from the bucket to the batch, read the files in this order:
     prepare.py      all of these stages in order
     cli.py          the command scdiff-data
     tokenizers.py   counts to tokens and back
-    sampler.py      which cells come next: a keyed permutation
+    order.py        orders that are computed, not stored: a keyed permutation
+    sampler.py      which cells come next, of every rank's batches
     archive_map.py  rows of many archives at once
     shard_map.py    rows of all shards at once
     dataset.py      rows as tensors

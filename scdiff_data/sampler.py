@@ -1,48 +1,18 @@
 """Which cells come next: a shuffle without a list.
 
-The order of an epoch is a keyed permutation, a pure function of (seed, epoch, position). So nothing
-of the size of the data is held, any position is reached at once, and a run can go on with another
+The order of an epoch is a pure function of (seed, epoch, position), see `order.py`. So nothing of
+the size of the data is held, any position is reached at once, and a run can go on with another
 number of ranks.
 """
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
-_N_ROUNDS = 8  # even, so that the two halves end with the widths they began with
-
-
-class KeyedPermutation:
-    """A pseudo-random permutation of 0 … n - 1, evaluated where it is asked for.
-
-    A Feistel network over the fewest bits that hold n - 1, walked on until it lands below n (Black
-    and Rogaway, CT-RSA 2002): fewer than two steps on average, no memory.
-
-    Parameters
-    ----------
-    n
-        Size, 1 to 2^62.
-    key
-        Any whole numbers; each key gives another permutation.
-    """
-
-    def __init__(self, n: int, *key: int) -> None:
-        self._n = n
-        self._n_bits = max(2, (n - 1).bit_length())
-        text = ",".join(map(str, key)).encode()
-        self._round_keys = np.frombuffer(
-            hashlib.blake2b(text, digest_size=8 * _N_ROUNDS).digest(), np.uint64
-        )
-
-    def __call__(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Values at the positions, int64 of the same length, each in 0 … n - 1."""
-        values: NDArray[np.int64] = _permute(positions, self._n, self._n_bits, self._round_keys)
-        return values
+from scdiff_data.order import BalancedDraw, BlockPermutation, KeyedPermutation
 
 
 class CellSampler(DistributedSampler[Any]):
@@ -69,11 +39,17 @@ class CellSampler(DistributedSampler[Any]):
         Whether the order is the keyed permutation of (seed, epoch), or that of the rows.
     drop_last
         Whether incomplete batches are left out.
+    block_size
+        Neighbouring rows that stay together when shuffled: above 1, reads are longer and batches
+        less mixed.
+    classes
+        Each cell's class, whole numbers [n_cells]: an epoch then is `n_cells` draws with
+        replacement, each class drawn as often as any other. Takes 4 bytes a cell.
 
     Raises
     ------
     ValueError
-        If the cells do not make one batch for every rank.
+        If the cells do not make one batch for every rank, or the settings contradict each other.
     """
 
     def __init__(
@@ -86,9 +62,23 @@ class CellSampler(DistributedSampler[Any]):
         seed: int = 0,
         shuffle: bool = True,
         drop_last: bool = True,
+        block_size: int = 1,
+        classes: NDArray[np.integer[Any]] | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if batch_size < 1 or block_size < 1:
+            raise ValueError(
+                f"batch_size and block_size must be at least 1, got {batch_size} and {block_size}"
+            )
+        if shuffle and block_size > n_cells:
+            raise ValueError(
+                f"block_size={block_size} exceeds the {n_cells} cells, so nothing would be "
+                "shuffled: lower block_size"
+            )
+        if classes is not None and (block_size > 1 or not shuffle):
+            raise ValueError(
+                "classes are drawn a cell at a time: leave block_size at 1 and shuffle at True, "
+                f"got {block_size} and {shuffle}"
+            )
         if drop_last and n_cells < n_ranks * batch_size:
             raise ValueError(
                 f"batch_size={batch_size} exceeds a rank's share of the cells: {n_cells} cells on "
@@ -105,7 +95,8 @@ class CellSampler(DistributedSampler[Any]):
             seed=seed,
             drop_last=drop_last,
         )
-        self.n_cells, self.batch_size = n_cells, batch_size
+        self.n_cells, self.batch_size, self.block_size = n_cells, batch_size, block_size
+        self._draw = None if classes is None else BalancedDraw(classes)
         self.start = 0
         """Position, in cells of all ranks, at which the next iteration starts."""
 
@@ -121,10 +112,9 @@ class CellSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         """Row numbers, int64, a batch at a time."""
-        order = KeyedPermutation(self.n_cells, self.seed, self.epoch)
+        order = self._order()
         for first, end in self.global_batches():
-            positions = np.arange(first + self.rank, end, self.num_replicas)
-            yield order(positions) if self.shuffle else positions
+            yield order(np.arange(first + self.rank, end, self.num_replicas))
 
     def global_batches(self) -> Iterator[tuple[int, int]]:
         """First position and end of every step's cells, from `start` on."""
@@ -136,31 +126,14 @@ class CellSampler(DistributedSampler[Any]):
             yield at, at + size
             at += size
 
-
-@numba.njit(cache=True, nogil=True)
-def _permute(
-    positions: NDArray[Any],
-    n: int,
-    n_bits: int,
-    round_keys: NDArray[Any],
-) -> NDArray[np.int64]:
-    values = np.empty(len(positions), np.int64)
-    low_bits = np.uint64(n_bits - n_bits // 2)
-    high_bits = np.uint64(n_bits // 2)
-    one = np.uint64(1)
-    for i in range(len(positions)):
-        value = np.uint64(positions[i])
-        while True:
-            left, right = value >> low_bits, value & ((one << low_bits) - one)
-            left_bits, right_bits = high_bits, low_bits
-            for key in round_keys:
-                mixed = (right ^ key) * np.uint64(0xFF51AFD7ED558CCD)
-                mixed = (mixed ^ (mixed >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-                mixed ^= mixed >> np.uint64(33)
-                left, right = right, left ^ (mixed & ((one << left_bits) - one))
-                left_bits, right_bits = right_bits, left_bits
-            value = (left << right_bits) | right
-            if value < np.uint64(n):
-                break
-        values[i] = np.int64(value)
-    return values
+    def _order(self) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+        """The epoch's rows as a function of positions."""
+        key = (self.seed, self.epoch)
+        if self._draw is not None:
+            draw = self._draw
+            return lambda positions: draw(positions, *key)
+        if not self.shuffle:
+            return lambda positions: positions
+        if self.block_size > 1:
+            return BlockPermutation(self.n_cells, self.block_size, *key)
+        return KeyedPermutation(self.n_cells, *key)
