@@ -34,8 +34,10 @@ To follow a cell from the bucket to the batch, read the files in this order:
     tokenizers.py   counts to tokens and back
     order.py        orders that are computed, not stored: a keyed permutation
     sampler.py      which cells come next, of every rank's batches
+    buffers.py      room for batches, used again
     archive_map.py  rows of many archives at once
     shard_map.py    rows of all shards at once
+    texts.py        ids that are read when somebody looks at them
     dataset.py      rows as tensors
     loader.py       batches, resumable
     datamodule.py   prepare_data, setup, loaders

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scdiff_data.archive import map_matrix
-from scdiff_data.mapping import at_address
+from scdiff_data.buffers import Buffers
+from scdiff_data.mapping import at_address, copy_bytes, prefetch
 
 
 class ArchiveMap:
@@ -39,19 +40,39 @@ class ArchiveMap:
         self._maps: dict[int, tuple[NDArray[Any], ...]] = {}
         # Addresses of indptr, indices and data, and whether the former two are int64.
         self._addresses = np.zeros((len(self._paths), 4), np.int64)
+        self._buffers = {name: Buffers() for name in ("indices", "data", "dense")}
 
     def gather(
-        self, archives: NDArray[np.integer[Any]], rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int16]]:
-        """Rows as CSR: indptr int64 [n + 1], indices int64, data int16."""
-        for archive in np.unique(archives):
-            if not self._addresses[archive, 0]:
-                self._map(int(archive))
-        indptr = np.zeros(len(rows) + 1, np.int64)
-        _measure_rows(self._addresses, archives, rows, indptr)
-        indices, data = np.empty(indptr[-1], np.int64), np.empty(indptr[-1], np.int16)
-        _copy_rows(self._addresses, archives, rows, indptr, indices, data)
-        return indptr, indices, data
+        self, archives: NDArray[np.integer[Any]], rows: NDArray[np.integer[Any]]
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int16]]:
+        """Rows as CSR: indptr [n + 1] and indices, int32 if the archives' are, and data int16."""
+        self._map_missing(archives)
+        starts = np.zeros(len(rows) + 1, np.int64)
+        is_long = _measure_rows(self._addresses, archives, rows, starts)
+        index_type = np.int64 if is_long or starts[-1] >= 2**31 else np.int32
+        n_values = (int(starts[-1]),)
+        indices = self._buffers["indices"].take(n_values, index_type)
+        data = self._buffers["data"].take(n_values, np.int16)
+        _copy_rows(self._addresses, archives, rows, starts, indices, data)
+        return starts.astype(index_type), indices, data
+
+    def gather_dense(
+        self,
+        archives: NDArray[np.integer[Any]],
+        rows: NDArray[np.integer[Any]],
+        n_genes: int,
+    ) -> NDArray[np.int16]:
+        """Rows as dense counts, int16 [n, n_genes]."""
+        self._map_missing(archives)
+        dense = self._buffers["dense"].take((len(rows), n_genes), np.int16)
+        _scatter_rows(self._addresses, archives, rows, dense)
+        return dense
+
+    def _map_missing(self, archives: NDArray[np.integer[Any]]) -> None:
+        if len(self._maps) < len(self._paths):
+            for archive in np.unique(archives):
+                if archive not in self._maps:
+                    self._map(int(archive))
 
     def _map(self, archive: int) -> None:
         *arrays, _ = map_matrix(self._paths[archive])
@@ -65,11 +86,18 @@ def _measure_rows(
     addresses: NDArray[Any],
     archives: NDArray[Any],
     rows: NDArray[Any],
-    indptr: NDArray[Any],
-) -> None:
+    starts: NDArray[Any],
+) -> bool:
+    """Fill `starts`; says whether an archive's indices are int64."""
+    is_long = False
+    for i in range(len(rows)):
+        indptr, _, _, is_wide = addresses[archives[i]]
+        prefetch(indptr + (8 if is_wide else 4) * np.int64(rows[i]))
     for i in range(len(rows)):
         low, high = _row_range(addresses[archives[i]], rows[i])
-        indptr[i + 1] = indptr[i] + high - low
+        starts[i + 1] = starts[i] + high - low
+        is_long |= addresses[archives[i], 3] > 0
+    return is_long
 
 
 @numba.njit(cache=True, nogil=True)
@@ -77,25 +105,46 @@ def _copy_rows(
     addresses: NDArray[Any],
     archives: NDArray[Any],
     rows: NDArray[Any],
-    indptr: NDArray[Any],
+    starts: NDArray[Any],
     indices: NDArray[Any],
     data: NDArray[Any],
 ) -> None:
     for i in range(len(rows)):
-        address = addresses[archives[i]]
-        low, high = _row_range(address, rows[i])
+        _, index_at, data_at, is_wide = addresses[archives[i]]
+        low, high = _row_range(addresses[archives[i]], rows[i])
         n = high - low
-        data[indptr[i] : indptr[i + 1]] = numba.carray(
-            at_address(address[2] + 2 * low), n, np.int16
-        )
-        if address[3]:
-            indices[indptr[i] : indptr[i + 1]] = numba.carray(
-                at_address(address[1] + 8 * low), n, np.int64
-            )
+        copy_bytes(data.ctypes.data + 2 * starts[i], data_at + 2 * low, 2 * n)
+        if is_wide or indices.itemsize == 4:
+            size = indices.itemsize
+            copy_bytes(indices.ctypes.data + size * starts[i], index_at + size * low, size * n)
         else:
-            indices[indptr[i] : indptr[i + 1]] = numba.carray(
-                at_address(address[1] + 4 * low), n, np.int32
+            indices[starts[i] : starts[i + 1]] = numba.carray(
+                at_address(index_at + 4 * low), n, np.int32
             )
+
+
+@numba.njit(cache=True, nogil=True)
+def _scatter_rows(
+    addresses: NDArray[Any],
+    archives: NDArray[Any],
+    rows: NDArray[Any],
+    dense: NDArray[Any],
+) -> None:
+    # Unsigned: an index that could be negative is looked at twice.
+    for i in range(len(rows)):
+        _, index_at, data_at, is_wide = addresses[archives[i]]
+        low, high = _row_range(addresses[archives[i]], rows[i])
+        n, cell = high - low, dense[i]
+        counts = numba.carray(at_address(data_at + 2 * low), n, np.int16)
+        cell[:] = 0
+        if is_wide:
+            long = numba.carray(at_address(index_at + 8 * low), n, np.uint64)
+            for k in range(np.uint64(n)):
+                cell[long[k]] = counts[k]
+        else:
+            genes = numba.carray(at_address(index_at + 4 * low), n, np.uint32)
+            for k in range(np.uint64(n)):
+                cell[genes[k]] = counts[k]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -5,6 +5,7 @@ of rows they gather a whole batch at once.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,9 @@ from scdiff_data.draw import SPLITS
 from scdiff_data.genes import GeneAxis
 from scdiff_data.manifest import Manifest
 from scdiff_data.shard_map import ShardMap
+from scdiff_data.texts import Texts
 
+_TEXTS = ("cell_id", "experiment_id")
 Index = int | slice | Sequence[int] | NDArray[np.integer[Any]] | Tensor
 
 
@@ -32,8 +35,8 @@ class CellBatch(NamedTuple):
     expression
         Counts, int16 [b, g].
     metadata
-        `cell_id` and `experiment_id`, arrays of str [b]; `total_counts`, int32 [b], of the whole
-        cell over all its genes; and the labels asked for [b]: codes into the dataset's
+        `cell_id` and `experiment_id`, `Texts` [b]; `total_counts`, int32 [b], of the whole cell
+        over all its genes; and the labels asked for [b]: codes into the dataset's
         `categories`, int64, -1 where missing, or the numbers themselves. Where the data were
         prepared with `fallback_min_genes`, also `gene_ids`, int64 [b, g]: which gene each place
         holds, by its row in `metadata/genes.parquet`.
@@ -88,6 +91,11 @@ class HVGDataset(Dataset[CellBatch]):
             )
         self.n_genes = n_hvgs or stored
         self.labels = _check_labels(labels, self._shards.labels, manifest)
+        self._columns = ("total_counts", *self.labels)
+        self.categories: dict[str, list[str]] = {
+            name: names for name, names in self._shards.categories.items() if name in self.labels
+        }
+        """What the codes of each text label stand for."""
 
     @property
     def gene_ids(self) -> list[str]:
@@ -105,11 +113,6 @@ class HVGDataset(Dataset[CellBatch]):
         places = self._shards.gene_indices[: self.n_genes].tolist()
         return places if self._shards.has_fallback else None
 
-    @property
-    def categories(self) -> dict[str, list[str]]:
-        """What the codes of each text label stand for."""
-        return {k: v for k, v in self._shards.categories.items() if k in self.labels}
-
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -117,18 +120,16 @@ class HVGDataset(Dataset[CellBatch]):
         """Gather cells; an int gives one cell, without the first dimension."""
         if isinstance(index, int | np.integer):
             return _first(self[[int(index)]])
-        rows = _resolve(index, len(self)) + self._rows.start
-        gather = self._shards.gather
-        metadata: dict[str, Any] = {
-            name: gather(name, rows).astype(np.str_) for name in ("cell_id", "experiment_id")
-        }
-        metadata["total_counts"] = torch.from_numpy(gather("total_counts", rows))
-        for name in self.labels:
-            metadata[name] = _label_tensor(gather(name, rows), is_code=name in self.categories)
+        rows = _to_rows(index, len(self))
+        expression, *columns = self._shards.gather(
+            ("expression", *self._columns), rows, within=self._rows, width=self.n_genes
+        )
+        metadata = _make_metadata(self, rows, columns)
         if self._shards.has_fallback:
+            rows = np.where(rows < 0, rows + len(self), rows) + self._rows.start
             gene_ids = self._shards.gather_gene_ids(rows, self.n_genes)
             metadata["gene_ids"] = torch.from_numpy(gene_ids)
-        return CellBatch(torch.from_numpy(gather("expression", rows, self.n_genes)), metadata)
+        return CellBatch(torch.from_numpy(expression), metadata)
 
     def __getitems__(self, indices: Sequence[int]) -> CellBatch:
         """Gather a batch; a plain DataLoader calls this."""
@@ -164,32 +165,30 @@ class ScRNADataset(Dataset[CellBatch]):
         labels: Sequence[str] | None = None,
     ) -> None:
         manifest = Manifest.read(folder)
-        manifest.check_files("cells/", "metadata/")
+        manifest.check_files("cells/", "metadata/", "processed/")
         metadata = manifest.data_dir / "metadata"
         self._rows, self._sparse = _split_rows(manifest, split), sparse
+        n_cells = sum(manifest.n_cells.values())
+        self._shards = ShardMap(manifest.shards, shard_size=manifest.shard_size, n_cells=n_cells)
         axis = GeneAxis.read(metadata / "genes.parquet")
         self.gene_ids, self.gene_symbols = list(axis.ids), list(axis.symbols)
         self.n_genes = len(axis)
-        self.labels = _check_labels(labels, manifest.content["recipe"]["labels"], manifest)
-        columns = ["cell_id", "experiment_id", "archive_row", "total_counts", *self.labels]
+        self.labels = _check_labels(labels, self._shards.labels, manifest)
+        self._columns = ("total_counts", *self.labels)
+        self.categories: dict[str, list[str]] = {
+            name: names for name, names in self._shards.categories.items() if name in self.labels
+        }
+        """What the codes of each text label stand for."""
+        columns = ["experiment_id", "archive_row"]
         cells = pq.read_table(metadata / "cells.parquet", columns=columns).combine_chunks()
-        self._cell_ids = cells["cell_id"].chunk(0)
         experiments = cells["experiment_id"].chunk(0)
-        self._experiments = np.array(experiments.dictionary.to_pylist())
-        self._experiment = experiments.indices.to_numpy()
-        self._archive_row = cells["archive_row"].to_numpy()
-        self._total_counts = cells["total_counts"].to_numpy().astype(np.int32)
+        own = slice(self._rows.start, self._rows.stop)
+        self._experiment = experiments.indices.to_numpy()[own].astype(np.int32)
+        self._archive_row = cells["archive_row"].to_numpy()[own].astype(np.int32)
+        names = experiments.dictionary.to_pylist()
         self._archives = ArchiveMap(
-            [manifest.data_dir / "cells" / f"{name}.h5ad" for name in self._experiments]
+            [manifest.data_dir / "cells" / f"{name}.h5ad" for name in names]
         )
-        self.categories: dict[str, list[str]] = {}
-        self._labels: dict[str, NDArray[Any]] = {}
-        for name in self.labels:
-            column = cells[name].chunk(0)
-            if hasattr(column, "dictionary"):
-                self.categories[name] = column.dictionary.to_pylist()
-                column = column.indices.fill_null(-1)
-            self._labels[name] = column.to_numpy(zero_copy_only=False)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -198,27 +197,18 @@ class ScRNADataset(Dataset[CellBatch]):
         """Gather cells; an int gives one cell, without the first dimension (dense only)."""
         if isinstance(index, int | np.integer):
             return _first(self[[int(index)]])
-        rows = _resolve(index, len(self)) + self._rows.start
-        experiment = self._experiment[rows]
-        indptr, indices, data = self._archives.gather(experiment, self._archive_row[rows])
+        rows = _to_rows(index, len(self))
+        metadata = self._shards.gather(self._columns, rows, within=self._rows)
+        places = self._experiment[rows], self._archive_row[rows]
         shape = (len(rows), self.n_genes)
         if self._sparse:
-            crow, column, values = (torch.from_numpy(array) for array in (indptr, indices, data))
+            crow, column, values = map(torch.from_numpy, self._archives.gather(*places))
             expression = torch.sparse_csr_tensor(
                 crow, column, values, shape, check_invariants=False
             )
         else:
-            dense = np.zeros(shape, np.int16)
-            dense[np.repeat(np.arange(len(rows)), np.diff(indptr)), indices] = data
-            expression = torch.from_numpy(dense)
-        metadata: dict[str, Any] = {
-            "cell_id": self._cell_ids.take(rows).to_numpy(zero_copy_only=False).astype(np.str_),
-            "experiment_id": self._experiments[experiment],
-            "total_counts": torch.from_numpy(self._total_counts[rows]),
-        }
-        for name, label in self._labels.items():
-            metadata[name] = _label_tensor(label[rows], is_code=name in self.categories)
-        return CellBatch(expression, metadata)
+            expression = torch.from_numpy(self._archives.gather_dense(*places, self.n_genes))
+        return CellBatch(expression, _make_metadata(self, rows, metadata))
 
     def __getitems__(self, indices: Sequence[int]) -> CellBatch:
         """Gather a batch; a plain DataLoader calls this."""
@@ -252,18 +242,30 @@ def _check_labels(
     return list(wanted)
 
 
-def _resolve(index: slice | Sequence[int] | NDArray[Any] | Tensor, n: int) -> NDArray[np.int64]:
-    """Row numbers, none of them outside 0 … n - 1; negative ones count from the end."""
-    if isinstance(index, slice):
-        return np.arange(*index.indices(n))
-    rows = np.asarray(index, np.int64)
-    if len(rows) and (rows.min() < -n or rows.max() >= n):
-        raise IndexError(f"rows are {-n} … {n - 1}, got {rows.min()} … {rows.max()}")
-    return np.where(rows < 0, rows + n, rows)
+def _to_rows(index: slice | Sequence[int] | NDArray[Any] | Tensor, n: int) -> NDArray[np.int64]:
+    """Row numbers; negative ones count from the end."""
+    return np.asarray(np.arange(*index.indices(n)) if isinstance(index, slice) else index, np.int64)
 
 
-def _label_tensor(values: NDArray[Any], *, is_code: bool) -> Tensor:
-    return torch.from_numpy(values.astype(np.int64) if is_code else values)
+def _make_metadata(
+    dataset: HVGDataset | ScRNADataset, rows: NDArray[np.int64], columns: Sequence[NDArray[Any]]
+) -> dict[str, Any]:
+    """Ids as texts, codes as int64 tensors, numbers as tensors."""
+    metadata: dict[str, Any] = {
+        name: Texts(len(rows), partial(_read_texts, dataset, name, rows)) for name in _TEXTS
+    }
+    for name, values in zip(dataset._columns, columns, strict=True):
+        if name in dataset.categories:
+            values = values.astype(np.int64)
+        metadata[name] = torch.from_numpy(values)
+    return metadata
+
+
+def _read_texts(
+    dataset: HVGDataset | ScRNADataset, name: str, rows: NDArray[np.int64]
+) -> NDArray[np.bytes_]:
+    (texts,) = dataset._shards.gather((name,), rows, within=dataset._rows)
+    return texts
 
 
 def _first(batch: CellBatch) -> CellBatch:

@@ -62,7 +62,10 @@ class ResumableLoader(DataLoader[Any]):
         sampler.start = restored["position"] if restored is not None and at_epoch else 0
         self._position = sampler.start
         steps = sampler.global_batches()
-        for batch, (_, end) in zip(super().__iter__(), steps, strict=True):
+        batches: Iterator[Any] = super().__iter__()
+        if not (self.num_workers or self.pin_memory):  # DataLoader's own loop costs half a batch
+            batches = map(self.dataset.__getitem__, sampler)
+        for batch, (_, end) in zip(batches, steps, strict=True):
             self._position = end
             yield batch
 

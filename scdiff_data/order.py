@@ -142,23 +142,32 @@ def _permute(
     n_bits: int,
     round_keys: NDArray[Any],
 ) -> NDArray[np.int64]:
-    values = np.empty(len(positions), np.int64)
-    low_bits = np.uint64(n_bits - n_bits // 2)
-    high_bits = np.uint64(n_bits // 2)
-    one = np.uint64(1)
-    for i in range(len(positions)):
-        value = np.uint64(positions[i])
-        while True:
-            left, right = value >> low_bits, value & ((one << low_bits) - one)
-            left_bits, right_bits = high_bits, low_bits
-            for key in round_keys:
-                mixed = (right ^ key) * np.uint64(0xFF51AFD7ED558CCD)
-                mixed = (mixed ^ (mixed >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-                mixed ^= mixed >> np.uint64(33)
-                left, right = right, left ^ (mixed & ((one << left_bits) - one))
-                left_bits, right_bits = right_bits, left_bits
-            value = (left << right_bits) | right
+    """Values of all positions at once, a round after another, so that vectors do eight a time."""
+    values, places = positions.astype(np.uint64), np.arange(len(positions))
+    left, right = np.empty(len(positions), np.uint64), np.empty(len(positions), np.uint64)
+    permuted = np.empty(len(positions), np.int64)
+    one, half = np.uint64(1), np.uint64(33)
+    low_bits, high_bits = np.uint64(n_bits - n_bits // 2), np.uint64(n_bits // 2)
+    n_left = len(positions)
+    while n_left:
+        for i in range(n_left):
+            left[i], right[i] = values[i] >> low_bits, values[i] & ((one << low_bits) - one)
+        mask, other_mask = (one << high_bits) - one, (one << low_bits) - one
+        for key in round_keys:
+            for i in range(n_left):
+                mixed = (right[i] ^ key) * np.uint64(0xFF51AFD7ED558CCD)
+                mixed = (mixed ^ (mixed >> half)) * np.uint64(0xC4CEB9FE1A85EC53)
+                mixed ^= mixed >> half
+                mixed = left[i] ^ (mixed & mask)
+                left[i], right[i] = right[i], mixed
+            mask, other_mask = other_mask, mask
+        n_outside = 0
+        for i in range(n_left):
+            value = (left[i] << low_bits) | right[i]
             if value < np.uint64(n):
-                break
-        values[i] = np.int64(value)
-    return values
+                permuted[places[i]] = value
+            else:  # walk on from there
+                values[n_outside], places[n_outside] = value, places[i]
+                n_outside += 1
+        n_left = n_outside
+    return permuted

@@ -6,6 +6,7 @@ number of ranks.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
 from scdiff_data.order import BalancedDraw, BlockPermutation, KeyedPermutation
+
+_N_STEPS = 16
 
 
 class CellSampler(DistributedSampler[Any]):
@@ -112,9 +115,13 @@ class CellSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         """Row numbers, int64, a batch at a time."""
-        order = self._order()
-        for first, end in self.global_batches():
-            yield order(np.arange(first + self.rank, end, self.num_replicas))
+        order, steps, size = self._order(), self.global_batches(), self.batch_size
+        # Many steps at once: their cells are one run of positions, and calls cost more than rows.
+        while run := list(islice(steps, _N_STEPS)):
+            rows = order(np.arange(run[0][0] + self.rank, run[-1][1], self.num_replicas))
+            for start in range(0, size * len(run) - size, size):
+                yield rows[start : start + size]
+            yield rows[size * len(run) - size :]  # the epoch's last may be longer or shorter
 
     def global_batches(self) -> Iterator[tuple[int, int]]:
         """First position and end of every step's cells, from `start` on."""

@@ -34,27 +34,30 @@ def test_gathered_rows_are_those_that_h5py_reads(pbmc_dir: Path, rows: list[int]
         for path in Manifest.read(pbmc_dir).shards:
             with h5py.File(path) as shard:
                 parts.append(shard[dataset][:])
-        assert np.array_equal(shards.gather(name, np.array(rows)), np.concatenate(parts)[rows])
+        (found,) = shards.gather((name,), np.array(rows))
+        assert np.array_equal(found, np.concatenate(parts)[rows])
 
 
 def test_only_the_first_genes_are_gathered_when_asked(pbmc_dir: Path) -> None:
     shards = open_shards(pbmc_dir)
     rows = np.array([3, 650])
-    whole = shards.gather("expression", rows)
-    assert np.array_equal(shards.gather("expression", rows, 5), whole[:, :5])
+    (whole,) = shards.gather(("expression",), rows)
+    (part,) = shards.gather(("expression",), rows, width=5)
+    assert np.array_equal(part, whole[:, :5])
 
 
 def test_no_rows_are_an_empty_array(pbmc_dir: Path) -> None:
-    assert open_shards(pbmc_dir).gather("expression", np.array([], np.int64)).shape == (0, 64)
+    (nothing,) = open_shards(pbmc_dir).gather(("expression",), np.array([], np.int64))
+    assert nothing.shape == (0, 64)
 
 
 def test_a_pickled_map_is_small_and_gathers_the_same(pbmc_dir: Path) -> None:
     shards = open_shards(pbmc_dir)
     rows = np.arange(700)
-    whole = shards.gather("expression", rows)
+    (whole,) = shards.gather(("expression",), rows)
     pickled = pickle.dumps(shards)
     assert len(pickled) < 20_000  # paths and names, no counts
-    assert np.array_equal(pickle.loads(pickled).gather("expression", rows), whole)
+    assert np.array_equal(pickle.loads(pickled).gather(("expression",), rows)[0], whole)
 
 
 def test_datasets_are_contiguous_so_that_they_can_be_mapped(pbmc_dir: Path) -> None:
@@ -64,7 +67,7 @@ def test_datasets_are_contiguous_so_that_they_can_be_mapped(pbmc_dir: Path) -> N
 
 
 def test_cells_of_all_experiments_are_mixed(pbmc_dir: Path) -> None:
-    first = open_shards(pbmc_dir).gather("experiment_id", np.arange(100))
+    (first,) = open_shards(pbmc_dir).gather(("experiment_id",), np.arange(100))
     assert len(np.unique(first)) == 7
 
 

@@ -1,0 +1,61 @@
+"""Ids of a batch's cells, which most training never looks at."""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Texts:
+    """Texts that are read when somebody looks at them: most batches' ids never are.
+
+    Works as an array of str does: `texts[3]`, `texts[:5]`, `list(texts)`, `np.asarray(texts)`.
+    Pickled, they are read first.
+
+    Parameters
+    ----------
+    n
+        How many.
+    read
+        Gives them in UTF-8, [n].
+    """
+
+    def __init__(self, n: int, read: Callable[[], NDArray[np.bytes_]]) -> None:
+        self._n, self._read = n, read
+
+    @cached_property
+    def _encoded(self) -> NDArray[np.bytes_]:
+        return self._read()
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
+        """Decode all."""
+        del copy
+        return np.char.decode(self._encoded, "utf-8").astype(dtype or np.str_, copy=False)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Decode one, or an array of them."""
+        chosen = self._encoded[index]
+        return chosen.decode() if isinstance(chosen, bytes) else np.char.decode(chosen, "utf-8")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(np.asarray(self).tolist())
+
+    def tolist(self) -> list[str]:
+        """All as a list."""
+        return list(self)
+
+    def __eq__(self, other: object) -> Any:
+        return np.asarray(self) == np.asarray(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Texts, (self._n, partial(np.asarray, self._encoded))
+
+    def __repr__(self) -> str:
+        return f"Texts({np.asarray(self)!r})"
