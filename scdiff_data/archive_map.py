@@ -12,6 +12,9 @@ from scdiff_data.archive import map_matrix
 from scdiff_data.buffers import Buffers
 from scdiff_data.mapping import at_address, copy_bytes, prefetch
 
+_AHEAD = 2048
+"""Bytes between the lines of a row that are asked for ahead: the processor finds the rest."""
+
 
 class ArchiveMap:
     """Rows of many archives, gathered from their maps.
@@ -110,17 +113,19 @@ def _copy_rows(
     data: NDArray[Any],
 ) -> None:
     for i in range(len(rows)):
-        _, index_at, data_at, is_wide = addresses[archives[i]]
-        low, high = _row_range(addresses[archives[i]], rows[i])
-        n = high - low
-        copy_bytes(data.ctypes.data + 2 * starts[i], data_at + 2 * low, 2 * n)
+        following = min(i + 1, len(rows) - 1)  # asked for while this one is copied
+        index_at, data_at, n, is_wide = _find_row(addresses[archives[following]], rows[following])
+        for at in range(0, (8 if is_wide else 4) * n, _AHEAD):
+            prefetch(index_at + at)
+        for at in range(0, 2 * n, _AHEAD):
+            prefetch(data_at + at)
+        index_at, data_at, n, is_wide = _find_row(addresses[archives[i]], rows[i])
+        copy_bytes(data.ctypes.data + 2 * starts[i], data_at, 2 * n)
         if is_wide or indices.itemsize == 4:
             size = indices.itemsize
-            copy_bytes(indices.ctypes.data + size * starts[i], index_at + size * low, size * n)
+            copy_bytes(indices.ctypes.data + size * starts[i], index_at, size * n)
         else:
-            indices[starts[i] : starts[i + 1]] = numba.carray(
-                at_address(index_at + 4 * low), n, np.int32
-            )
+            indices[starts[i] : starts[i + 1]] = numba.carray(at_address(index_at), n, np.int32)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -131,20 +136,33 @@ def _scatter_rows(
     dense: NDArray[Any],
 ) -> None:
     # Unsigned: an index that could be negative is looked at twice.
+    run, line = np.uint64(32), np.int64(64)  # values of a line of counts, and of two of indices
     for i in range(len(rows)):
-        _, index_at, data_at, is_wide = addresses[archives[i]]
-        low, high = _row_range(addresses[archives[i]], rows[i])
-        n, cell = high - low, dense[i]
-        counts = numba.carray(at_address(data_at + 2 * low), n, np.int16)
+        following = min(i + 1, len(rows) - 1)
+        index_ahead, data_ahead, _, _ = _find_row(addresses[archives[following]], rows[following])
+        index_at, data_at, n_values, is_wide = _find_row(addresses[archives[i]], rows[i])
+        n, cell = np.uint64(n_values), dense[i]
+        counts = numba.carray(at_address(data_at), n_values, np.int16)
+        genes = numba.carray(at_address(index_at), n_values, np.uint32)
+        long_genes = numba.carray(at_address(index_at), n_values, np.uint64)
         cell[:] = 0
-        if is_wide:
-            long = numba.carray(at_address(index_at + 8 * low), n, np.uint64)
-            for k in range(np.uint64(n)):
-                cell[long[k]] = counts[k]
-        else:
-            genes = numba.carray(at_address(index_at + 4 * low), n, np.uint32)
-            for k in range(np.uint64(n)):
-                cell[genes[k]] = counts[k]
+        start = np.uint64(0)
+        while start < n:
+            prefetch(index_ahead)
+            prefetch(index_ahead + line)
+            prefetch(data_ahead)
+            index_ahead, data_ahead = index_ahead + 2 * line, data_ahead + line
+            for k in range(start, min(start + run, n)):
+                cell[long_genes[k] if is_wide else np.uint64(genes[k])] = counts[k]
+            start += run
+
+
+@numba.njit(cache=True, nogil=True)
+def _find_row(address: NDArray[Any], row: int) -> tuple[int, int, int, bool]:
+    """Addresses of a row's indices and counts, how many there are, and whether they are int64."""
+    low, high = _row_range(address, row)
+    is_wide = address[3] > 0
+    return address[1] + (8 if is_wide else 4) * low, address[2] + 2 * low, high - low, is_wide
 
 
 @numba.njit(cache=True, nogil=True)
