@@ -38,7 +38,9 @@ To follow a cell from the bucket to the batch, read the files in this order:
     archive_map.py  rows of many archives at once
     shard_map.py    rows of all shards at once
     texts.py        ids that are read when somebody looks at them
+    split_cells.py  the cells of a split
     dataset.py      rows as tensors
+    messages.py     several batches in one message from a worker
     loader.py       batches, resumable
     datamodule.py   prepare_data, setup, loaders
     diffusion/      the demo model on top; nothing above knows of it

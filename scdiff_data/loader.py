@@ -1,6 +1,6 @@
 """A DataLoader that resumes, and the two-line way to one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,10 @@ from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
 from scdiff_data.dataset import HVGDataset, ScRNADataset
+from scdiff_data.messages import BatchRuns, RunSampler, split_run
 from scdiff_data.sampler import CellSampler
+
+_MESSAGE_BYTES, _MOST_BATCHES = 8 << 20, 16
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -25,7 +28,11 @@ class ResumableLoader(DataLoader[Any]):
     sampler
         Gives the row numbers.
     num_workers, pin_memory, persistent_workers, multiprocessing_context
-        As those of `DataLoader`.
+        As those of `DataLoader`. A worker sends several batches in one message: moving them between
+        processes costs more than gathering them.
+    on_restore
+        Called when a state is restored, with the number of this loader's batches that make up what
+        was seen: another one than before, if the number of ranks or the batch size changed.
     """
 
     sampler: CellSampler
@@ -39,20 +46,27 @@ class ResumableLoader(DataLoader[Any]):
         pin_memory: bool = False,
         persistent_workers: bool = False,
         multiprocessing_context: str | None = None,
+        on_restore: Callable[[int], None] | None = None,
     ) -> None:
-        super().__init__(
-            dataset,
-            batch_size=None,  # the sampler makes the batches
-            sampler=sampler,
-            num_workers=num_workers,
-            collate_fn=collate,
-            pin_memory=pin_memory,
-            persistent_workers=persistent_workers and num_workers > 0,
-            multiprocessing_context=multiprocessing_context if num_workers else None,
-            generator=Generator(),  # else every epoch takes a number from the global random state
-        )
+        how: dict[str, Any] = {
+            "batch_size": None,  # the sampler makes the batches
+            "num_workers": num_workers,
+            "collate_fn": collate,
+            "pin_memory": pin_memory,
+            "persistent_workers": persistent_workers and num_workers > 0,
+            "multiprocessing_context": multiprocessing_context if num_workers else None,
+            "generator": Generator(),  # else an epoch takes a number from the global random state
+        }
+        super().__init__(dataset, sampler=sampler, **how)
         self._restored: dict[str, int] | None = None
-        self._position = 0
+        self._position, self._on_restore = 0, on_restore
+        self._runs: DataLoader[Any] | None = None
+        if num_workers:
+            batch_bytes = 2 * sampler.batch_size * getattr(dataset, "n_genes", 1)
+            n_batches = min(max(_MESSAGE_BYTES // batch_bytes, 1), _MOST_BATCHES)
+            self._runs = DataLoader(
+                BatchRuns(dataset), sampler=RunSampler(sampler, n_batches), **how
+            )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Batches of the sampler's epoch, from where a restored state left it."""
@@ -61,13 +75,18 @@ class ResumableLoader(DataLoader[Any]):
         at_epoch = restored is not None and restored["epoch"] == sampler.epoch
         sampler.start = restored["position"] if restored is not None and at_epoch else 0
         self._position = sampler.start
-        steps = sampler.global_batches()
-        batches: Iterator[Any] = super().__iter__()
-        if not (self.num_workers or self.pin_memory):  # DataLoader's own loop costs half a batch
-            batches = map(self.dataset.__getitem__, sampler)
-        for batch, (_, end) in zip(batches, steps, strict=True):
+        for batch, (_, end) in zip(self._batches(), sampler.global_batches(), strict=True):
             self._position = end
             yield batch
+
+    def _batches(self) -> Iterator[Any]:
+        if self._runs is not None:
+            for run in self._runs:
+                yield from split_run(*run)
+        elif self.pin_memory:
+            yield from super().__iter__()
+        else:  # DataLoader's own loop costs as much as a fifth of a batch
+            yield from map(self.dataset.__getitem__, self.sampler)
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and the cells of it that all ranks together were given."""
@@ -76,6 +95,8 @@ class ResumableLoader(DataLoader[Any]):
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Let the next iteration go on from `state`, if it is one of the same epoch."""
         self._restored = {"epoch": int(state["epoch"]), "position": int(state["position"])}
+        if self._on_restore is not None:
+            self._on_restore(len(self) - self.sampler.count_batches(self._restored["position"]))
 
 
 def collate(batch: Any) -> Any:
@@ -92,6 +113,8 @@ def create_hvg_dataloader(
     labels: Sequence[str] | None = None,
     shuffle: bool = True,
     seed: int = 0,
+    block_size: int = 1,
+    balance: str | None = None,
     num_workers: int = 0,
 ) -> ResumableLoader:
     """Batches of the chosen genes from a prepared directory, shuffled anew each epoch.
@@ -107,11 +130,25 @@ def create_hvg_dataloader(
         order of the rows, all of them.
     seed
         Of the shuffle; call `loader.sampler.set_epoch(epoch)` for another order.
+    block_size
+        Neighbouring cells that stay together when shuffled; above 1 for disks that hate random
+        reads.
+    balance
+        A label, or `experiment_id`: cells are drawn with replacement, each of its values as often
+        as any other. A missing value counts as one.
     num_workers
         Worker processes; 0 is fastest unless the trainer itself is busy.
     """
     dataset = HVGDataset(folder, split=split, n_hvgs=n_hvgs, labels=labels)
-    sampler = CellSampler(len(dataset), batch_size, seed=seed, shuffle=shuffle, drop_last=shuffle)
+    sampler = CellSampler(
+        len(dataset),
+        batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        drop_last=shuffle,
+        block_size=block_size,
+        classes=None if balance is None else dataset.read_classes(balance),
+    )
     return ResumableLoader(dataset, sampler, num_workers=num_workers)
 
 
@@ -124,6 +161,8 @@ def create_dataloader(
     labels: Sequence[str] | None = None,
     shuffle: bool = True,
     seed: int = 0,
+    block_size: int = 1,
+    balance: str | None = None,
     num_workers: int = 0,
 ) -> ResumableLoader:
     """Batches of all genes from a prepared directory; arguments as `create_hvg_dataloader`.
@@ -131,5 +170,13 @@ def create_dataloader(
     `sparse` gives sparse CSR tensors instead of dense ones.
     """
     dataset = ScRNADataset(folder, split=split, sparse=sparse, labels=labels)
-    sampler = CellSampler(len(dataset), batch_size, seed=seed, shuffle=shuffle, drop_last=shuffle)
+    sampler = CellSampler(
+        len(dataset),
+        batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        drop_last=shuffle,
+        block_size=block_size,
+        classes=None if balance is None else dataset.read_classes(balance),
+    )
     return ResumableLoader(dataset, sampler, num_workers=num_workers)

@@ -110,8 +110,14 @@ class CellSampler(DistributedSampler[Any]):
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
-        n_full, left = divmod(self.n_cells, self.global_batch_size)
-        return n_full if self.drop_last else max(1, n_full + (left >= self.num_replicas))
+        return self.count_batches(0)
+
+    def count_batches(self, position: int) -> int:
+        """Batches that are left of an epoch from a position on."""
+        n_full, left = divmod(self.n_cells - position, self.global_batch_size)
+        if self.drop_last:
+            return n_full
+        return max(n_full + (left >= self.num_replicas), int(n_full + left > 0))
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         """Row numbers, int64, a batch at a time."""

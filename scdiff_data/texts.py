@@ -38,7 +38,9 @@ class Texts:
         return np.char.decode(self._encoded, "utf-8").astype(dtype or np.str_, copy=False)
 
     def __getitem__(self, index: Any) -> Any:
-        """Decode one, or an array of them."""
+        """Decode one, or an array of them; a slice is read when somebody looks at it."""
+        if isinstance(index, slice):
+            return Texts(len(range(*index.indices(self._n))), lambda: self._encoded[index])
         chosen = self._encoded[index]
         return chosen.decode() if isinstance(chosen, bytes) else np.char.decode(chosen, "utf-8")
 
