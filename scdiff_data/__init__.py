@@ -42,6 +42,7 @@ To follow a cell from the bucket to the batch, read the files in this order:
     dataset.py      rows as tensors
     messages.py     several batches in one message from a worker
     loader.py       batches, resumable
+    resume.py       how far a run has come, in a checkpoint
     datamodule.py   prepare_data, setup, loaders
     diffusion/      the demo model on top; nothing above knows of it
 

@@ -15,6 +15,7 @@ from scdiff_data.manifest import Manifest
 from scdiff_data.planning import Plan
 from scdiff_data.prepare import plan, prepare
 from scdiff_data.recipe import Recipe
+from scdiff_data.resume import describe, mend
 from scdiff_data.sampler import CellSampler
 from scdiff_data.sources import Source
 from scdiff_data.tokenizers import TokenBatch, Tokenizer
@@ -139,7 +140,10 @@ class ScRNADataModule(LightningDataModule):
             )
         self.data_dir, self.batch_size, self.seed = Path(data_dir), batch_size, seed
         self.tokenizer = tokenizer
-        self._order: dict[str, Any] = {"block_size": block_size, "balance": balance}
+        self._train_loader: ResumableLoader | None = None
+        self._place: dict[str, int] | None = None
+        """Where the next training loader starts."""
+        self._block_size, self._balance = block_size, balance
         self._how = {
             "n_threads": n_threads,
             "max_memory": max_memory,
@@ -186,6 +190,8 @@ class ScRNADataModule(LightningDataModule):
         self.train_dataset = HVGDataset(self.data_dir, split="train")
         self.val_dataset = HVGDataset(self.data_dir, split="val")
         self.test_dataset = HVGDataset(self.data_dir, split="test")
+        balance = self._balance
+        self._classes = None if balance is None else self.train_dataset.read_classes(balance)
         self._sampler(self.train_dataset, train=True)  # says at once if batches are too large
         if self.tokenizer is not None:
             cells = self.train_dataset[:_N_FIT_CELLS]
@@ -219,7 +225,11 @@ class ScRNADataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Full batches of training cells, in another order every epoch."""
-        return self._loader(self.train_dataset, train=True)
+        self._train_loader = self._loader(self.train_dataset, train=True)
+        place, self._place = self._place, None
+        if place is not None:
+            self._train_loader.load_state_dict(place)
+        return self._train_loader
 
     def val_dataloader(self) -> ResumableLoader | list[Any]:
         """Every validation cell once; nothing, if the split has no validation cells."""
@@ -228,6 +238,24 @@ class ScRNADataModule(LightningDataModule):
     def test_dataloader(self) -> ResumableLoader | list[Any]:
         """Every test cell once; nothing, if the split has no test cells."""
         return self._loader(self.test_dataset) if len(self.test_dataset) else []
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far training has come, for Lightning's checkpoints."""
+        if self.trainer is None or self._train_loader is None:
+            return {}
+        return describe(self.trainer, self._train_loader)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let training go on exactly where the checkpoint was written."""
+        if self.trainer is None or not self.trainer.training:
+            return
+        # Lightning restores its loops after this, from the same dictionary; it loads the loaders'
+        # states only if nobody has asked for `estimated_stepping_batches` before.
+        progress = self.trainer._checkpoint_connector._loaded_checkpoint["loops"]["fit_loop"]
+        sampler = self._sampler(self.train_dataset, train=True)
+        self._place = mend(progress, state_dict, sampler, self.trainer.limit_train_batches)
+        if self._train_loader is not None:
+            self._train_loader.load_state_dict(self._place)
 
     def on_after_batch_transfer(
         self, batch: CellBatch, dataloader_idx: int
@@ -241,7 +269,6 @@ class ScRNADataModule(LightningDataModule):
         return TokenBatch(tokens, batch.metadata | {"counts": counts})
 
     def _sampler(self, dataset: HVGDataset, *, train: bool) -> CellSampler:
-        balance = self._order["balance"] if train else None
         return CellSampler(
             len(dataset),
             self.batch_size,
@@ -250,8 +277,8 @@ class ScRNADataModule(LightningDataModule):
             seed=self.seed,
             shuffle=train,
             drop_last=train,
-            block_size=self._order["block_size"] if train else 1,
-            classes=None if balance is None else dataset.read_classes(balance),
+            block_size=self._block_size if train else 1,
+            classes=self._classes if train else None,
         )
 
     def _loader(self, dataset: HVGDataset, *, train: bool = False) -> ResumableLoader:
@@ -259,21 +286,8 @@ class ScRNADataModule(LightningDataModule):
             dataset,
             self._sampler(dataset, train=train),
             pin_memory=torch.cuda.is_available(),
-            on_restore=self._count_again if train else None,
             **self._workers,  # type: ignore[arg-type]
         )
-
-    def _count_again(self, n_seen: int) -> None:
-        """Tell Lightning how far the epoch has come, in batches of this run's size and ranks.
-
-        Its checkpoint counts in those of the run that wrote it, and would leave out or add some.
-        """
-        if self.trainer is None:
-            return
-        current = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        moved = n_seen - current.ready
-        for stage in ("ready", "started", "processed", "completed"):
-            setattr(current, stage, getattr(current, stage) + moved)
 
 
 def _describe_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

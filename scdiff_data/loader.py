@@ -1,6 +1,6 @@
 """A DataLoader that resumes, and the two-line way to one."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,6 @@ class ResumableLoader(DataLoader[Any]):
     num_workers, pin_memory, persistent_workers, multiprocessing_context
         As those of `DataLoader`. A worker sends several batches in one message: moving them between
         processes costs more than gathering them.
-    on_restore
-        Called when a state is restored, with the number of this loader's batches that make up what
-        was seen: another one than before, if the number of ranks or the batch size changed.
     """
 
     sampler: CellSampler
@@ -46,7 +43,6 @@ class ResumableLoader(DataLoader[Any]):
         pin_memory: bool = False,
         persistent_workers: bool = False,
         multiprocessing_context: str | None = None,
-        on_restore: Callable[[int], None] | None = None,
     ) -> None:
         how: dict[str, Any] = {
             "batch_size": None,  # the sampler makes the batches
@@ -58,8 +54,7 @@ class ResumableLoader(DataLoader[Any]):
             "generator": Generator(),  # else an epoch takes a number from the global random state
         }
         super().__init__(dataset, sampler=sampler, **how)
-        self._restored: dict[str, int] | None = None
-        self._position, self._on_restore = 0, on_restore
+        self._epoch, self._position, self._is_restored = 0, 0, False
         self._runs: DataLoader[Any] | None = None
         if num_workers:
             batch_bytes = 2 * sampler.batch_size * getattr(dataset, "n_genes", 1)
@@ -71,10 +66,9 @@ class ResumableLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Batches of the sampler's epoch, from where a restored state left it."""
         sampler = self.sampler
-        restored, self._restored = self._restored, None
-        at_epoch = restored is not None and restored["epoch"] == sampler.epoch
-        sampler.start = restored["position"] if restored is not None and at_epoch else 0
-        self._position = sampler.start
+        goes_on = self._is_restored and self._epoch == sampler.epoch
+        sampler.start = self._position if goes_on else 0
+        self._epoch, self._position, self._is_restored = sampler.epoch, sampler.start, False
         for batch, (_, end) in zip(self._batches(), sampler.global_batches(), strict=True):
             self._position = end
             yield batch
@@ -90,13 +84,19 @@ class ResumableLoader(DataLoader[Any]):
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and the cells of it that all ranks together were given."""
-        return {"epoch": self.sampler.epoch, "position": self._position}
+        epoch = self.sampler.epoch
+        return {"epoch": epoch, "position": self._position if epoch == self._epoch else 0}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Let the next iteration go on from `state`, if it is one of the same epoch."""
-        self._restored = {"epoch": int(state["epoch"]), "position": int(state["position"])}
-        if self._on_restore is not None:
-            self._on_restore(len(self) - self.sampler.count_batches(self._restored["position"]))
+        """Let the next iteration go on from `state`, or where its epoch is over with the next one.
+
+        If the sampler's epoch is set to another one before, that one starts afresh; if to that of
+        `state`, nothing is left of it where it is over.
+        """
+        self._epoch, self._position = int(state["epoch"]), int(state["position"])
+        self._is_restored = True
+        is_over = self.sampler.count_batches(self._position) == 0
+        self.sampler.set_epoch(self._epoch + is_over)
 
 
 def collate(batch: Any) -> Any:
