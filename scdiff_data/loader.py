@@ -8,7 +8,7 @@ from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
 from scdiff_data.dataset import HVGDataset, ScRNADataset
-from scdiff_data.messages import BatchRuns, RunSampler, split_run
+from scdiff_data.messages import RunSampler
 from scdiff_data.sampler import CellSampler
 
 _MESSAGE_BYTES, _MOST_BATCHES = 8 << 20, 16
@@ -44,24 +44,30 @@ class ResumableLoader(DataLoader[Any]):
         persistent_workers: bool = False,
         multiprocessing_context: str | None = None,
     ) -> None:
-        how: dict[str, Any] = {
-            "batch_size": None,  # the sampler makes the batches
-            "num_workers": num_workers,
-            "collate_fn": collate,
-            "pin_memory": pin_memory,
-            "persistent_workers": persistent_workers and num_workers > 0,
-            "multiprocessing_context": multiprocessing_context if num_workers else None,
-            "generator": Generator(),  # else an epoch takes a number from the global random state
-        }
-        super().__init__(dataset, sampler=sampler, **how)
+        super().__init__(
+            dataset,
+            batch_size=None,  # the sampler makes the batches
+            sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=collate,
+            pin_memory=pin_memory,
+            persistent_workers=persistent_workers and num_workers > 0,
+            multiprocessing_context=multiprocessing_context if num_workers else None,
+            generator=Generator(),  # else every epoch takes a number from the global random state
+        )
         self._epoch, self._position, self._is_restored = 0, 0, False
-        self._runs: DataLoader[Any] | None = None
-        if num_workers:
-            batch_bytes = 2 * sampler.batch_size * getattr(dataset, "n_genes", 1)
-            n_batches = min(max(_MESSAGE_BYTES // batch_bytes, 1), _MOST_BATCHES)
-            self._runs = DataLoader(
-                BatchRuns(dataset), sampler=RunSampler(sampler, n_batches), **how
-            )
+        batch_bytes = 2 * sampler.batch_size * getattr(dataset, "n_genes", 1)
+        n_batches = min(max(_MESSAGE_BYTES // batch_bytes, 1), _MOST_BATCHES)
+        self._runs = RunSampler(sampler, n_batches)
+
+    @property
+    def _index_sampler(self) -> Any:
+        """What one call of the dataset, in a worker or here, is asked for; DataLoader reads it."""
+        return self._runs if self.num_workers else self.sampler
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return len(self.sampler)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Batches of the sampler's epoch, from where a restored state left it."""
@@ -74,13 +80,12 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
 
     def _batches(self) -> Iterator[Any]:
-        if self._runs is not None:
-            for run in self._runs:
-                yield from split_run(*run)
-        elif self.pin_memory:
-            yield from super().__iter__()
-        else:  # DataLoader's own loop costs as much as a fifth of a batch
-            yield from map(self.dataset.__getitem__, self.sampler)
+        if self.num_workers:
+            return self._runs.split(super().__iter__())
+        if self.pin_memory:
+            return super().__iter__()
+        # DataLoader's own loop costs as much as a fifth of a batch.
+        return map(self.dataset.__getitem__, self.sampler)
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and the cells of it that all ranks together were given."""

@@ -1,6 +1,8 @@
 """A module that writes down what it is shown, and a callback that saves at every moment."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,8 +71,8 @@ class SaveAlways(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
         self.save(trainer, "epoch-start")
 
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        self.save(trainer, "batch-start")
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        self.save(trainer, "batch-start", n_again=args[2] % trainer.accumulate_grad_batches)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         n_again = 0
@@ -105,3 +107,21 @@ def make_trainer(folder: Path, settings: Mapping[str, Any]) -> L.Trainer:
         "default_root_dir": folder,
     }
     return L.Trainer(**(defaults | dict(settings)))
+
+
+def run_cells(**asked: Any) -> subprocess.CompletedProcess[str]:
+    """Train as `run_cells.py` does, in processes of its own."""
+    return subprocess.run(
+        [sys.executable, "run_cells.py", json.dumps(asked, default=str)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def read_journals(folder: Path) -> list[list[list[str]]]:
+    """Events of every rank."""
+    paths = sorted(folder.glob("rank*.jsonl"))
+    return [[json.loads(line) for line in path.read_text().splitlines()] for path in paths]
