@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
 from scdiff_data.dataset import HVGDataset, ScRNADataset
-from scdiff_data.messages import RunSampler
+from scdiff_data.messages import PREFETCH, Rooms, RunSampler
 from scdiff_data.sampler import CellSampler
 
-_MESSAGE_BYTES, _MOST_BATCHES = 8 << 20, 16
+_MESSAGE_BYTES, _MOST_BATCHES = 2 << 20, 16
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -49,6 +49,7 @@ class ResumableLoader(DataLoader[Any]):
             batch_size=None,  # the sampler makes the batches
             sampler=sampler,
             num_workers=num_workers,
+            prefetch_factor=PREFETCH if num_workers else None,
             collate_fn=collate,
             pin_memory=pin_memory,
             persistent_workers=persistent_workers and num_workers > 0,
@@ -58,7 +59,8 @@ class ResumableLoader(DataLoader[Any]):
         self._epoch, self._position, self._is_restored = 0, 0, False
         batch_bytes = 2 * sampler.batch_size * getattr(dataset, "n_genes", 1)
         n_batches = min(max(_MESSAGE_BYTES // batch_bytes, 1), _MOST_BATCHES)
-        self._runs = RunSampler(sampler, n_batches)
+        self._runs, self._run_bytes = RunSampler(sampler, n_batches), n_batches * batch_bytes
+        self._rooms: Rooms | None = None
 
     @property
     def _index_sampler(self) -> Any:
@@ -81,11 +83,23 @@ class ResumableLoader(DataLoader[Any]):
 
     def _batches(self) -> Iterator[Any]:
         if self.num_workers:
-            return self._runs.split(super().__iter__())
+            return self._runs.split(self._receive())
         if self.pin_memory:
             return super().__iter__()
         # DataLoader's own loop costs as much as a fifth of a batch.
         return map(self.dataset.__getitem__, self.sampler)
+
+    def _receive(self) -> Iterator[Any]:
+        """Runs of batches from workers."""
+        if self.pin_memory:  # which is done on their way
+            yield from super().__iter__()
+            return
+        if self._iterator is None:  # workers are about to start, and keep their rooms
+            self.collate_fn = self._rooms or Rooms(self.num_workers, self._run_bytes)
+        # Another iteration must not use them before this one is over.
+        rooms, self._rooms = cast("Rooms", self.collate_fn), None
+        yield from rooms.open(super().__iter__())
+        self._rooms = rooms
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and the cells of it that all ranks together were given."""
