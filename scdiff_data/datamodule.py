@@ -263,17 +263,29 @@ class ScRNADataModule(LightningDataModule):
             **self._workers,  # type: ignore[arg-type]
         )
 
-    def _count_again(self, n_seen: int) -> None:
+    def _count_again(self, n_seen: int, n_left: int) -> None:
         """Tell Lightning how far the epoch has come, in batches of this run's size and ranks.
 
         Its checkpoint counts in those of the run that wrote it, and would leave out or add some.
         """
         if self.trainer is None:
             return
-        current = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        moved = n_seen - current.ready
+        loop = self.trainer.fit_loop.epoch_loop
+        progress: Any = loop.batch_progress
+        validation: Any = loop.val_loop.batch_progress
+        progress.is_last_batch = not n_left
+        moved = n_seen - progress.current.ready
         for stage in ("ready", "started", "processed", "completed"):
-            setattr(current, stage, getattr(current, stage) + moved)
+            setattr(progress.current, stage, getattr(progress.current, stage) + moved)
+        if not n_left and progress.total.completed < progress.total.processed:
+            # Saved right after the epoch's last batch: Lightning would take the epoch for finished,
+            # and leave out its validation. So that batch counts as completed, and the validation
+            # as one that was begun.
+            progress.current.completed += 1
+            progress.total.completed += 1
+            validation.reset_on_run()
+            validation.total.processed = validation.total.completed
+            validation.total.ready = validation.total.started = validation.total.completed + 1
 
 
 def _describe_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -31,8 +31,8 @@ class ResumableLoader(DataLoader[Any]):
         As those of `DataLoader`. A worker sends several batches in one message: moving them between
         processes costs more than gathering them.
     on_restore
-        Called when a state is restored, with the number of this loader's batches that make up what
-        was seen: another one than before, if the number of ranks or the batch size changed.
+        Called when a state is restored, with the numbers of this loader's batches that were seen
+        and that are left of the epoch, which change with the number of ranks and the batch size.
     """
 
     sampler: CellSampler
@@ -46,7 +46,7 @@ class ResumableLoader(DataLoader[Any]):
         pin_memory: bool = False,
         persistent_workers: bool = False,
         multiprocessing_context: str | None = None,
-        on_restore: Callable[[int], None] | None = None,
+        on_restore: Callable[[int, int], None] | None = None,
     ) -> None:
         how: dict[str, Any] = {
             "batch_size": None,  # the sampler makes the batches
@@ -96,7 +96,8 @@ class ResumableLoader(DataLoader[Any]):
         """Let the next iteration go on from `state`, if it is one of the same epoch."""
         self._restored = {"epoch": int(state["epoch"]), "position": int(state["position"])}
         if self._on_restore is not None:
-            self._on_restore(len(self) - self.sampler.count_batches(self._restored["position"]))
+            n_left = self.sampler.count_batches(self._restored["position"])
+            self._on_restore(len(self) - n_left, n_left)
 
 
 def collate(batch: Any) -> Any:
