@@ -1,8 +1,10 @@
 """The DataModule: `prepare_data` makes the data, `setup` opens them, loaders serve them."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
@@ -10,17 +12,20 @@ from lightning import LightningDataModule
 from scdiff_data.catalog import Condition
 from scdiff_data.dataset import CellBatch, HVGDataset
 from scdiff_data.errors import ManifestError
+from scdiff_data.fitted import describe_fit, open_fit, restore_fit, store_fit
 from scdiff_data.loader import ResumableLoader
 from scdiff_data.manifest import Manifest
 from scdiff_data.planning import Plan
 from scdiff_data.prepare import plan, prepare
+from scdiff_data.progress import follow_cells
+from scdiff_data.rank_tokens import Tokenizer
 from scdiff_data.recipe import Recipe
 from scdiff_data.sampler import CellSampler
+from scdiff_data.shard_map import check_shards
 from scdiff_data.sources import Source
-from scdiff_data.tokenizers import TokenBatch, Tokenizer
+from scdiff_data.tokenizers import TokenBatch
 
-_N_FIT_CELLS = 20_000
-"""Training cells that a tokenizer is fitted on: the first, which are a random sample already."""
+logger = logging.getLogger(__name__)
 
 
 class ScRNADataModule(LightningDataModule):
@@ -57,6 +62,9 @@ class ScRNADataModule(LightningDataModule):
         Whether workers live on between epochs.
     tokenizer
         Turns counts into tokens on the batch's own device; None leaves counts.
+    verify
+        What `setup` compares with the manifest: sizes and headers of the shards, or with `full`
+        also the checksum of every byte.
 
     Raises
     ------
@@ -99,6 +107,7 @@ class ScRNADataModule(LightningDataModule):
         num_workers: int = 0,
         persistent_workers: bool = False,
         tokenizer: Tokenizer | None = None,
+        verify: Literal["headers", "full"] = "headers",
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["source", "tokenizer"], logger=False)
@@ -138,7 +147,9 @@ class ScRNADataModule(LightningDataModule):
                 "draw more cells"
             )
         self.data_dir, self.batch_size, self.seed = Path(data_dir), batch_size, seed
-        self.tokenizer = tokenizer
+        if verify not in ("headers", "full"):
+            raise ValueError(f"verify must be headers or full, got {verify!r}")
+        self.tokenizer, self._verify = tokenizer, verify
         self._order: dict[str, Any] = {"block_size": block_size, "balance": balance}
         self._how = {
             "n_threads": n_threads,
@@ -159,7 +170,9 @@ class ScRNADataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Run all stages up to the shards, or find them done; Lightning calls this once a node."""
-        prepare(self.recipe, self.data_dir, **self._how)  # type: ignore[arg-type]
+        manifest = prepare(self.recipe, self.data_dir, **self._how)  # type: ignore[arg-type]
+        if self.tokenizer is not None:
+            store_fit(self.tokenizer, manifest)
         # Once is enough: `fit` and `test` in one run call this twice.
         self._how |= {"refresh_catalog": False, "retry_failed": False}
 
@@ -183,14 +196,26 @@ class ScRNADataModule(LightningDataModule):
                 f"({_describe_difference(manifest.content['recipe'], self.recipe.settings())}): "
                 "call prepare_data(), or run 'python train.py prepare_only=true'"
             )
+        check_shards(manifest, full=self._verify == "full")
         self.train_dataset = HVGDataset(self.data_dir, split="train")
         self.val_dataset = HVGDataset(self.data_dir, split="val")
         self.test_dataset = HVGDataset(self.data_dir, split="test")
         self._sampler(self.train_dataset, train=True)  # says at once if batches are too large
         if self.tokenizer is not None:
-            cells = self.train_dataset[:_N_FIT_CELLS]
-            totals = cells.metadata["total_counts"].numpy()
-            self.tokenizer.fit(cells.expression.numpy(), totals)
+            open_fit(self.tokenizer, manifest)
+        self._manifest = manifest
+        n_experiments = manifest.content["experiments"]
+        if self.trainer is None or self.trainer.is_global_zero:
+            sizes = [f"{n:,} {s} of {n_experiments[s]:,}" for s, n in manifest.n_cells.items()]
+            logger.info("cells: %s experiments", ", ".join(sizes))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What checkpoints keep of the data: the genes' fingerprint, and the tokenizer's fit."""
+        return describe_fit(self.tokenizer, self._manifest)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take a checkpoint's fit; raises ValueError if it is of other genes or tokens."""
+        restore_fit(self.tokenizer, self._manifest, state_dict)
 
     @property
     def gene_ids(self) -> list[str]:
@@ -259,33 +284,9 @@ class ScRNADataModule(LightningDataModule):
             dataset,
             self._sampler(dataset, train=train),
             pin_memory=torch.cuda.is_available(),
-            on_restore=self._count_again if train else None,
+            on_restore=partial(follow_cells, self.trainer) if train and self.trainer else None,
             **self._workers,  # type: ignore[arg-type]
         )
-
-    def _count_again(self, n_seen: int, n_left: int) -> None:
-        """Tell Lightning how far the epoch has come, in batches of this run's size and ranks.
-
-        Its checkpoint counts in those of the run that wrote it, and would leave out or add some.
-        """
-        if self.trainer is None:
-            return
-        loop = self.trainer.fit_loop.epoch_loop
-        progress: Any = loop.batch_progress
-        validation: Any = loop.val_loop.batch_progress
-        progress.is_last_batch = not n_left
-        moved = n_seen - progress.current.ready
-        for stage in ("ready", "started", "processed", "completed"):
-            setattr(progress.current, stage, getattr(progress.current, stage) + moved)
-        if not n_left and progress.total.completed < progress.total.processed:
-            # Saved right after the epoch's last batch: Lightning would take the epoch for finished,
-            # and leave out its validation. So that batch counts as completed, and the validation
-            # as one that was begun.
-            progress.current.completed += 1
-            progress.total.completed += 1
-            validation.reset_on_run()
-            validation.total.processed = validation.total.completed
-            validation.total.ready = validation.total.started = validation.total.completed + 1
 
 
 def _describe_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
