@@ -82,7 +82,7 @@ class ResumableLoader(DataLoader[Any]):
     def _batches(self) -> Iterator[Any]:
         if self._runs is not None:
             for run in self._runs:
-                yield from split_run(*run)
+                yield from split_run(run)
         elif self.pin_memory:
             yield from super().__iter__()
         else:  # DataLoader's own loop costs as much as a fifth of a batch

@@ -6,7 +6,7 @@ cells a fifth of that.
 
 from collections.abc import Iterator
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,33 +30,45 @@ class RunSampler(Sampler[list[NDArray[np.int64]]]):
             yield run
 
 
-class BatchRuns(Dataset[tuple[Any, list[int]]]):
-    """A dataset whose index is a run: one batch of all its cells, and where each part starts."""
+class Run(NamedTuple):
+    """A run's cells: one tensor of dense counts, or crow, column and values of sparse ones."""
+
+    counts: list[Tensor]
+    n_genes: int
+    metadata: dict[str, Any]
+    starts: list[int]
+
+
+class BatchRuns(Dataset[Run]):
+    """A dataset whose index is a run: all its cells at once, and where each batch starts."""
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self._dataset = dataset
 
-    def __getitem__(self, run: list[NDArray[np.int64]]) -> tuple[Any, list[int]]:
-        starts = np.cumsum([0, *map(len, run)]).tolist()
-        return self._dataset[np.concatenate(run)], starts
+    def __getitem__(self, run: list[NDArray[np.int64]]) -> Run:
+        counts, metadata = self._dataset[np.concatenate(run)]
+        parts = [counts]
+        if counts.layout == torch.sparse_csr:
+            # Sparse tensors cross between processes with a warning, their parts without.
+            parts = [counts.crow_indices(), counts.col_indices(), counts.values()]
+        return Run(parts, counts.shape[1], metadata, np.cumsum([0, *map(len, run)]).tolist())
 
 
-def split_run(batch: CellBatch, starts: list[int]) -> Iterator[CellBatch]:
+def split_run(run: Run) -> Iterator[CellBatch]:
     """The batches of a run; tensors are parts of the run's, and hold it as long as they live."""
-    for start, end in pairwise(starts):
-        metadata = {name: column[start:end] for name, column in batch.metadata.items()}
-        yield CellBatch(_take_rows(batch.expression, start, end), metadata)
-
-
-def _take_rows(expression: Tensor, start: int, end: int) -> Tensor:
-    if expression.layout != torch.sparse_csr:
-        return expression[start:end]
-    crow = expression.crow_indices()[start : end + 1]
-    kept = slice(int(crow[0]), int(crow[-1]))
-    return torch.sparse_csr_tensor(
-        crow - crow[0],
-        expression.col_indices()[kept],
-        expression.values()[kept],
-        (end - start, expression.shape[1]),
-        check_invariants=False,
-    )
+    for start, end in pairwise(run.starts):
+        if len(run.counts) == 1:
+            expression = run.counts[0][start:end]
+        else:
+            crow, column, values = run.counts
+            crow = crow[start : end + 1]
+            kept = slice(int(crow[0]), int(crow[-1]))
+            expression = torch.sparse_csr_tensor(
+                crow - crow[0],
+                column[kept],
+                values[kept],
+                (end - start, run.n_genes),
+                check_invariants=False,
+            )
+        metadata = {name: values[start:end] for name, values in run.metadata.items()}
+        yield CellBatch(expression, metadata)

@@ -1,4 +1,5 @@
 import inspect
+import logging
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
@@ -20,6 +21,7 @@ from scdiff_data import (
     ScRNADataModule,
     TokenBatch,
 )
+from scdiff_data.manifest import Manifest
 
 PBMC = PBMC_SETTINGS | {"batch_size": 32}
 
@@ -130,3 +132,20 @@ def test_the_constructor_takes_everything_that_a_recipe_takes() -> None:
         assert field.name in parameters
         if isinstance(field.default, int | float | tuple | None):
             assert parameters[field.name].default == field.default, field.name
+
+
+def test_blocks_and_balance_are_for_training_alone(pbmc_dir: Path) -> None:
+    datamodule = ScRNADataModule(Pbmc(), pbmc_dir, **PBMC, balance="experiment_id")
+    datamodule.setup("fit")
+    drawn = [cell for _, m in datamodule.train_dataloader() for cell in m["cell_id"]]
+    assert len(set(drawn)) < len(drawn)  # with replacement
+    held_out = [cell for _, m in datamodule.val_dataloader() for cell in m["cell_id"]]
+    assert sorted(held_out) == sorted(datamodule.val_dataset[:].metadata["cell_id"])
+
+
+def test_the_sizes_of_the_splits_are_said(pbmc_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="scdiff_data"):
+        ScRNADataModule(Pbmc(), pbmc_dir, **PBMC).setup("fit")
+    sizes = Manifest.read(pbmc_dir).n_cells
+    wanted = ", ".join(f"{n} {name} of 7" for name, n in sizes.items())
+    assert f"cells: {wanted} experiments" in caplog.text
