@@ -32,6 +32,7 @@ To follow a cell from the bucket to the batch, read the files in this order:
     prepare.py      all of these stages in order
     cli.py          the command scdiff-data
     tokenizers.py   counts to tokens and back
+    rank_tokens.py  cells as lists of their genes
     order.py        orders that are computed, not stored: a keyed permutation
     sampler.py      which cells come next, of every rank's batches
     buffers.py      room for batches, used again
@@ -42,6 +43,7 @@ To follow a cell from the bucket to the batch, read the files in this order:
     dataset.py      rows as tensors
     messages.py     several batches in one message from a worker
     loader.py       batches, resumable
+    fitted.py       a tokenizer's fit, kept beside the data
     resume.py       how far a run has come, in a checkpoint
     datamodule.py   prepare_data, setup, loaders
     diffusion/      the demo model on top; nothing above knows of it
@@ -61,6 +63,7 @@ from scdiff_data.loader import (
 )
 from scdiff_data.planning import Plan
 from scdiff_data.prepare import plan, prepare
+from scdiff_data.rank_tokens import RankTokens
 from scdiff_data.recipe import Recipe
 from scdiff_data.sources import H5adFolder, ScBaseCount
 from scdiff_data.tokenizers import (
@@ -68,7 +71,6 @@ from scdiff_data.tokenizers import (
     CountTokens,
     LogBinTokens,
     QuantileTokens,
-    RankTokens,
     TokenBatch,
 )
 

@@ -5,6 +5,7 @@ One row a cell: `cell_id`, `experiment_id`, `archive_row`, `total_counts`, `n_ge
 then test, each shuffled; a row's place in the table is the cell's global row number.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from scdiff_data.archive import read_obs
 from scdiff_data.draw import SPLITS, Split, draw_cells
 from scdiff_data.recipe import CELL_COLUMNS, Recipe
+
+logger = logging.getLogger(__name__)
 
 
 def draw_table(
@@ -65,6 +68,8 @@ def draw_table(
                 f"no cell has a value for the label {name!r}; cells and catalog have {known}"
             )
     splits = _assign(rule, columns, seed=recipe.seed)
+    if not rule.by_hash:
+        _check_values(rule, columns[rule.by])
     _check_sizes(rule, np.bincount(splits, minlength=len(SPLITS)).tolist())
     order = _global_order(splits, seed=recipe.seed)
     columns["split"] = pa.DictionaryArray.from_arrays(splits, list(SPLITS))
@@ -141,6 +146,21 @@ def _assign(rule: Split, columns: Mapping[str, pa.Array], *, seed: int) -> NDArr
         splits: NDArray[np.int8] = rule.assign_by_hash(values, seed=seed)[column.indices.to_numpy()]
         return splits
     return rule.assign_by_value(column.to_pylist())
+
+
+def _check_values(rule: Split, column: pa.Array) -> None:
+    """Say which of the split's named values no cell has: most likely they are misspelt."""
+    known = {str(value).strip().lower() for value in column.unique().to_pylist()}
+    for name in ("val", "test"):
+        missing = [v for v in rule.named_values(name) if v.strip().lower() not in known]
+        if missing:
+            logger.warning(
+                "split.%s names %s, which no cell has as %s; they have %s",
+                name,
+                missing,
+                rule.by,
+                sorted(known)[:20],
+            )
 
 
 def _check_sizes(rule: Split, sizes: list[int]) -> None:

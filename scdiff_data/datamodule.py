@@ -1,8 +1,9 @@
 """The DataModule: `prepare_data` makes the data, `setup` opens them, loaders serve them."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
@@ -10,18 +11,20 @@ from lightning import LightningDataModule
 from scdiff_data.catalog import Condition
 from scdiff_data.dataset import CellBatch, HVGDataset
 from scdiff_data.errors import ManifestError
+from scdiff_data.fitted import describe_fit, open_fit, restore_fit, store_fit
 from scdiff_data.loader import ResumableLoader
 from scdiff_data.manifest import Manifest
 from scdiff_data.planning import Plan
 from scdiff_data.prepare import plan, prepare
+from scdiff_data.rank_tokens import Tokenizer
 from scdiff_data.recipe import Recipe
-from scdiff_data.resume import describe, mend
+from scdiff_data.resume import Bookmark
 from scdiff_data.sampler import CellSampler
+from scdiff_data.shard_map import check_shards
 from scdiff_data.sources import Source
-from scdiff_data.tokenizers import TokenBatch, Tokenizer
+from scdiff_data.tokenizers import TokenBatch
 
-_N_FIT_CELLS = 20_000
-"""Training cells that a tokenizer is fitted on: the first, which are a random sample already."""
+logger = logging.getLogger(__name__)
 
 
 class ScRNADataModule(LightningDataModule):
@@ -58,6 +61,9 @@ class ScRNADataModule(LightningDataModule):
         Whether workers live on between epochs.
     tokenizer
         Turns counts into tokens on the batch's own device; None leaves counts.
+    verify
+        What `setup` compares with the manifest: sizes and headers of the shards, or with `full`
+        also the checksum of every byte.
 
     Raises
     ------
@@ -100,6 +106,7 @@ class ScRNADataModule(LightningDataModule):
         num_workers: int = 0,
         persistent_workers: bool = False,
         tokenizer: Tokenizer | None = None,
+        verify: Literal["headers", "full"] = "headers",
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["source", "tokenizer"], logger=False)
@@ -139,11 +146,11 @@ class ScRNADataModule(LightningDataModule):
                 "draw more cells"
             )
         self.data_dir, self.batch_size, self.seed = Path(data_dir), batch_size, seed
-        self.tokenizer = tokenizer
-        self._train_loader: ResumableLoader | None = None
-        self._place: dict[str, int] | None = None
-        """Where the next training loader starts."""
+        if verify not in ("headers", "full"):
+            raise ValueError(f"verify must be headers or full, got {verify!r}")
+        self.tokenizer, self._verify = tokenizer, verify
         self._block_size, self._balance = block_size, balance
+        self._bookmark = Bookmark()
         self._how = {
             "n_threads": n_threads,
             "max_memory": max_memory,
@@ -163,7 +170,9 @@ class ScRNADataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Run all stages up to the shards, or find them done; Lightning calls this once a node."""
-        prepare(self.recipe, self.data_dir, **self._how)  # type: ignore[arg-type]
+        manifest = prepare(self.recipe, self.data_dir, **self._how)  # type: ignore[arg-type]
+        if self.tokenizer is not None:
+            store_fit(self.tokenizer, manifest)
         # Once is enough: `fit` and `test` in one run call this twice.
         self._how |= {"refresh_catalog": False, "retry_failed": False}
 
@@ -187,6 +196,7 @@ class ScRNADataModule(LightningDataModule):
                 f"({_describe_difference(manifest.content['recipe'], self.recipe.settings())}): "
                 "call prepare_data(), or run 'python train.py prepare_only=true'"
             )
+        check_shards(manifest, full=self._verify == "full")
         self.train_dataset = HVGDataset(self.data_dir, split="train")
         self.val_dataset = HVGDataset(self.data_dir, split="val")
         self.test_dataset = HVGDataset(self.data_dir, split="test")
@@ -194,9 +204,24 @@ class ScRNADataModule(LightningDataModule):
         self._classes = None if balance is None else self.train_dataset.read_classes(balance)
         self._sampler(self.train_dataset, train=True)  # says at once if batches are too large
         if self.tokenizer is not None:
-            cells = self.train_dataset[:_N_FIT_CELLS]
-            totals = cells.metadata["total_counts"].numpy()
-            self.tokenizer.fit(cells.expression.numpy(), totals)
+            open_fit(self.tokenizer, manifest)
+        self._manifest = manifest
+        n_experiments = manifest.content["experiments"]
+        if self.trainer is None or self.trainer.is_global_zero:
+            sizes = [f"{n:,} {s} of {n_experiments[s]:,}" for s, n in manifest.n_cells.items()]
+            logger.info("cells: %s experiments", ", ".join(sizes))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What checkpoints keep: the genes' fingerprint, the tokenizer's fit, how far it went."""
+        kept = describe_fit(self.tokenizer, self._manifest)
+        return kept | {"progress": self._bookmark.describe(self.trainer)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the cells not seen; raises ValueError if genes or tokens are others."""
+        restore_fit(self.tokenizer, self._manifest, state_dict)
+        if self.trainer is not None and self.trainer.training and state_dict.get("progress"):
+            sampler = self._sampler(self.train_dataset, train=True)
+            self._bookmark.open(self.trainer, state_dict["progress"], sampler)
 
     @property
     def gene_ids(self) -> list[str]:
@@ -225,11 +250,7 @@ class ScRNADataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Full batches of training cells, in another order every epoch."""
-        self._train_loader = self._loader(self.train_dataset, train=True)
-        place, self._place = self._place, None
-        if place is not None:
-            self._train_loader.load_state_dict(place)
-        return self._train_loader
+        return self._bookmark.follow(self._loader(self.train_dataset, train=True))
 
     def val_dataloader(self) -> ResumableLoader | list[Any]:
         """Every validation cell once; nothing, if the split has no validation cells."""
@@ -238,24 +259,6 @@ class ScRNADataModule(LightningDataModule):
     def test_dataloader(self) -> ResumableLoader | list[Any]:
         """Every test cell once; nothing, if the split has no test cells."""
         return self._loader(self.test_dataset) if len(self.test_dataset) else []
-
-    def state_dict(self) -> dict[str, Any]:
-        """How far training has come, for Lightning's checkpoints."""
-        if self.trainer is None or self._train_loader is None:
-            return {}
-        return describe(self.trainer, self._train_loader)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let training go on exactly where the checkpoint was written."""
-        if self.trainer is None or not self.trainer.training:
-            return
-        # Lightning restores its loops after this, from the same dictionary; it loads the loaders'
-        # states only if nobody has asked for `estimated_stepping_batches` before.
-        progress = self.trainer._checkpoint_connector._loaded_checkpoint["loops"]["fit_loop"]
-        sampler = self._sampler(self.train_dataset, train=True)
-        self._place = mend(progress, state_dict, sampler, self.trainer.limit_train_batches)
-        if self._train_loader is not None:
-            self._train_loader.load_state_dict(self._place)
 
     def on_after_batch_transfer(
         self, batch: CellBatch, dataloader_idx: int

@@ -75,6 +75,7 @@ def finish(
     plot_hvgs(data_dir / "hvg_analysis.png", choice, axis)
     _report_absent(choice)
 
+    shards_key = digest([recipe.digest, checksums, list(choice.ids)])
     with tqdm(total=len(cells), desc="shards", unit="cell", disable=None) as bar:
         shards = write_shards(
             data_dir / "processed",
@@ -86,7 +87,7 @@ def finish(
             labels=recipe.labels,
             shard_size=recipe.shard_size,
             fallback_min_genes=recipe.fallback_min_genes,
-            key=digest([recipe.digest, checksums, list(choice.ids)]),
+            key=shards_key,
             n_threads=n_threads,
             report_cells=bar.update,
         )
@@ -97,7 +98,9 @@ def finish(
         *(data_dir / name for name in ("hvg_info.json", "hvg_analysis.png")),
         *shards,
     ]
-    sizes = np.bincount(split_codes(cells), minlength=len(SPLITS)).tolist()
+    codes, experiment = split_codes(cells), cells["experiment_id"].combine_chunks().indices
+    sizes = np.bincount(codes, minlength=len(SPLITS)).tolist()
+    n_experiments = [len(np.unique(experiment.to_numpy()[codes == code])) for code in range(3)]
     return Manifest.write(
         data_dir,
         {
@@ -112,6 +115,8 @@ def finish(
                 "chosen_digest": digest(list(choice.ids)),
             },
             "cells": dict(zip(SPLITS, sizes, strict=True)),
+            "experiments": dict(zip(SPLITS, n_experiments, strict=True)),
+            "shards_key": shards_key,
             "dropped": sum_dropped(experiments),
             "files": [record["file"] for record in records.values()]
             + [describe_file(path, data_dir) for path in written],

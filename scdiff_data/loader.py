@@ -91,11 +91,9 @@ class ResumableLoader(DataLoader[Any]):
 
     def _receive(self) -> Iterator[Any]:
         """Runs of batches from workers."""
-        if self.pin_memory:  # which is done on their way
-            yield from super().__iter__()
-            return
         if self._iterator is None:  # workers are about to start, and keep their rooms
-            self.collate_fn = self._rooms or Rooms(self.num_workers, self._run_bytes)
+            n_bytes = 0 if self.pin_memory else self._run_bytes  # pinned on their way, not here
+            self.collate_fn = self._rooms or Rooms(self.num_workers, n_bytes)
         # Another iteration must not use them before this one is over.
         rooms, self._rooms = cast("Rooms", self.collate_fn), None
         yield from rooms.open(super().__iter__())

@@ -5,6 +5,7 @@ cells a fifth of that. New shared memory costs ten times as much as filling it, 
 rooms of shared memory that are used again.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
@@ -49,12 +50,14 @@ class RunSampler(Sampler[NDArray[np.int64]]):
 
 
 class _Parcel(NamedTuple):
-    """What comes of a run by message: where its counts lie, and the rest."""
+    """What comes of a run by message: its counts, or in which room they lie, and the rest.
 
-    worker: int
-    room: int
+    Sparse counts come as crow, column and values: as one tensor they would cross with a warning.
+    """
+
+    counts: list[Tensor]
+    room: tuple[int, int] | None
     shape: tuple[int, ...]
-    dtype: torch.dtype
     metadata: dict[str, Any]
 
 
@@ -81,40 +84,44 @@ class Rooms:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_buffers": Buffers()}
 
-    def __call__(self, run: Any) -> Any:
+    def __call__(self, run: CellBatch) -> _Parcel:
         """In a worker: what to send."""
-        worker = get_worker_info()
-        if worker is None or not isinstance(run, CellBatch):
-            return run
-        counts = run.expression
-        if counts.layout != torch.strided or counts.nbytes > self._shared.shape[2]:
-            return run
-        room = self._n_sent % (PREFETCH + 1)
-        self._n_sent += 1
-        self._view(worker.id, room, counts.shape, counts.dtype).copy_(counts)
+        counts, metadata = run
+        shape = tuple(counts.shape)
         # Small arrays travel fastest inside the message.
-        metadata = {k: v.numpy() if isinstance(v, Tensor) else v for k, v in run.metadata.items()}
-        return _Parcel(worker.id, room, tuple(counts.shape), counts.dtype, metadata)
+        metadata = {k: v.numpy() if isinstance(v, Tensor) else v for k, v in metadata.items()}
+        if counts.layout == torch.sparse_csr:
+            parts = [counts.crow_indices(), counts.col_indices(), counts.values()]
+            return _Parcel(parts, None, shape, metadata)
+        worker = get_worker_info()
+        if worker is None or counts.dtype != torch.int16 or counts.nbytes > self._shared.shape[2]:
+            return _Parcel([counts], None, shape, metadata)
+        room = worker.id, self._n_sent % (PREFETCH + 1)
+        self._n_sent += 1
+        self._view(room, shape).copy_(counts)
+        return _Parcel([], room, shape, metadata)
 
-    def open(self, messages: Iterable[Any]) -> Iterator[CellBatch]:
+    def open(self, parcels: Iterable[_Parcel]) -> Iterator[CellBatch]:
         """In the main process: the runs."""
-        for message in messages:
-            if not isinstance(message, _Parcel):
-                yield message
-                continue
-            worker, room, shape, dtype, metadata = message
-            there = self._view(worker, room, shape, dtype).numpy()
-            counts = self._buffers.take(shape, there.dtype)
-            counts[:] = there
+        for parts, room, shape, metadata in parcels:
+            if room is not None:
+                counts = torch.from_numpy(self._buffers.take(shape, np.int16))
+                counts.copy_(self._view(room, shape))
+            elif len(parts) == 1:
+                counts = parts[0]
+            else:
+                crow, column, values = parts
+                counts = torch.sparse_csr_tensor(
+                    crow, column, values, shape, check_invariants=False
+                )
             tensors = {
-                k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v
-                for k, v in metadata.items()
+                name: torch.from_numpy(column) if isinstance(column, np.ndarray) else column
+                for name, column in metadata.items()
             }
-            yield CellBatch(torch.from_numpy(counts), tensors)
+            yield CellBatch(counts, tensors)
 
-    def _view(self, worker: int, room: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        n_bytes = int(np.prod(shape)) * dtype.itemsize
-        return self._shared[worker, room, :n_bytes].view(dtype).view(shape)
+    def _view(self, room: tuple[int, int], shape: tuple[int, ...]) -> Tensor:
+        return self._shared[room][: 2 * math.prod(shape)].view(torch.int16).view(shape)
 
 
 def _take_cells(batch: CellBatch, start: int, end: int) -> CellBatch:

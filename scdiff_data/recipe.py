@@ -167,7 +167,8 @@ class Recipe:
     def columns(self) -> list[str]:
         """Columns of the cells or of the catalog that are needed: the labels, and the split's."""
         by = self.split_rule.by
-        is_extra = not self.split_rule.by_hash and by not in self.labels
+        is_own = self.split_rule.by_hash or by == "experiment_id"
+        is_extra = not is_own and by not in self.labels
         return [*self.labels, by] if is_extra else list(self.labels)
 
     def settings(self) -> dict[str, Any]:

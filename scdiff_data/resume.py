@@ -3,8 +3,8 @@
 Lightning (2.6) saves its counters of epochs and batches, but from several places they lead it
 astray: past an epoch whose last batch, or whose end, was when the checkpoint was written; past a
 validation that was due; past a batch that was fetched but not trained on; and, as it counts batches
-of the old size and number of ranks, past the rest of an epoch when these have changed. `describe`
-is saved beside the counters, and `mend` sets them right before Lightning reads them.
+of the old size and number of ranks, past the rest of an epoch when these have changed. A
+`Bookmark` is saved beside the counters, and sets them right before Lightning reads them.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,37 @@ _STAGES = ("ready", "started", "processed", "completed")
 """What Lightning counts of every epoch and batch, in the order in which it happens."""
 
 
-def describe(trainer: Trainer, loader: ResumableLoader) -> dict[str, Any]:
+class Bookmark:
+    """Where a run is: what its checkpoints say of it, and where its next training loader starts."""
+
+    def __init__(self) -> None:
+        self._loader: ResumableLoader | None = None
+        self._place: dict[str, int] | None = None
+
+    def follow(self, loader: ResumableLoader) -> ResumableLoader:
+        """Follow a training loader from now on; it starts where a checkpoint was opened."""
+        self._loader, place, self._place = loader, self._place, None
+        if place is not None:
+            loader.load_state_dict(place)
+        return loader
+
+    def describe(self, trainer: Trainer | None) -> dict[str, Any] | None:
+        """What a checkpoint keeps."""
+        if trainer is None or self._loader is None:
+            return None
+        return _describe(trainer, self._loader)
+
+    def open(self, trainer: Trainer, state: Mapping[str, Any], sampler: CellSampler) -> None:
+        """Go on from what `describe` said, with the sampler of the run that does."""
+        # Lightning restores its loops after this, from the same dictionary. It would restore the
+        # loader itself, but not if `estimated_stepping_batches` was asked for before.
+        progress = trainer._checkpoint_connector._loaded_checkpoint["loops"]["fit_loop"]
+        place = self._place = _mend(progress, state, sampler, trainer.limit_train_batches)
+        if self._loader is not None:
+            self._loader.load_state_dict(place)
+
+
+def _describe(trainer: Trainer, loader: ResumableLoader) -> dict[str, Any]:
     """The epoch, the cells of it that the weights have seen, and what of Lightning's is pending.
 
     Cells count as seen once their gradients are applied: neither a batch that was only fetched nor
@@ -53,7 +83,7 @@ def _is_validation_due(trainer: Trainer) -> bool:
     return bool(loop._should_check_val_fx(trainer.fit_loop._data_fetcher))
 
 
-def mend(
+def _mend(
     progress: dict[str, Any],
     state: Mapping[str, Any],
     sampler: CellSampler,
@@ -66,7 +96,7 @@ def mend(
     progress
         The checkpoint's `loops.fit_loop`; changed in place.
     state
-        What `describe` said when the checkpoint was written.
+        What `_describe` said when the checkpoint was written.
     sampler
         That of the run that goes on.
     limit_batches

@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scdiff_data.buffers import Buffers
+from scdiff_data.errors import ManifestError
 from scdiff_data.fallback import map_replacements, replace_genes
+from scdiff_data.files import hash_file
+from scdiff_data.manifest import NAME, Manifest
 from scdiff_data.mapping import copy_bytes, map_dataset, prefetch
 
 _AHEAD = 1024
@@ -173,6 +176,43 @@ class ShardMap:
             maps = [map_dataset(file[path]) for path in self._datasets.values()]
         self._maps[shard] = maps
         self._addresses[:, shard] = [mapped.ctypes.data for mapped in maps]
+
+
+def check_shards(manifest: Manifest, *, full: bool) -> None:
+    """Compare the shards' sizes and headers with the manifest, and with `full` every byte.
+
+    Raises
+    ------
+    ManifestError
+        If a shard is of another run, or damaged.
+    """
+    manifest.check_files("processed/")
+    content, first = manifest.content, 0
+    checksums = {entry["path"]: entry["sha256"] for entry in content["files"]}
+    n_cells, n_genes = sum(manifest.n_cells.values()), content["genes"]["n_chosen"]
+    for path in manifest.shards:
+        wanted = (content["shards_key"], (min(manifest.shard_size, n_cells - first), n_genes))
+        first += manifest.shard_size
+        try:
+            with h5py.File(path) as file:
+                expression = file["expression"]
+                found = (str(file.attrs["key"]), expression.shape)
+                is_mapped = expression.id.get_offset() is not None and expression.dtype == np.int16
+        except (OSError, KeyError) as error:
+            raise ManifestError(
+                f"{path} is damaged ({error}): delete it and {NAME}, and prepare again; what is "
+                "whole stays"
+            ) from error
+        if found != wanted or not is_mapped:
+            raise ManifestError(
+                f"{path} is of another run: it has key and shape {found}, {NAME} says {wanted}: "
+                f"delete it and {NAME}, and prepare again; what is whole stays"
+            )
+        if full and hash_file(path) != checksums[path.relative_to(manifest.data_dir).as_posix()]:
+            raise ManifestError(
+                f"{path} has another checksum than {NAME} says, so bytes of it have changed: "
+                f"delete it and {NAME}, and prepare again; what is whole stays"
+            )
 
 
 class _Column(NamedTuple):

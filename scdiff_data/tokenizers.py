@@ -6,14 +6,13 @@ checkpoints. Encoding is one table look-up on the batch's own device.
 `BinTokens` divides the counts 0, 1, 2, … into `n_tokens` neighbouring bins, the last one open, and
 knows p(count | token) from the training cells: *decoding* samples it, and a model's likelihood of
 tokens plus `log_prob` is its likelihood of counts, which compares across tokenizers. `CountTokens`,
-`LogBinTokens` and `QuantileTokens` are three choices of the bins. `RankTokens` orders a cell's
-genes by expression instead, as Geneformer does; a gene's position then carries the value, so it has
-no inverse.
+`LogBinTokens` and `QuantileTokens` are three choices of the bins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -89,10 +88,23 @@ class BinTokens(nn.Module):
         self.count_log_prob.copy_(torch.from_numpy(np.log(smoothed)))
         self.tail_log_ratio.fill_(float(np.log(ratio)))
 
+    def settings(self) -> dict[str, Any]:
+        """What it was made with, before any fit: plain values."""
+        return {"edges": self.edges.tolist()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take the state that another of the same settings was fitted to."""
+        self._set_edges(state["edges"].numpy(force=True))
+        self.load_state_dict(state)
+
     def encode(self, counts: Tensor) -> Tensor:
         """Token ids, int64, of the same shape as `counts` (whole numbers in 0 … 32,767)."""
+        if counts.dtype == torch.int16 and counts.is_cpu and counts.is_contiguous():
+            tokens = torch.empty(counts.shape, dtype=torch.int64)
+            look_up(counts.numpy().reshape(-1), self.lookup.numpy(), tokens.numpy().reshape(-1))
+            return tokens
         flat = self.lookup.index_select(0, counts.reshape(-1).int())
-        return flat.view(counts.shape)
+        return flat.view(counts.shape).long()
 
     def decode(self, tokens: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Counts, int64, drawn from p(count | token); `tokens` int64 of any shape, no masks."""
@@ -130,7 +142,7 @@ class BinTokens(nn.Module):
         lookup = np.searchsorted(edges, np.arange(MAX_COUNT + 1), side="right") - 1
         widths = np.diff(edges)
         self.register_buffer("edges", torch.from_numpy(edges.copy()))
-        self.register_buffer("lookup", torch.from_numpy(lookup.astype(np.int64)))
+        self.register_buffer("lookup", torch.from_numpy(lookup.astype(np.int16)))
         self.register_buffer("count_log_prob", torch.from_numpy(-np.log(np.repeat(widths, widths))))
         self.register_buffer("tail_log_ratio", torch.tensor(np.log(0.5), dtype=torch.float64))
 
@@ -193,6 +205,15 @@ class QuantileTokens(BinTokens):
         self._max_tokens = n_tokens
         self._fitted = False
 
+    def settings(self) -> dict[str, Any]:
+        """The size asked for: where the bins lie, the data decide."""
+        return {"n_tokens": self._max_tokens}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take the state that another of the same settings was fitted to."""
+        super().restore(state)
+        self._fitted = True
+
     def fit(self, counts: NDArray[np.int16], total_counts: NDArray[np.integer[Any]]) -> None:
         """Place the edges at the quantiles of the training counts, then fit p(count | token)."""
         nonzero = np.sort(counts[counts > 0])
@@ -211,58 +232,11 @@ class QuantileTokens(BinTokens):
         return super().encode(counts)
 
 
-class RankTokens(nn.Module):
-    """A cell as the list of its expressed genes, the highest first (Geneformer, Theodoris 2023).
-
-    Counts are divided by each gene's median over the training cells that express it (of counts
-    scaled to 10,000 a cell), so that genes high in every cell do not lead every list. Token 0 is
-    padding, token `i + 1` gene `i`. There is no inverse.
-
-    Parameters
-    ----------
-    max_length
-        Longest list, in genes; further genes are dropped. None keeps all.
-    """
-
-    gene_scale: Tensor
-
-    def __init__(self, max_length: int | None = None) -> None:
-        super().__init__()
-        if max_length is not None and max_length < 1:
-            raise ValueError(f"max_length must be at least 1 or None, got {max_length}")
-        self._max_length = max_length
-        self.register_buffer("gene_scale", torch.ones(0))
-
-    @property
-    def n_tokens(self) -> int:
-        """Size of the vocabulary: the padding and the genes."""
-        return len(self.gene_scale) + 1
-
-    def fit(self, counts: NDArray[np.int16], total_counts: NDArray[np.integer[Any]]) -> None:
-        """Learn each gene's median; arguments as in `BinTokens.fit`."""
-        scaled = counts / np.maximum(total_counts, 1)[:, None] * 1e4
-        scaled[counts == 0] = np.nan
-        expressed = (counts > 0).any(axis=0)
-        medians = np.ones(counts.shape[1])
-        medians[expressed] = np.nanmedian(scaled[:, expressed], axis=0)
-        self.gene_scale = torch.from_numpy(1 / medians).float()
-
-    def encode(self, counts: Tensor) -> Tensor:
-        """Gene tokens, int64 [b, min(n_genes, max_length)], of counts [b, n_genes].
-
-        Equal values keep the order of the genes.
-        """
-        if counts.shape[-1] != len(self.gene_scale):
-            raise ValueError(
-                f"RankTokens was fitted on {len(self.gene_scale)} genes, the batch has "
-                f"{counts.shape[-1]}: call fit on training cells of this data set"
-            )
-        value, gene = (counts * self.gene_scale).sort(dim=-1, descending=True, stable=True)
-        tokens = torch.where(value > 0, gene + 1, 0)
-        return tokens[:, : self._max_length]
-
-
-Tokenizer = BinTokens | RankTokens
+@numba.njit(cache=True, nogil=True)
+def look_up(counts: NDArray[Any], table: NDArray[Any], tokens: NDArray[Any]) -> None:
+    """Look every count up; unsigned, for an index that could be negative is looked at twice."""
+    for i in range(len(counts)):
+        tokens[i] = table[np.uint16(counts[i])]
 
 
 def _check_n_tokens(n_tokens: int) -> None:

@@ -1,4 +1,5 @@
 import inspect
+import logging
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
@@ -8,7 +9,6 @@ import lightning as L
 import pytest
 import torch
 from cases import PBMC_SETTINGS
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from scdiff_data import (
     ScRNADataModule,
     TokenBatch,
 )
+from scdiff_data.manifest import Manifest
 
 PBMC = PBMC_SETTINGS | {"batch_size": 32}
 
@@ -133,36 +134,18 @@ def test_the_constructor_takes_everything_that_a_recipe_takes() -> None:
             assert parameters[field.name].default == field.default, field.name
 
 
-RESUME_AT = {"mid-epoch": 5, "on-the-epoch's-last-batch": 17, "in-the-second-epoch": 20}
+def test_blocks_and_balance_are_for_training_alone(pbmc_dir: Path) -> None:
+    datamodule = ScRNADataModule(Pbmc(), pbmc_dir, **PBMC, balance="experiment_id")
+    datamodule.setup("fit")
+    drawn = [cell for _, m in datamodule.train_dataloader() for cell in m["cell_id"]]
+    assert len(set(drawn)) < len(drawn)  # with replacement
+    held_out = [cell for _, m in datamodule.val_dataloader() for cell in m["cell_id"]]
+    assert sorted(held_out) == sorted(datamodule.val_dataset[:].metadata["cell_id"])
 
 
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")
-@pytest.mark.parametrize("step", RESUME_AT.values(), ids=RESUME_AT.keys())
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_resumed_run_sees_the_rest_of_the_cells_and_ends_with_the_same_weights(
-    pbmc_dir: Path, tmp_path: Path, step: int, num_workers: int
-) -> None:
-    settings = PBMC | {"num_workers": num_workers}
-
-    def fit(model: Foreign, name: str, ckpt_path: Path | None = None, **changes: Any) -> None:
-        saver = ModelCheckpoint(
-            tmp_path / name, filename="{step}", every_n_train_steps=step, save_top_k=-1
-        )
-        run = trainer(
-            tmp_path, max_epochs=3, callbacks=[saver], enable_checkpointing=True, **changes
-        )
-        run.fit(
-            model, datamodule=ScRNADataModule(Pbmc(), pbmc_dir, **settings), ckpt_path=ckpt_path
-        )
-
-    torch.manual_seed(0)
-    whole = Foreign()
-    start = {k: v.clone() for k, v in whole.state_dict().items()}
-    fit(whole, "whole")
-    cut = Foreign()
-    cut.load_state_dict(start)
-    fit(cut, "cut", max_steps=step)
-    resumed = Foreign()
-    fit(resumed, "resumed", tmp_path / "cut" / f"step={step}.ckpt")
-    assert cut.seen + resumed.seen == whole.seen
-    assert torch.equal(resumed.layer.weight, whole.layer.weight)
+def test_the_sizes_of_the_splits_are_said(pbmc_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="scdiff_data"):
+        ScRNADataModule(Pbmc(), pbmc_dir, **PBMC).setup("fit")
+    sizes = Manifest.read(pbmc_dir).n_cells
+    wanted = ", ".join(f"{n} {name} of 7" for name, n in sizes.items())
+    assert f"cells: {wanted} experiments" in caplog.text

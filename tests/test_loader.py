@@ -1,5 +1,6 @@
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,3 +90,23 @@ def test_ranks_share_the_order(pbmc_dir: Path) -> None:
     single = ResumableLoader(dataset, CellSampler(len(dataset), 32, seed=3))
     for batches in zip(*map(ids_of, loaders), ids_of(single), strict=True):
         assert np.array(batches[:2]).T.ravel().tolist() == batches[2]
+
+
+@pytest.mark.parametrize("make", [create_hvg_dataloader, create_dataloader])
+def test_blocks_and_balance_reach_the_loader(pbmc_dir: Path, make: Any) -> None:
+    blocks = next(iter(make(pbmc_dir, 64, block_size=16, seed=1)))
+    rows = {cell: row for row, cell in enumerate(HVGDataset(pbmc_dir)[:].metadata["cell_id"])}
+    places = np.array([rows[cell] for cell in blocks[1]["cell_id"]])
+    assert (np.diff(places) == 1).mean() > 0.9
+    balanced = make(pbmc_dir, 64, balance="cell_type")
+    names = balanced.dataset.categories["cell_type"]
+    counts = np.zeros(len(names))
+    for epoch in range(8):
+        balanced.sampler.set_epoch(epoch)
+        for _, metadata in balanced:
+            counts += np.bincount(metadata["cell_type"].numpy(), minlength=len(names))
+    share, n = counts / counts.sum(), counts.sum()
+    expected = 1 / len(names)
+    assert np.abs(share - expected).max() < 5 * np.sqrt(expected / n)
+    with pytest.raises(ValueError, match=r"balance=tissue.*'cell_type'.*'experiment_id'"):
+        make(pbmc_dir, 64, balance="tissue")

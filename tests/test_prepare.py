@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import h5py
@@ -413,3 +414,40 @@ def test_two_runs_on_one_directory_wait_for_each_other(tmp_path: Path) -> None:
 def test_the_simulated_atlas_prepares_itself(tmp_path: Path) -> None:
     manifest = prepare(Recipe(source=ATLAS, **ATLAS_SETTINGS), tmp_path)
     assert manifest.content["dropped"]["experiments_skipped"] == 2  # the empty one and the junk
+
+
+@pytest.mark.parametrize(
+    "split",
+    [{"by": "experiment", "val": 0.2, "test": 0}, {"by": "cell", "val": 0.2, "test": 0.2}],
+)
+def test_however_far_the_draw_grows_no_held_out_cell_is_ever_trained_on(
+    tmp_path: Path, split: dict[str, Any]
+) -> None:
+    cells: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
+    for cell_count in (300, 450, 700):
+        prepare(pbmc_recipe(cell_count=cell_count, split=split, seed=6), tmp_path)
+        for name, earlier in cells.items():
+            found = set(HVGDataset(tmp_path, split=name)[:].metadata["cell_id"].tolist())
+            assert earlier <= found
+            cells[name] = found
+        assert not cells["train"] & (cells["val"] | cells["test"])
+        assert len(set.union(*cells.values())) == cell_count
+
+
+def test_named_experiments_are_held_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    split = {"by": "experiment_id", "val": ["PBMC01", "PBMC99"], "test": ["pbmc03"]}
+    manifest = prepare(pbmc_recipe(split=split), tmp_path)
+    for name, wanted in (("val", {"PBMC01"}), ("test", {"PBMC03"})):
+        found = HVGDataset(tmp_path, split=name)[:].metadata["experiment_id"]
+        assert set(found) == wanted
+    assert manifest.content["experiments"] == {"train": 5, "val": 1, "test": 1}
+    assert "split.val names ['PBMC99'], which no cell has as experiment_id" in caplog.text
+
+
+def test_a_columns_named_values_are_held_out(tmp_path: Path) -> None:
+    split = {"by": "cell_type", "test": ["CD56+ NK"]}
+    prepare(pbmc_recipe(split=split), tmp_path)
+    held_out, trained = (HVGDataset(tmp_path, split=name) for name in ("test", "train"))
+    code = held_out.categories["cell_type"].index("CD56+ NK")
+    assert set(held_out[:].metadata["cell_type"].tolist()) == {code}
+    assert code not in trained[:].metadata["cell_type"].tolist()

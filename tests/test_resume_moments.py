@@ -1,20 +1,15 @@
 """A resumed run is the undisturbed one: the same cells in the same order, the same weights."""
 
-import signal
-from collections.abc import Callable
 from functools import cache
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from cases import PBMC_SETTINGS
-from witness import SaveAlways, Witness, make_trainer, read_journals, run_cells
+from witness import SaveAlways, Witness, make_trainer
 
-from scdiff_data import HVGDataset, Pbmc, ScRNADataModule
-from scdiff_data.sampler import CellSampler
+from scdiff_data import Pbmc, ScRNADataModule
 
 SMALL = {"batch_size": 32}
 
@@ -139,100 +134,3 @@ def test_a_run_that_max_steps_ended_in_mid_epoch_goes_on_there(fits: Fits, tmp_p
     assert n_events == len(part.events)
     resumed = fits.fit({"max_epochs": -1, "max_steps": 45}, {}, path)
     assert part.events + resumed.events == whole.events
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_killed_run_goes_on_from_its_last_checkpoint(
-    fits: Fits, tmp_path: Path, num_workers: int
-) -> None:
-    whole, _ = fits.whole("epochs")
-    killed = run_cells(
-        data_dir=fits.data_dir,
-        out=tmp_path,
-        data=SMALL | {"num_workers": num_workers},
-        trainer={},
-        save_every=5,
-        kill_at=27,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    (before,) = read_journals(tmp_path)
-    saved = max(tmp_path.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    assert saved.name == "step=25.ckpt"
-    resumed = fits.fit({}, {"num_workers": num_workers}, saved)
-    n_after = 27 - 25  # batches of the killed run that its last checkpoint does not count
-    assert before[:-n_after] + resumed.events == whole.events
-    assert torch.equal(resumed.layer.weight, whole.layer.weight)
-
-
-# Ranks: how many before and after, and batches of a rank before the checkpoint, of 17 or 35.
-BATCH_SIZE = 16
-CHANGES = [(1, 2, 9), (2, 1, 9), (1, 2, 34), (1, 2, 35), (2, 1, 17), (2, 1, 26)]
-
-
-@pytest.fixture(scope="module")
-def on_ranks(fits: Fits) -> Callable[..., Path]:
-    """Runs on one or two ranks, each of them once."""
-
-    @cache
-    def run(n_ranks: int, ckpt_path: Path | None = None) -> Path:
-        name = "fresh" if ckpt_path is None else f"{ckpt_path.parent.name}-{ckpt_path.stem}"
-        out = fits.folder / f"{name}-on-{n_ranks}"
-        strategy = {"devices": 2, "strategy": "ddp"} if n_ranks == 2 else {}
-        finished = run_cells(
-            data_dir=fits.data_dir,
-            out=out,
-            data={"batch_size": BATCH_SIZE},
-            trainer={"max_epochs": 2} | strategy,
-            save_every=1,
-            ckpt_path=ckpt_path,
-        )
-        assert finished.returncode == 0, finished.stderr
-        return out
-
-    return run
-
-
-def order_of(data_dir: Path, epoch: int) -> list[str]:
-    """The global order of an epoch."""
-    dataset = HVGDataset(data_dir, split="train")
-    sampler = CellSampler(len(dataset), 1, seed=42)
-    sampler.set_epoch(epoch)
-    return dataset[np.concatenate(list(sampler))].metadata["cell_id"].tolist()
-
-
-def shown_in(out: Path, epoch: int) -> list[str]:
-    """What all ranks together were shown in an epoch, in the global order."""
-    ranks = [
-        list(chain.from_iterable(cells for kind, *cells in events if kind == f"train {epoch}"))
-        for events in read_journals(out)
-    ]
-    return list(chain.from_iterable(zip(*ranks, strict=True)))
-
-
-@pytest.mark.parametrize("change", CHANGES, ids=lambda c: f"{c[0]}-to-{c[1]}-after-{c[2]}")
-def test_another_number_of_ranks_goes_on_in_the_same_order(
-    fits: Fits, on_ranks: Callable[..., Path], change: tuple[int, int, int]
-) -> None:
-    n_before, n_after, n_batches = change
-    first = on_ranks(n_before)
-    second = on_ranks(n_after, first / f"step={n_batches}.ckpt")
-    n_cells = len(order_of(fits.data_dir, 0))
-    n_steps = n_cells // (n_before * BATCH_SIZE)
-    epoch, n_done = divmod(n_batches - 1, n_steps)
-    position = (n_done + 1) * n_before * BATCH_SIZE
-    is_last = n_done + 1 == n_steps
-    events = read_journals(second)
-    assert len(events) == n_after
-    for now in range(epoch, 2):
-        rest = order_of(fits.data_dir, now)[position if now == epoch else 0 :]
-        shown = shown_in(second, now)
-        assert shown == rest[: len(shown)]
-        if not (now == epoch and is_last):
-            assert (
-                len(rest) - len(shown) < n_after * BATCH_SIZE
-            )  # no more than any epoch leaves out
-    held_out = HVGDataset(fits.data_dir, split="val")[:].metadata["cell_id"].tolist()
-    validated = chain.from_iterable(
-        cells for rank in events for kind, *cells in rank if kind == "val"
-    )
-    assert sorted(validated) == sorted(held_out * (2 - epoch))

@@ -1,8 +1,5 @@
 """A module that writes down what it is shown, and a callback that saves at every moment."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,17 +12,13 @@ from torch import Tensor
 class Witness(L.LightningModule):
     """A linear layer; `events` are the cells of every batch, and when validations started."""
 
-    def __init__(self, journal: Path | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(64, 1)
         self.events: list[list[str]] = []
-        self.journal = journal
 
     def write(self, *event: str) -> None:
         self.events.append(list(event))
-        if self.journal is not None:
-            with self.journal.open("a") as file:
-                file.write(json.dumps(event) + "\n")
 
     def training_step(self, batch: Any, _: int) -> Tensor:
         x, metadata = batch
@@ -107,21 +100,3 @@ def make_trainer(folder: Path, settings: Mapping[str, Any]) -> L.Trainer:
         "default_root_dir": folder,
     }
     return L.Trainer(**(defaults | dict(settings)))
-
-
-def run_cells(**asked: Any) -> subprocess.CompletedProcess[str]:
-    """Train as `run_cells.py` does, in processes of its own."""
-    return subprocess.run(
-        [sys.executable, "run_cells.py", json.dumps(asked, default=str)],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-
-def read_journals(folder: Path) -> list[list[list[str]]]:
-    """Events of every rank."""
-    paths = sorted(folder.glob("rank*.jsonl"))
-    return [[json.loads(line) for line in path.read_text().splitlines()] for path in paths]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from scdiff_data.diffusion import MaskedDiffusion, WeightEMA
 from scdiff_data.diffusion.process import draw_masks, keyed_generator
-from scdiff_data.tokenizers import RankTokens, TokenBatch
+from scdiff_data.rank_tokens import RankTokens
+from scdiff_data.tokenizers import TokenBatch
 
 
 def test_step_0_equals_the_marginal_baseline(

@@ -1,0 +1,75 @@
+"""Shards that are damaged or of another run are found before the first step."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+from cases import PBMC_SETTINGS, pbmc_recipe
+
+from scdiff_data import ManifestError, Pbmc, ScRNADataModule, prepare
+
+PLACE = "processed/batch_0001.h5"
+
+
+@pytest.fixture
+def data_dir(pbmc_dir: Path, tmp_path: Path) -> Path:
+    shutil.copytree(pbmc_dir, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def set_up(data_dir: Path, **how: Any) -> None:
+    settings = PBMC_SETTINGS | {"batch_size": 32} | how
+    ScRNADataModule(Pbmc(), data_dir, **settings).setup("fit")
+
+
+def test_whole_data_pass_both_checks(data_dir: Path) -> None:
+    set_up(data_dir)
+    set_up(data_dir, verify="full")
+
+
+def test_a_truncated_shard_is_found(data_dir: Path) -> None:
+    whole = (data_dir / PLACE).read_bytes()
+    (data_dir / PLACE).write_bytes(whole[:-1000])
+    with pytest.raises(ManifestError, match=r"batch_0001.h5 has \d+ bytes.*prepare again"):
+        set_up(data_dir)
+
+
+def test_a_shard_without_its_header_is_found(data_dir: Path) -> None:
+    size = (data_dir / PLACE).stat().st_size
+    (data_dir / PLACE).write_bytes(bytes(size))
+    with pytest.raises(ManifestError, match=r"batch_0001.h5 is damaged.*delete it and config.json"):
+        set_up(data_dir)
+
+
+def test_a_shard_of_another_run_is_found(data_dir: Path, tmp_path: Path) -> None:
+    prepare(pbmc_recipe(seed=7), tmp_path / "other")
+    foreign = tmp_path / "other" / PLACE
+    assert foreign.stat().st_size == (data_dir / PLACE).stat().st_size
+    shutil.copy(foreign, data_dir / PLACE)
+    with pytest.raises(ManifestError, match=r"batch_0001.h5 is of another run: it has key"):
+        set_up(data_dir)
+
+
+def test_a_shard_in_anothers_place_is_found_by_its_length(data_dir: Path) -> None:
+    manifest = data_dir / "config.json"
+    last = data_dir / "processed" / "batch_0002.h5"
+    sizes = [(data_dir / PLACE).stat().st_size, last.stat().st_size]
+    shutil.copy(last, data_dir / PLACE)
+    manifest.write_text(manifest.read_text().replace(str(sizes[0]), str(sizes[1])))
+    with pytest.raises(ManifestError, match=r"shape .*\(100, 64\).*says .*\(300, 64\)"):
+        set_up(data_dir)
+
+
+def test_a_changed_byte_is_found_when_every_byte_is_compared(data_dir: Path) -> None:
+    with h5py.File(data_dir / PLACE, "r+") as file:
+        file["expression"][5, 5] += 1
+    set_up(data_dir)
+    with pytest.raises(ManifestError, match=r"batch_0001.h5 has another checksum"):
+        set_up(data_dir, verify="full")
+
+
+def test_how_to_verify_is_one_of_two(data_dir: Path) -> None:
+    with pytest.raises(ValueError, match="verify must be headers or full, got 'all'"):
+        set_up(data_dir, verify="all")
