@@ -66,6 +66,7 @@ def _describe(trainer: Trainer, loader: ResumableLoader) -> dict[str, Any]:
         "epoch": state["epoch"],
         "position": max(0, state["position"] - n_cells),
         "n_waiting": n_waiting,
+        "is_exhausted": not loader.sampler.count_batches(state["position"]),
         "is_validation_due": _is_validation_due(trainer),
     }
 
@@ -121,8 +122,13 @@ def _mend(
     elif counts["ready"]:
         for tracker in epochs.values():  # an epoch that `max_steps` cut short is open again
             tracker["processed"] = tracker["completed"] = tracker["ready"] - 1
-        _mend_open_epoch(progress, state, is_done=is_done)
         n_batches, n_left = len(sampler), sampler.count_batches(place["position"])
+        was_at_batch_end = counts["completed"] < counts["processed"]
+        if is_done and was_at_batch_end and state["is_exhausted"] and n_left:
+            # Too few cells for a batch of all ranks then, enough for one now: validation waits.
+            is_done = batches["is_last_batch"] = False
+            state = {**state, "is_validation_due": False}
+        _mend_open_epoch(progress, state, is_done=is_done)
         if is_done or not n_left:
             n_limited = (
                 min(limit_batches, n_batches)
