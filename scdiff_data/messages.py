@@ -105,8 +105,10 @@ class Rooms:
         """In the main process: the runs."""
         for parts, room, shape, metadata in parcels:
             if room is not None:
-                counts = torch.from_numpy(self._buffers.take(shape, np.int16))
-                counts.copy_(self._view(room, shape))
+                taken = self._buffers.take(shape, np.int16)
+                # Not by torch: its threads wait for one another where workers have the cores.
+                taken[:] = self._view(room, shape).numpy()
+                counts = torch.from_numpy(taken)
             elif len(parts) == 1:
                 counts = parts[0]
             else:
