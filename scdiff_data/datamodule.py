@@ -135,10 +135,10 @@ class ScRNADataModule(LightningDataModule):
             shard_size=shard_size,
             max_failed_fraction=max_failed_fraction,
         )
-        if batch_size < 1 or num_workers < 0:
+        if batch_size < 1 or block_size < 1 or num_workers < 0:
             raise ValueError(
-                "batch_size must be at least 1 and num_workers at least 0, got "
-                f"{batch_size} and {num_workers}"
+                "batch_size must be at least 1, block_size at least 1 and num_workers at least 0, "
+                f"got {batch_size}, {block_size} and {num_workers}"
             )
         if cell_count is not None and batch_size > cell_count:
             raise ValueError(

@@ -131,6 +131,7 @@ def test_a_wrong_key_is_an_error_that_names_it(tmp_path: Path, override: str, me
         ("data.n_hvgs=many", r"n_hvgs must be a whole number of at least 1, got 'many'"),
         ("data.split.val=1.5", r"split\.val and split\.test are fractions.*1\.5"),
         ("data.batch_size=0", r"batch_size must be at least 1.*0"),
+        ("data.block_size=0", r"block_size at least 1.*got 32, 0 and 0"),
         ("data.tokenizer.ratio=0.5", r"ratio must be above 1, got 0\.5"),
         ("+data.split.bye=cell", r"split has no setting \['bye'\]"),
     ],

@@ -74,6 +74,32 @@ def test_a_state_of_another_epoch_starts_that_epoch_afresh(pbmc_dir: Path) -> No
     assert len(ids_of(loader)) == len(loader)
 
 
+def test_a_restored_state_is_still_the_state_before_the_first_batch(pbmc_dir: Path) -> None:
+    loader = create_hvg_dataloader(pbmc_dir, 32)
+    loader.load_state_dict({"epoch": 4, "position": 64})
+    iter(loader)
+    assert loader.state_dict() == {"epoch": 4, "position": 64}
+    loader.sampler.set_epoch(5)
+    assert loader.state_dict() == {"epoch": 5, "position": 0}
+
+
+def test_an_epoch_that_is_over_goes_on_with_the_next_unless_it_is_said_to_be_open(
+    pbmc_dir: Path,
+) -> None:
+    loader = create_hvg_dataloader(pbmc_dir, 32)
+    loader.sampler.set_epoch(3)
+    following = ids_of(loader)
+    loader.sampler.set_epoch(2)
+    ids_of(loader)
+    state = loader.state_dict()
+    other = create_hvg_dataloader(pbmc_dir, 32)
+    other.load_state_dict(state)
+    assert ids_of(other) == following
+    other.load_state_dict(state)
+    other.sampler.set_epoch(2)
+    assert ids_of(other) == []
+
+
 def test_a_loader_leaves_the_global_random_state_alone(pbmc_dir: Path) -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()

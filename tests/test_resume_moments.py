@@ -134,3 +134,20 @@ def test_a_run_that_max_steps_ended_in_mid_epoch_goes_on_there(fits: Fits, tmp_p
     assert n_events == len(part.events)
     resumed = fits.fit({"max_epochs": -1, "max_steps": 45}, {}, path)
     assert part.events + resumed.events == whole.events
+
+
+def test_another_batch_size_goes_on_in_the_same_order(fits: Fits) -> None:
+    whole, saver = fits.whole("epochs")
+    path, n_events = find(saver, "batch-end", 4)
+    resumed = fits.fit({}, {"batch_size": 50}, path)
+
+    def cells_of(events: list[list[str]], epoch: int) -> list[str]:
+        return [cell for kind, *cells in events if kind == f"train {epoch}" for cell in cells]
+
+    for epoch in range(3):
+        before = cells_of(whole.events[:n_events], epoch)
+        expected, found = cells_of(whole.events, epoch), cells_of(resumed.events, epoch)
+        n_both = min(len(expected), len(before + found))
+        assert (before + found)[:n_both] == expected[:n_both]
+        assert len(expected) - n_both < 50
+    assert [kind for kind, *_ in resumed.events].count("validation") == 3
