@@ -40,7 +40,21 @@ class Bookmark:
         return _describe(trainer, self._loader)
 
     def open(self, trainer: Trainer, state: Mapping[str, Any], sampler: CellSampler) -> None:
-        """Go on from what `describe` said, with the sampler of the run that does."""
+        """Go on from what `describe` said, with the sampler of the run that does.
+
+        Raises
+        ------
+        ValueError
+            If its order of cells is another one, in which the rest of an epoch has no meaning.
+        """
+        there, here = state["order"], sampler.order
+        different = [f"{k}: {there[k]} there, {here[k]} here" for k in here if there[k] != here[k]]
+        if different and state["position"] and not state["is_exhausted"]:
+            raise ValueError(
+                "the checkpoint was written in the middle of an epoch in another order of cells "
+                f"({', '.join(different)}): go on with its settings of the draw, block_size, "
+                "balance and seed, or from a checkpoint of an epoch's end"
+            )
         # Lightning restores its loops after this, from the same dictionary. It would restore the
         # loader itself, but not if `estimated_stepping_batches` was asked for before.
         progress = trainer._checkpoint_connector._loaded_checkpoint["loops"]["fit_loop"]
@@ -65,6 +79,7 @@ def _describe(trainer: Trainer, loader: ResumableLoader) -> dict[str, Any]:
     return {
         "epoch": state["epoch"],
         "position": max(0, state["position"] - n_cells),
+        "order": loader.sampler.order,
         "n_waiting": n_waiting,
         "is_exhausted": not loader.sampler.count_batches(state["position"]),
         "is_validation_due": _is_validation_due(trainer),

@@ -8,6 +8,7 @@ number of ranks.
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,8 +101,15 @@ class CellSampler(DistributedSampler[Any]):
         )
         self.n_cells, self.batch_size, self.block_size = n_cells, batch_size, block_size
         self._draw = None if classes is None else BalancedDraw(classes)
+        self._checksum = 0 if classes is None else crc32(classes.astype(np.int64).tobytes())
         self.start = 0
         """Position, in cells of all ranks, at which the next iteration starts."""
+
+    @property
+    def order(self) -> dict[str, int]:
+        """What the order of an epoch depends on; `classes` is a checksum, 0 without any."""
+        names = ("n_cells", "seed", "shuffle", "block_size")
+        return {name: int(getattr(self, name)) for name in names} | {"classes": self._checksum}
 
     @property
     def global_batch_size(self) -> int:

@@ -221,3 +221,25 @@ def test_two_ranks_go_on_as_one(
     resumed = run(str(pbmc_dir), str(tmp_path), ckpt_path=str(two_ranks / place))
     check_the_rest(resumed.seen, order, epoch=epoch, position=position, step_size=32)
     assert resumed.validated == list(range(epoch, N_EPOCHS))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"block_size": 4}, r"block_size: 1 there, 4 here"),
+        ({"balance": "cell_type"}, r"classes: 0 there, \d+ here"),
+    ],
+)
+def test_another_order_of_cells_in_mid_epoch_is_refused_and_after_an_epoch_is_not(
+    pbmc_dir: Path,
+    tmp_path: Path,
+    whole: tuple[Witness, Path],
+    change: dict[str, Any],
+    message: str,
+) -> None:
+    _, out = whole
+    with pytest.raises(ValueError, match=rf"middle of an epoch.*{message}.*an epoch's end"):
+        run(str(pbmc_dir), str(tmp_path), ckpt_path=str(out / "step=5.ckpt"), **change)
+    checkpoint = str(out / "validated-epoch=1.ckpt")
+    resumed = run(str(pbmc_dir), str(tmp_path / "on"), ckpt_path=checkpoint, **change)
+    assert [epoch for epoch, _ in resumed.seen] == [2] * N_STEPS
