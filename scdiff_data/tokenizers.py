@@ -142,7 +142,7 @@ class BinTokens(nn.Module):
         lookup = np.searchsorted(edges, np.arange(MAX_COUNT + 1), side="right") - 1
         widths = np.diff(edges)
         self.register_buffer("edges", torch.from_numpy(edges.copy()))
-        self.register_buffer("lookup", torch.from_numpy(lookup.astype(np.int16)))
+        self.register_buffer("lookup", torch.from_numpy(lookup.astype(np.int32)))
         self.register_buffer("count_log_prob", torch.from_numpy(-np.log(np.repeat(widths, widths))))
         self.register_buffer("tail_log_ratio", torch.tensor(np.log(0.5), dtype=torch.float64))
 
