@@ -115,7 +115,7 @@ class ShardMap:
         IndexError
             If a row is outside.
         """
-        within = within or range(self.n_cells)
+        within = range(self.n_cells) if within is None else within
         if len(self._maps) < len(self._paths):
             self._map_shards_of(np.where(rows < 0, rows + len(within), rows) + within.start)
         plan = self._plans.get((names, len(rows), width)) or self._plan(names, len(rows), width)

@@ -1,15 +1,17 @@
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import scanpy as sc
 import torch
+from cases import pbmc_recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from scdiff_data import CellBatch, HVGDataset, ManifestError, ScRNADataset, collate
+from scdiff_data import CellBatch, HVGDataset, ManifestError, ScRNADataset, collate, prepare
 
 
 def test_the_dataset_is_the_source_matrix(pbmc_dir: Path) -> None:
@@ -138,3 +140,12 @@ def test_workers_give_the_same_batches(pbmc_dir: Path, context: str) -> None:
     )
     expression = torch.cat([batch.expression for batch in loader])
     assert torch.equal(expression, dataset[:].expression)
+
+
+@pytest.mark.parametrize("kind", [HVGDataset, ScRNADataset])
+def test_an_empty_split_has_no_cell_of_another(tmp_path: Path, kind: Any) -> None:
+    prepare(pbmc_recipe(cell_count=100, split={"by": "cell", "val": 0, "test": 0.2}), tmp_path)
+    empty = kind(tmp_path, split="val")
+    assert len(empty) == len(empty[:].expression) == 0
+    with pytest.raises(IndexError):
+        empty[[0]]
