@@ -5,6 +5,7 @@ the validation or test cells leaks into the choice.
 """
 
 import hashlib
+import zipfile
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import reduce
@@ -116,11 +117,13 @@ def key_of(checksum: str, split_of_row: NDArray[np.int8]) -> str:
 
 
 def _is_stored(path: Path, key: str) -> bool:
-    """Whether an experiment's statistics are there, under the same key."""
-    if not path.exists():
+    """Whether an experiment's statistics are there, under the same key and not cut short."""
+    try:
+        # np.load leaves a file open that it cannot read when it opens it by itself
+        with path.open("rb") as file, np.load(file) as stored:
+            return str(stored["key"]) == key
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile):
         return False
-    with np.load(path) as stored:
-        return str(stored["key"]) == key
 
 
 def read_statistics(path: Path) -> BySplit:
