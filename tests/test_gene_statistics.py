@@ -1,4 +1,4 @@
-"""Statistics on disk: read back exactly, and made again where they are of other cells or damaged."""
+"""Statistics on disk: read back exactly; of other cells or damaged, they are made again."""
 
 from dataclasses import fields
 from pathlib import Path
