@@ -97,7 +97,7 @@ def plot_report(
         PNG to write, whole or not at all.
     curves
         Lists of equal length, one entry a validation: `step`, `train/loss`, `val/loss` and
-        `val/marginal` (nats a gene).
+        `val/marginal` (nats a gene); or empty, if nothing was trained.
     generated_counts
         Counts of generated cells, [n_generated, n_genes].
     real_counts
@@ -107,14 +107,10 @@ def plot_report(
     figure, axes = _new_figure(2, 3, size=(15, 8.5), title=n_cells)
     (losses, means, variances), (zeros, totals, components) = axes
 
-    for name, colour in (("train/loss", _GREY), ("val/loss", _BLUE)):
-        losses.plot(curves["step"], curves[name], color=colour, label=name, linewidth=2)
-    if len(curves["step"]):
-        losses.axhline(
-            curves["val/marginal"][-1], color="black", linestyle="--", label="per-gene marginals"
-        )
-    losses.set(xlabel="optimizer step", ylabel="nats a gene", title="loss")
-    losses.legend(frameon=False)
+    if not curves:
+        losses.set_axis_off()
+    else:
+        _plot_losses(losses, curves)
 
     _compare_genes(means, "mean count a gene", generated_counts.mean(0), real_counts.mean(0))
     _compare_genes(variances, "variance a gene", generated_counts.var(0), real_counts.var(0))
@@ -141,6 +137,16 @@ def plot_report(
     components.set_title("joint PCA of log(1 + count)")
     components.legend(frameon=False)
     _save(figure, path)
+
+
+def _plot_losses(axes: Axes, curves: Mapping[str, Sequence[float]]) -> None:
+    for name, colour in (("train/loss", _GREY), ("val/loss", _BLUE)):
+        axes.plot(curves["step"], curves[name], color=colour, label=name, linewidth=2)
+    if len(curves["step"]):
+        marginal = curves["val/marginal"][-1]
+        axes.axhline(marginal, color="black", linestyle="--", label="per-gene marginals")
+    axes.set(xlabel="optimizer step", ylabel="nats a gene", title="loss")
+    axes.legend(frameon=False)
 
 
 def _compare_genes(

@@ -1,9 +1,9 @@
-"""What both networks are made of: the condition, transformer blocks, and adaptive norms.
+"""What the network is made of: the condition, transformer blocks, and adaptive norms.
 
 The *condition*, sequencing depth and labels such as the cell type, scales and shifts every
-normalisation (adaptive LayerNorm, arXiv:2212.09748). So does the *evidence*, the sum of all
-unmasked genes' embeddings: what a cell is shows in many genes at once, and their sum says it from
-the first layer on, which attention takes thousands of cells to learn.
+normalisation (adaptive LayerNorm, arXiv:2212.09748). So does the *evidence*, the sum of what all
+unmasked genes say: what a cell is shows in many genes at once, and their sum says it from the first
+layer on, which attention takes thousands of cells to learn.
 
 Shapes: b cells of a batch, n tokens of the sequence, d width, h heads, l labels.
 """
@@ -63,7 +63,8 @@ class Condition(nn.Module):
             given_bd = given_bd + embedding(label_b + 1)
         if unconditional_b is not None:
             given_bd = torch.where(unconditional_b[:, None], self.withheld_embedding, given_bd)
-        return F.silu(given_bd + self.evidence(self.evidence_norm(evidence_bd)))
+        condition_bd: Tensor = given_bd + self.evidence(self.evidence_norm(evidence_bd))
+        return condition_bd
 
 
 class Block(nn.Module):
@@ -123,6 +124,6 @@ class AdaptiveNorm(nn.Module):
 
     def forward(self, x_bnd: Tensor, condition_bd: Tensor) -> Tensor:
         """Normalise over d, then scale and shift."""
-        scale_bd, shift_bd = self.modulation(condition_bd)[:, None].chunk(2, -1)
+        scale_bd, shift_bd = self.modulation(F.silu(condition_bd))[:, None].chunk(2, -1)
         normed: Tensor = self.norm(x_bnd) * (1 + scale_bd) + shift_bd
         return normed

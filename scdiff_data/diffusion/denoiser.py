@@ -1,26 +1,30 @@
 """The network: a masked cell and its condition → logits of every gene's token.
 
-Genes have no order, so there are no positions: embeddings say which gene a place holds, and which
-token that gene has (or the mask). There are two networks of one signature:
-
-    Denoiser         attention between all genes: for panels up to a few hundred
-    PatchDenoiser    attention between groups of genes: for thousands
+Genes have no order, so there are no positions: an embedding of (gene, token) says which gene a
+place holds and what is known of it; of a masked gene there is nothing to say. Neighbours on the
+axis share a place of the transformer's sequence, a *patch*, whose state is the sum of its genes':
+attention then costs (g / s)² and not g², and learns from the first steps on. Each gene reads its
+logits off the cell's condition and its patch, through a gate of its own. The patch is silent at
+first: what all genes share is learned in the first steps, and what attention adds on top of it.
 
 Shapes: b cells of a batch, g genes, v tokens, d width, l labels; p patches of s genes each.
 """
 
+import copy
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from scdiff_data.diffusion.blocks import AdaptiveNorm, Block, Condition
+from scdiff_data.diffusion.blocks import Block, Condition
 
 
 class Denoiser(nn.Module):
-    """A pre-norm transformer whose sequence is the genes.
+    """A pre-norm transformer over patches of genes.
 
     Parameters
     ----------
@@ -31,9 +35,12 @@ class Denoiser(nn.Module):
         Number of categories of each label that conditions the model.
     d_model, n_layers, n_heads
         Width, a multiple of the number of attention heads; number of transformer blocks.
+    patch_size
+        Genes a patch.
     """
 
     gene_g: Tensor
+    marginal_gv: Tensor
 
     def __init__(
         self,
@@ -44,22 +51,29 @@ class Denoiser(nn.Module):
         d_model: int = 64,
         n_layers: int = 2,
         n_heads: int = 4,
+        patch_size: int = 1,
     ) -> None:
         super().__init__()
-        self.mask_id = n_tokens
-        self.gene_embedding = nn.Embedding(n_genes, d_model)
-        self.token_embedding = nn.Embedding(n_tokens + 1, d_model)
-        # What a token means differs by gene: 3 counts of a rare one are not 3 of a common one.
-        self.gene_token_embedding = nn.Embedding(n_genes * (n_tokens + 1), d_model)
+        if patch_size < 1:
+            raise ValueError(f"patch_size must be at least 1, got {patch_size}")
+        self.mask_id, self._patch_size = n_tokens, patch_size
+        # What a token means differs by gene: 3 counts of a rare one are not 3 of a common one. The
+        # last row, of masked genes and of places beyond the last gene, stays 0.
+        n_rows = n_genes * n_tokens
+        self.gene_token_embedding = nn.Embedding(n_rows + 1, d_model, padding_idx=n_rows)
         self.condition = Condition(d_model, n_categories)
         self.blocks = nn.ModuleList(Block(d_model, n_heads=n_heads) for _ in range(n_layers))
-        self.norm = AdaptiveNorm(d_model)
+        self.norm = nn.LayerNorm(d_model, elementwise_affine=False)
+        self.patch_gate = nn.Linear(d_model, d_model)
+        self.gate_embedding = nn.Embedding(n_genes, d_model)
         self.head = nn.Linear(d_model, n_tokens, bias=False)
         self.head_bias = nn.Embedding(n_genes, n_tokens)
         self.register_buffer("gene_g", torch.arange(n_genes), persistent=False)
-        for embedding in (self.gene_embedding, self.token_embedding, self.gene_token_embedding):
-            nn.init.normal_(embedding.weight, std=0.5)
-        nn.init.zeros_(self.head.weight)
+        self.register_buffer("marginal_gv", torch.full((n_genes, n_tokens), 1 / n_tokens))
+        nn.init.normal_(self.gene_token_embedding.weight, std=0.1)
+        nn.init.zeros_(self.gene_token_embedding.weight[-1])
+        for silent in (self.head.weight, self.patch_gate.weight, self.patch_gate.bias):
+            nn.init.zeros_(silent)
         nn.init.zeros_(self.head_bias.weight)
 
     def forward(
@@ -89,111 +103,74 @@ class Denoiser(nn.Module):
             Which gene each place holds, int64 in 0 … `n_genes` - 1, [b, g] or [1, g]; None: all
             genes, in their order.
         """
-        genes_bg = self.gene_g[None] if genes_bg is None else genes_bg
-        x_bgd = self.gene_embedding(genes_bg) + self.token_embedding(tokens_bg)
-        rows_bg = genes_bg * (self.mask_id + 1) + tokens_bg
-        x_bgd = x_bgd + self.gene_token_embedding(rows_bg)
-        seen_bg1 = (tokens_bg != self.mask_id)[..., None]
-        evidence_bd = (x_bgd * seen_bg1).sum(1)
-        condition_bd = self.condition(total_counts_b, labels_bl, evidence_bd, unconditional_b)
-        for block in self.blocks:
-            x_bgd = block(x_bgd, condition_bd)
-        logits_bgv: Tensor = self.head(self.norm(x_bgd, condition_bd)) + self.head_bias(genes_bg)
-        return logits_bgv
+        (n_cells, n_genes), size = tokens_bg.shape, self._patch_size
+        weight, nothing = (
+            self.gene_token_embedding.weight,
+            len(self.gene_token_embedding.weight) - 1,
+        )
+        there_bg = (self.gene_g if genes_bg is None else genes_bg).expand(n_cells, -1)
+        is_masked_bg = tokens_bg == self.mask_id
+        rows_bg = (there_bg * self.mask_id + tokens_bg).masked_fill(is_masked_bg, nothing)
+        rows_bg = F.pad(rows_bg, (0, -n_genes % size), value=nothing)
+        rows_ns = rows_bg.view(-1, size)
+        x_nd = F.embedding_bag(rows_ns, weight, mode="sum", padding_idx=nothing)
+        x_bpd = x_nd.view(n_cells, -1, x_nd.shape[1])
 
-
-class PatchDenoiser(nn.Module):
-    """A pre-norm transformer whose sequence is groups of genes, and their evidence.
-
-    A patch's token is the sum of its genes' embeddings; each gene reads its logits off its patch.
-    Attention then costs (g / s)², not g², and learns from the first steps on.
-
-    Parameters
-    ----------
-    n_genes, n_tokens, n_categories, d_model, n_layers, n_heads
-        As `Denoiser`.
-    patch_size
-        Genes a patch, neighbours on the axis.
-    """
-
-    first_row_g: Tensor
-
-    def __init__(
-        self,
-        n_genes: int,
-        *,
-        n_tokens: int,
-        n_categories: Sequence[int] = (),
-        d_model: int = 64,
-        n_layers: int = 2,
-        n_heads: int = 4,
-        patch_size: int = 50,
-    ) -> None:
-        super().__init__()
-        self.mask_id, self._patch_size = n_tokens, patch_size
-        n_patches = -(-n_genes // patch_size)
-        self._n_missing = n_patches * patch_size - n_genes  # places of the last patch
-        n_places = n_patches * patch_size
-        self.gene_token_embedding = nn.Embedding(n_places * (n_tokens + 1), d_model)
-        self.patch_embedding = nn.Embedding(n_patches, d_model)
-        self.condition = Condition(d_model, n_categories)
-        self.blocks = nn.ModuleList(Block(d_model, n_heads=n_heads) for _ in range(n_layers))
-        self.norm = AdaptiveNorm(d_model)
-        self.readout = nn.Parameter(torch.zeros(n_patches, d_model, patch_size * n_tokens))
-        self.head_bias = nn.Embedding(n_genes, n_tokens)
-        first_row_g = torch.arange(n_places) * (n_tokens + 1)
-        self.register_buffer("first_row_g", first_row_g, persistent=False)
-        nn.init.normal_(self.gene_token_embedding.weight, std=0.1)
-        nn.init.normal_(self.patch_embedding.weight, std=0.5)
-        nn.init.zeros_(self.head_bias.weight)
-
-    def forward(
-        self,
-        tokens_bg: Tensor,
-        *,
-        total_counts_b: Tensor,
-        labels_bl: Tensor,
-        unconditional_b: Tensor | None = None,
-        genes_bg: None = None,
-    ) -> Tensor:
-        """Logits of p(token | the tokens that are not masked, condition), as `Denoiser`.
-
-        Which gene a place holds is fixed, so there are no `genes_bg`.
-        """
-        del genes_bg
-        n_cells, n_genes = tokens_bg.shape
-        padded_bg = F.pad(tokens_bg, (0, self._n_missing), value=self.mask_id)
-        rows_bg, weight = self.first_row_g + padded_bg, self.gene_token_embedding.weight
-        seen_bg = (padded_bg != self.mask_id).to(weight.dtype)
-        evidence_bd = F.embedding_bag(rows_bg, weight, per_sample_weights=seen_bg, mode="sum")
-        condition_bd = self.condition(total_counts_b, labels_bl, evidence_bd, unconditional_b)
-        x_nd = F.embedding_bag(rows_bg.view(-1, self._patch_size), weight, mode="sum")
-        x_bpd = x_nd.view(n_cells, -1, x_nd.shape[1]) + self.patch_embedding.weight
+        # What the genes say beyond what the marginals expect of them: else their mean, the same for
+        # all cells, is most of the sum, and cell types are found late.
+        table_gvd = weight[:-1].view(*self.marginal_gv.shape, -1)
+        expected_gd = torch.einsum("gvd,gv->gd", table_gvd, self.marginal_gv)
+        seen_bg = (~is_masked_bg).to(weight.dtype)
+        expected_bd = F.embedding_bag(there_bg, expected_gd, mode="sum", per_sample_weights=seen_bg)
+        condition_bd = self.condition(
+            total_counts_b, labels_bl, x_bpd.sum(1) - expected_bd, unconditional_b
+        )
         for block in self.blocks:
             x_bpd = block(x_bpd, condition_bd)
-        x_pbd = self.norm(x_bpd, condition_bd).transpose(0, 1)
-        logits_bpe = torch.bmm(x_pbd, self.readout).transpose(0, 1)
-        logits_bgv = logits_bpe.reshape(n_cells, -1, self.mask_id)
+        patch_gate_bd = self.patch_gate(F.silu(condition_bd))
+        x_bpd = condition_bd[:, None] + patch_gate_bd[:, None] * self.norm(x_bpd)
+        return self._read(x_bpd, n_genes, genes_bg)
+
+    def _read(self, x_bpd: Tensor, n_genes: int, genes_bg: Tensor | None) -> Tensor:
+        """Every gene's logits, off its patch."""
+        size, d = self._patch_size, x_bpd.shape[-1]
+        if genes_bg is not None:
+            x_bgd = x_bpd.repeat_interleave(size, 1)[:, :n_genes] * self.gate_embedding(genes_bg)
+            logits_bgv: Tensor = self.head(x_bgd) + self.head_bias(genes_bg)
+            return logits_bgv
+        # One readout for all cells: gates times head, so that no [b, g, d] is ever held.
+        gate_gd = F.pad(self.gate_embedding.weight, (0, 0, 0, -n_genes % size))
+        readout_pdsv = torch.einsum("psd,vd->pdsv", gate_gd.view(-1, size, d), self.head.weight)
+        logits_bpe = torch.bmm(x_bpd.transpose(0, 1), readout_pdsv.flatten(2)).transpose(0, 1)
+        logits_bgv = logits_bpe.reshape(len(x_bpd), -1, self.mask_id)
         return logits_bgv[:, :n_genes] + self.head_bias.weight
 
+    @torch.no_grad()
+    def start_at_marginals(self, log_marginal_gv: Tensor, *, log_depth_c: Tensor) -> None:
+        """Make step 0 the per-gene marginal baseline, so that every gain is learned dependence.
 
-def make_denoiser(n_genes: int, *, patch_size: int | None, **size: Any) -> Denoiser | PatchDenoiser:
-    """The network of that size: of patches, or of genes if `patch_size` is None."""
-    if patch_size is None:
-        return Denoiser(n_genes, **size)
-    if patch_size < 1:
-        raise ValueError(f"patch_size must be at least 1 or null, got {patch_size}")
-    return PatchDenoiser(n_genes, **size, patch_size=patch_size)
+        Takes training cells' log token frequencies, and their log(1 + total counts), which scale
+        the depth input.
+        """
+        self.head_bias.weight.copy_(log_marginal_gv)
+        self.marginal_gv.copy_(log_marginal_gv.exp())
+        self.condition.scale_depth(log_depth_c)
 
 
-@torch.no_grad()
-def start_at_marginals(
-    denoiser: Denoiser | PatchDenoiser, log_marginal_gv: Tensor, *, log_depth_c: Tensor
-) -> None:
-    """Make step 0 the per-gene marginal baseline, so that every gain is learned dependence.
+def count_flops(denoiser: Denoiser, n_genes: int) -> int:
+    """FLOPs of one cell of `n_genes` places, forward: two a multiply-add of matrix products.
 
-    Takes training cells' log token frequencies, and their log(1 + total counts), which scale the
-    depth input.
+    A training step takes three times as many.
     """
-    denoiser.head_bias.weight.copy_(log_marginal_gv)
-    denoiser.condition.scale_depth(log_depth_c)
+    network: Any = copy.deepcopy(denoiser).to("meta")
+    n_cells, n_labels = 64, len(network.condition.label_embeddings)  # the readout is made once
+    zeros = partial(torch.zeros, dtype=torch.int64, device="meta")
+    tokens_bg, all_there = zeros(n_cells, n_genes), n_genes == len(denoiser.gene_g)
+    with FlopCounterMode(display=False) as counter:
+        network(
+            tokens_bg,
+            total_counts_b=zeros(n_cells),
+            labels_bl=zeros(n_cells, n_labels),
+            genes_bg=None if all_there else tokens_bg,
+        )
+    return int(counter.get_total_flops()) // n_cells

@@ -1,16 +1,21 @@
-"""The reverse process: from all genes masked to a cell, a few genes at a time.
+"""The reverse process: from masked genes to a cell, a few genes at a time.
 
-The sampler is ancestral: going from masked fraction t to s, each masked gene is revealed with
-probability (t - s)/t, and its token drawn from the denoiser's prediction. Nothing is argmaxed and
-no gene is preferred for being sure: revealing the most confident first would write the zeros first.
+Three samplers; none argmaxes, and none prefers a gene for being sure: revealing the most confident
+first would write the zeros first.
+
+    ancestral   from masked fraction t to s, each masked gene is revealed with probability (t - s)/t
+    fixed       as ancestral, but every cell reveals as many genes at a step, in a random order
+    remask      as ancestral, but some revealed genes are masked again, and so can be mended
+                (ReMDM, arXiv:2503.00307)
 
 Shapes: b cells of a batch, c all cells asked for, g genes, v tokens, n genes being revealed,
 l labels.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import pairwise
+from typing import Literal, get_args
 
 import anndata
 import numpy as np
@@ -20,10 +25,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from scdiff_data.diffusion.denoiser import Denoiser, PatchDenoiser
+from scdiff_data.diffusion.denoiser import Denoiser
 from scdiff_data.diffusion.panel import Panel
 from scdiff_data.diffusion.process import cosine_grid, keyed_generator
 from scdiff_data.tokenizers import BinTokens
+
+Sampler = Literal["ancestral", "fixed", "remask"]
+
+_REMASKED = 0.1
+"""Of the largest share of revealed genes that a step can mask again and stay on the schedule."""
 
 
 def guide(conditional_bgv: Tensor, unconditional_bgv: Tensor, *, guidance: float) -> Tensor:
@@ -38,27 +48,61 @@ def guide(conditional_bgv: Tensor, unconditional_bgv: Tensor, *, guidance: float
 
 def sample_tokens(
     denoise: Callable[[Tensor], Tensor],
+    tokens_bg: Tensor,
     *,
-    shape: tuple[int, int],
     mask_id: int,
-    n_steps: int,
+    steps: int,
     generator: torch.Generator,
+    sampler: Sampler = "ancestral",
 ) -> Tensor:
-    """Tokens of new cells, int64 [b, g] (`shape`), by ancestral sampling on the cosine grid.
+    """Fill the masked genes of `tokens_bg`, on the cosine grid; the others stay what they are.
 
-    `denoise` takes tokens with masks [b, g] to logits [b, g, v], `n_steps` times: 32 to 64 come
-    close to the exact sampler, and 1 makes genes independent. Cells are made on the generator's
-    device.
+    Parameters
+    ----------
+    denoise
+        Takes tokens with masks [b, g] to logits [b, g, v], at most `steps` times.
+    tokens_bg
+        Int64, on the generator's device; all masked for new cells.
+    mask_id
+        The mask's token.
+    steps
+        32 to 64 come close to the exact sampler; 1 makes genes independent.
+    generator
+        Of every random choice.
+    sampler
+        See the top of this file.
     """
-    device = generator.device
-    tokens_bg = torch.full(shape, mask_id, device=device)
-    for fraction, next_fraction in pairwise(cosine_grid(n_steps)):
-        chance_bg = torch.rand(shape, generator=generator, device=device)
-        revealed_bg = (tokens_bg == mask_id) & (chance_bg < 1 - next_fraction / fraction)
-        probability_nv = denoise(tokens_bg)[revealed_bg].float().softmax(-1)
-        if len(probability_nv):
-            tokens_bg[revealed_bg] = probability_nv.multinomial(1, generator=generator)[:, 0]
+    if sampler not in get_args(Sampler):
+        raise ValueError(f"sampler must be one of {get_args(Sampler)}, got {sampler!r}")
+    is_free_bg = tokens_bg == mask_id
+    place_bg = _random_places(is_free_bg, generator)
+    for fraction, next_fraction in pairwise(cosine_grid(steps)):
+        chance_bg = torch.rand(tokens_bg.shape, generator=generator, device=generator.device)
+        is_masked_bg = tokens_bg == mask_id
+        remasked = 0.0
+        if sampler == "remask" and fraction < 1:
+            remasked = _REMASKED * min(1.0, next_fraction / (1 - fraction))
+        # So that the next fraction is masked, whatever is masked again: ReMDM's equation 5.
+        revealed = 1 - (next_fraction - remasked * (1 - fraction)) / fraction
+        if sampler == "fixed":
+            revealed_bg = is_masked_bg & (place_bg >= next_fraction)
+        else:
+            revealed_bg = is_masked_bg & (chance_bg < revealed)
+        again_bg = is_free_bg & ~is_masked_bg & (chance_bg < remasked)
+        logits_nv = denoise(tokens_bg)[revealed_bg]
+        tokens_bg = tokens_bg.masked_fill(again_bg, mask_id)
+        if len(logits_nv):
+            probability_nv = logits_nv.float().softmax(-1)
+            drawn_n = probability_nv.multinomial(1, generator=generator)[:, 0]
+            tokens_bg = tokens_bg.masked_scatter(revealed_bg, drawn_n)
     return tokens_bg
+
+
+def _random_places(is_free_bg: Tensor, generator: torch.Generator) -> Tensor:
+    """Each free gene's place in a random order of its cell's free genes, in [0, 1)."""
+    score_bg = torch.rand(is_free_bg.shape, generator=generator, device=generator.device)
+    rank_bg = score_bg.masked_fill(~is_free_bg, 2.0).argsort(-1).argsort(-1)
+    return rank_bg / is_free_bg.sum(-1, keepdim=True).clamp(min=1)
 
 
 def draw_conditions(
@@ -93,39 +137,84 @@ def draw_conditions(
 
 
 @torch.inference_mode()
-def generate_cells(
-    denoiser: Denoiser | PatchDenoiser,
+def fill_cells(
+    denoiser: Denoiser,
     conditions_cl: NDArray[np.int64],
+    tokens_cg: Tensor | None = None,
     *,
     tokenizer: BinTokens,
     panel: Panel,
-    n_steps: int,
-    guidance: float,
+    is_told: bool = True,
+    guidance: float = 1.0,
+    steps: int,
+    sampler: Sampler,
     seed: int,
     batch_size: int,
-) -> anndata.AnnData:
-    """Make cells of the given depths and labels (`draw_conditions`), on the denoiser's device.
+) -> Iterator[NDArray[np.int32]]:
+    """Counts of cells whose masked genes are filled, int32 [b, g], a batch at a time.
 
-    `MaskedDiffusion.generate` describes the arguments and the result.
+    Parameters
+    ----------
+    denoiser, tokenizer, panel
+        A model's; the work is done on the denoiser's device.
+    conditions_cl
+        Depth and label codes (`draw_conditions`).
+    tokens_cg
+        Tokens with masks, int64; None masks all.
+    is_told
+        Whether the model is told the conditions.
+    guidance, steps, sampler, seed, batch_size
+        As in `MaskedDiffusion.generate`.
     """
-    device = denoiser.head_bias.weight.device
-    genes_bg = None
+    device, genes_bg = denoiser.head_bias.weight.device, None
     if panel["gene_places"] is not None:
         genes_bg = torch.tensor(panel["gene_places"], device=device)[None]
-    batches = []
     for start in range(0, len(conditions_cl), batch_size):
         rows_bl = torch.from_numpy(conditions_cl[start : start + batch_size]).to(device)
+        if tokens_cg is None:
+            shape = (len(rows_bl), len(panel["gene_ids"]))
+            tokens_bg = torch.full(shape, denoiser.mask_id, device=device)
+        else:
+            tokens_bg = tokens_cg[start : start + batch_size].to(device)
+        ask = partial(_ask, denoiser, rows_bl=rows_bl, genes_bg=genes_bg, is_told=is_told)
         generator = keyed_generator(seed, start, device=device)
-        tokens_bg = sample_tokens(
-            _condition(partial(denoiser, genes_bg=genes_bg), rows_bl, guidance=guidance),
-            shape=(len(rows_bl), len(panel["gene_ids"])),
+        filled_bg = sample_tokens(
+            partial(_ask_twice, ask, guidance=guidance) if is_told and guidance != 1 else ask,
+            tokens_bg,
             mask_id=denoiser.mask_id,
-            n_steps=n_steps,
+            steps=steps,
             generator=generator,
+            sampler=sampler,
         )
-        counts_bg = tokenizer.decode(tokens_bg, generator)
-        batches.append(sparse.csr_matrix(counts_bg.numpy(force=True).astype(np.int32)))
+        yield tokenizer.decode(filled_bg, generator).numpy(force=True).astype(np.int32)
 
+
+def _ask(
+    denoiser: Denoiser,
+    tokens_bg: Tensor,
+    *,
+    rows_bl: Tensor,
+    genes_bg: Tensor | None,
+    is_told: bool,
+) -> Tensor:
+    logits_bgv: Tensor = denoiser(
+        tokens_bg,
+        total_counts_b=rows_bl[:, 0],
+        labels_bl=rows_bl[:, 1:],
+        unconditional_b=torch.full_like(rows_bl[:, 0], not is_told, dtype=torch.bool),
+        genes_bg=genes_bg,
+    )
+    return logits_bgv
+
+
+def _ask_twice(ask: Callable[..., Tensor], tokens_bg: Tensor, *, guidance: float) -> Tensor:
+    return guide(ask(tokens_bg), ask(tokens_bg, is_told=False), guidance=guidance)
+
+
+def name_cells(
+    counts_cg: sparse.csr_matrix, conditions_cl: NDArray[np.int64], panel: Panel
+) -> anndata.AnnData:
+    """Generated counts with their genes, depths and labels."""
     index = [f"generated_{i}" for i in range(len(conditions_cl))]
     obs = pd.DataFrame({"total_counts": conditions_cl[:, 0]}, index=index)
     for code_c, (label, names) in zip(
@@ -133,24 +222,4 @@ def generate_cells(
     ):
         obs[label] = pd.Categorical.from_codes(code_c, categories=pd.Index(names))
     var = pd.DataFrame({"gene_symbols": panel["gene_symbols"]}, index=panel["gene_ids"])
-    return anndata.AnnData(sparse.vstack(batches, format="csr"), obs=obs, var=var)
-
-
-def _condition(
-    denoiser: Callable[..., Tensor], rows_bl: Tensor, *, guidance: float
-) -> Callable[[Tensor], Tensor]:
-    """The denoiser as a function of the tokens alone: depth, labels and guidance set."""
-
-    def denoise(tokens_bg: Tensor, *, withheld: bool = False) -> Tensor:
-        return denoiser(
-            tokens_bg,
-            total_counts_b=rows_bl[:, 0],
-            labels_bl=rows_bl[:, 1:],
-            unconditional_b=torch.full_like(rows_bl[:, 0], withheld, dtype=torch.bool),
-        )
-
-    if guidance == 1:
-        return denoise
-    return lambda tokens_bg: guide(
-        denoise(tokens_bg), denoise(tokens_bg, withheld=True), guidance=guidance
-    )
+    return anndata.AnnData(counts_cg, obs=obs, var=var)

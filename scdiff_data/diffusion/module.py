@@ -7,21 +7,22 @@ Shapes: b cells of a batch, c cells, g genes, v tokens, l labels.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import anndata
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from torch import Tensor
 
-from scdiff_data.diffusion.denoiser import make_denoiser, start_at_marginals
-from scdiff_data.diffusion.generate import draw_conditions, generate_cells
+from scdiff_data.diffusion.denoiser import Denoiser, count_flops
+from scdiff_data.diffusion.generate import Sampler, draw_conditions, fill_cells, name_cells
 from scdiff_data.diffusion.optimize import make_optimizer
-from scdiff_data.diffusion.panel import Panel, count_marginals, find_genes, read_panel
+from scdiff_data.diffusion.panel import Panel, find_genes, learn_statistics, read_panel
 from scdiff_data.diffusion.process import (
     draw_mask_counts,
     draw_mask_pairs,
@@ -29,14 +30,13 @@ from scdiff_data.diffusion.process import (
     keyed_generator,
     masked_cross_entropy,
 )
-from scdiff_data.tokenizers import BinTokens, TokenBatch
+from scdiff_data.tokenizers import MAX_COUNT, BinTokens, TokenBatch
 
 if TYPE_CHECKING:
     from scdiff_data.datamodule import ScRNADataModule
 
 _SIZES = ("d_model", "n_layers", "n_heads", "patch_size")
 _OPTIMIZER = ("learning_rate", "weight_decay", "n_warmup_steps")
-N_STATISTICS = 20_000  # training cells that set the marginals: the first, which are mixed already
 N_CONDITIONS = 4_096  # training cells whose depth and labels are kept, to generate from
 
 
@@ -48,7 +48,8 @@ class MaskedDiffusion(LightningModule):
     d_model, n_layers, n_heads
         Size of the network.
     patch_size
-        Genes a patch of `PatchDenoiser`; None takes `Denoiser`, attention between all genes.
+        Genes that share a place of the sequence: 1 for panels up to a few hundred genes, 40 to 125
+        for thousands.
     labels
         Names of the labels to condition on; the datamodule must serve them.
     learning_rate
@@ -59,6 +60,8 @@ class MaskedDiffusion(LightningModule):
         Decoupled decay of the weight matrices; embeddings, biases and norms have none.
     p_unconditional
         Share of training cells whose condition is withheld, so that samples can be guided.
+    compile_network
+        Whether `torch.compile` makes the network's kernels: for GPUs.
     seed
         Key of the initial weights and of every mask.
     panel
@@ -74,12 +77,13 @@ class MaskedDiffusion(LightningModule):
         d_model: int = 64,
         n_layers: int = 2,
         n_heads: int = 4,
-        patch_size: int | None = None,
+        patch_size: int = 1,
         labels: Sequence[str] = (),
         learning_rate: float = 3e-3,
         n_warmup_steps: int = 20,
         weight_decay: float = 0.05,
         p_unconditional: float = 0.1,
+        compile_network: bool = False,
         seed: int = 0,
         panel: Panel | None = None,
     ) -> None:
@@ -119,7 +123,7 @@ class MaskedDiffusion(LightningModule):
         # Every rank, and every model of this seed, starts from the same weights.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.hparams["seed"])
-            self.denoiser = make_denoiser(
+            self.denoiser = Denoiser(
                 n_genes,
                 n_tokens=n_tokens,
                 n_categories=[len(names) for names in panel["categories"].values()],
@@ -131,6 +135,8 @@ class MaskedDiffusion(LightningModule):
         self.register_buffer("conditions_cl", conditions_cl)
         if datamodule is not None:
             self._learn_statistics(datamodule)
+        if self.hparams["compile_network"]:
+            self.denoiser.compile()
 
     def logits(
         self, batch: TokenBatch, masked_bg: Tensor, *, unconditional_b: Tensor | None = None
@@ -146,6 +152,11 @@ class MaskedDiffusion(LightningModule):
             genes_bg=find_genes(self.hparams["panel"], metadata),
         )
         return logits_bgv
+
+    def on_train_start(self) -> None:
+        """Say what a step costs, to `ThroughputMonitor`: backward takes twice what forward does."""
+        panel, batch_size = self.hparams["panel"], cast("Any", self.trainer).datamodule.batch_size
+        self.flops_per_batch = 3 * batch_size * count_flops(self.denoiser, len(panel["gene_ids"]))
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """Mean over cells of the bound's one-sample estimate, nats a gene."""
@@ -218,9 +229,10 @@ class MaskedDiffusion(LightningModule):
         n_cells: int,
         *,
         labels: Mapping[str, str] | None = None,
-        total_counts: int | NDArray[np.int64] | None = None,
-        n_steps: int = 32,
+        total_counts: ArrayLike | None = None,
+        steps: int = 32,
         guidance: float = 1.0,
+        sampler: Sampler = "ancestral",
         seed: int = 0,
         batch_size: int = 256,
     ) -> anndata.AnnData:
@@ -235,10 +247,12 @@ class MaskedDiffusion(LightningModule):
             from the training cells that have the given labels.
         total_counts
             Depth to condition on, whole-cell counts over all genes: one number, or [n_cells].
-        n_steps
+        steps
             Sampling steps; 32 to 64 come close to the exact sampler.
         guidance
             Above 1, cells are more typical of their condition than the data's: see `guide`.
+        sampler
+            `ancestral`, `fixed` or `remask`: see `generate.py`.
         seed
             The same seed and batch size give the same cells.
         batch_size
@@ -253,45 +267,129 @@ class MaskedDiffusion(LightningModule):
         Raises
         ------
         ValueError
-            If a label or category is unknown, or `total_counts` has another length.
+            If a label, category or sampler is unknown, or `total_counts` has another length.
         """
-        panel: Panel = self.hparams["panel"]
+        conditions_cl = self._draw_conditions(n_cells, labels, total_counts, seed=seed)
+        batches = self._fill(
+            conditions_cl,
+            guidance=guidance,
+            steps=steps,
+            sampler=sampler,
+            seed=seed,
+            batch_size=batch_size,
+        )
+        counts_cg = sparse.vstack([sparse.csr_matrix(batch) for batch in batches], format="csr")
+        return name_cells(counts_cg, conditions_cl, self.hparams["panel"])
+
+    def impute(
+        self,
+        expression: ArrayLike,
+        known_mask: ArrayLike,
+        *,
+        labels: Mapping[str, str] | None = None,
+        total_counts: ArrayLike | None = None,
+        steps: int = 32,
+        sampler: Sampler = "ancestral",
+        seed: int = 0,
+        batch_size: int = 256,
+    ) -> NDArray[np.int32]:
+        """Draw the genes that are not known, given those that are.
+
+        The known genes are exactly conditioned on: they are what any training mask left open. Draws
+        differ by `seed`; the mean over some of them estimates the expected count.
+
+        Parameters
+        ----------
+        expression
+            Counts of the model's genes in their order, [n_cells, n_genes], 0 … 32,767; what stands
+            at a gene that is not known does not matter.
+        known_mask
+            Bool, [n_cells, n_genes], or [n_genes] for all cells alike.
+        total_counts
+            Each cell's counts over all the genes there are, one number or [n_cells]. None: the
+            model is told neither these nor labels.
+        labels
+            Label → category of all cells, beside `total_counts`; others count as missing.
+        steps, sampler, seed, batch_size
+            As `generate`.
+
+        Returns
+        -------
+        counts
+            [n_cells, n_genes]; the known ones are those of `expression`.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit the model's genes, a known count is out of range, or labels come
+            without `total_counts`.
+        """
+        counts_cg, n_genes = np.asarray(expression), len(self.hparams["panel"]["gene_ids"])
+        if counts_cg.ndim != 2 or counts_cg.shape[1] != n_genes:
+            raise ValueError(
+                f"expression must be [n_cells, {n_genes}], a column for each of the model's genes, "
+                f"got {list(counts_cg.shape)}"
+            )
+        known_cg = np.broadcast_to(np.asarray(known_mask, bool), counts_cg.shape)
+        counts_cg = np.where(known_cg, counts_cg, 0).astype(np.int32)
+        if counts_cg.size and not 0 <= counts_cg.min() <= counts_cg.max() <= MAX_COUNT:
+            raise ValueError(
+                f"known counts must be in 0 … {MAX_COUNT}, got {counts_cg.min()} … "
+                f"{counts_cg.max()}"
+            )
+        if labels and total_counts is None:
+            raise ValueError("labels are told with the depth or not at all: give total_counts too")
+        told = 0 if total_counts is None else total_counts
+        conditions_cl = self._draw_conditions(len(counts_cg), labels, told, seed=seed)
+        for place, label in enumerate(self.hparams["panel"]["categories"], start=1):
+            conditions_cl[:, place] = np.where(label in (labels or ()), conditions_cl[:, place], -1)
+        tokens_cg = self.tokenizer.encode(torch.from_numpy(counts_cg).to(self.device))
+        hidden_cg = torch.from_numpy(~known_cg).to(self.device)
+        batches = self._fill(
+            conditions_cl,
+            tokens_cg.masked_fill(hidden_cg, self.denoiser.mask_id),
+            is_told=total_counts is not None,
+            steps=steps,
+            sampler=sampler,
+            seed=seed,
+            batch_size=batch_size,
+        )
+        return np.where(known_cg, counts_cg, np.concatenate(list(batches)))
+
+    def _draw_conditions(
+        self,
+        n_cells: int,
+        labels: Mapping[str, str] | None,
+        total_counts: ArrayLike | None,
+        *,
+        seed: int,
+    ) -> NDArray[np.int64]:
         conditions_cl = draw_conditions(
             self.conditions_cl.numpy(force=True),
             n_cells=n_cells,
-            categories=panel["categories"],
+            categories=self.hparams["panel"]["categories"],
             labels=labels or {},
             seed=seed,
         )
         if total_counts is not None:
             conditions_cl[:, 0] = total_counts
-        return generate_cells(
-            self.denoiser,
-            conditions_cl,
-            tokenizer=self.tokenizer,
-            panel=panel,
-            n_steps=n_steps,
-            guidance=guidance,
-            seed=seed,
-            batch_size=batch_size,
-        )
+        return conditions_cl
+
+    def _fill(self, *cells: Any, **how: Any) -> Iterator[NDArray[np.int32]]:
+        panel = self.hparams["panel"]
+        return fill_cells(self.denoiser, *cells, tokenizer=self.tokenizer, panel=panel, **how)
 
     def _read_panel(self, datamodule: "ScRNADataModule") -> Panel:
-        return read_panel(datamodule, **{k: self.hparams[k] for k in ("labels", "patch_size")})
+        return read_panel(datamodule, labels=self.hparams["labels"])
 
     def _learn_statistics(self, datamodule: "ScRNADataModule") -> None:
         """Take what training cells say before training: marginals, depths, decoding."""
-        cells = datamodule.train_dataset[:N_STATISTICS]
-        counts_cg, edges_v = np.asarray(cells.expression), self.tokenizer.edges.numpy(force=True)
-        panel: Panel = self.hparams["panel"]
-        genes_cg = find_genes(panel, cells.metadata)
-        log_marginal_gv = count_marginals(counts_cg, edges_v, panel["n_genes"], genes_cg)
-        self.log_marginal_gv.copy_(torch.from_numpy(log_marginal_gv))
-
-        columns = ["total_counts", *self.hparams["labels"]]
-        known_cl = np.stack([np.asarray(cells.metadata[name]) for name in columns], -1)
-        rows = np.arange(N_CONDITIONS) * len(known_cl) // N_CONDITIONS
-        self.conditions_cl.copy_(torch.from_numpy(known_cl[rows].astype(np.int64)))
-        log_depth_c = torch.from_numpy(np.log1p(known_cl[:, 0].astype(np.float32)))
-        start_at_marginals(self.denoiser, self.log_marginal_gv, log_depth_c=log_depth_c)
+        log_marginal_gv, known_cl = learn_statistics(
+            datamodule, self.hparams["panel"], labels=self.hparams["labels"]
+        )
+        self.log_marginal_gv.copy_(log_marginal_gv)
+        kept_c = torch.arange(N_CONDITIONS) * len(known_cl) // N_CONDITIONS
+        self.conditions_cl.copy_(known_cl[kept_c])
+        log_depth_c = known_cl[:, 0].float().log1p()
+        self.denoiser.start_at_marginals(self.log_marginal_gv, log_depth_c=log_depth_c)
         self.tokenizer.load_state_dict(cast("BinTokens", datamodule.tokenizer).state_dict())

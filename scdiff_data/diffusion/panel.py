@@ -7,12 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
+from scdiff_data.baselines import count_marginals
 from scdiff_data.tokenizers import BinTokens
 
 if TYPE_CHECKING:
     from scdiff_data.datamodule import ScRNADataModule
+
+N_STATISTICS = 20_000
+"""Training cells that set the marginals: the first, which are mixed already."""
 
 
 class Panel(TypedDict):
@@ -26,16 +31,13 @@ class Panel(TypedDict):
     categories: dict[str, list[str]]  # label → names of its codes 0, 1, …, in the model's order
 
 
-def read_panel(
-    datamodule: "ScRNADataModule", *, labels: Sequence[str], patch_size: int | None
-) -> Panel:
+def read_panel(datamodule: "ScRNADataModule", *, labels: Sequence[str]) -> Panel:
     """The datamodule's panel, with those of its labels that the model is conditioned on.
 
     Raises
     ------
     ValueError
-        If the datamodule's tokenizer has no inverse, it does not serve a label, or the model groups
-        genes by their places and these may hold any gene.
+        If the datamodule's tokenizer has no inverse, or it does not serve a label.
     """
     tokenizer = datamodule.tokenizer
     if not isinstance(tokenizer, BinTokens):
@@ -53,12 +55,6 @@ def read_panel(
     gene_ids = [str(gene) for gene in datamodule.gene_ids]
     n_genes, gene_places = len(gene_ids), None
     if datamodule.gene_places is not None:  # places may hold any gene of the axis, or one it lacks
-        if patch_size is not None:
-            raise ValueError(
-                f"patch_size={patch_size} groups genes by their places, but the data were prepared "
-                "with fallback_min_genes, so that a place may hold any gene: set patch_size=null, "
-                "or prepare with fallback_min_genes=0"
-            )
         n_genes = datamodule.n_reference_genes + 1
         gene_places = [int(place) % n_genes for place in datamodule.gene_places]
     return {
@@ -79,23 +75,22 @@ def find_genes(panel: Panel, metadata: Mapping[str, Any]) -> Any:
     return metadata["gene_ids"] % panel["n_genes"]
 
 
-def count_marginals(
-    counts_cg: NDArray[np.int16],
-    edges_v: NDArray[np.int64],
-    n_genes: int,
-    genes_cg: Any = None,
-) -> NDArray[np.float64]:
-    """Log of each gene's token frequencies over training cells, [n_genes, v], smoothed.
+def learn_statistics(
+    datamodule: "ScRNADataModule", panel: Panel, *, labels: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """What training cells say before training.
 
-    One pseudo-cell a gene, of all genes' frequencies and a little of everything, keeps tokens that
-    a gene never showed possible, at a cost that suits their rarity. `genes_cg` says which gene each
-    place holds; None: gene g in place g.
+    Returns
+    -------
+    log_marginal_gv
+        `count_marginals`, float64.
+    known_cl
+        Each cell's total counts and codes of the labels, int64 [c, 1 + l].
     """
-    frequency_gv = np.zeros((n_genes, len(edges_v)))
-    for place, counts_c in enumerate(counts_cg.T):
-        tokens_c = np.searchsorted(edges_v, counts_c, side="right") - 1
-        genes_c = np.full(len(tokens_c), place) if genes_cg is None else genes_cg[:, place]
-        np.add.at(frequency_gv, (genes_c, tokens_c), 1)
-    pseudo_v = frequency_gv.sum(0) / frequency_gv.sum() + 1e-6
-    n_cells_g1 = frequency_gv.sum(1, keepdims=True)
-    return np.asarray(np.log((frequency_gv + pseudo_v) / (n_cells_g1 + pseudo_v.sum())))
+    cells = datamodule.train_dataset[:N_STATISTICS]
+    counts_cg, edges_v = np.asarray(cells.expression), np.asarray(panel["token_edges"])
+    genes_cg = find_genes(panel, cells.metadata)
+    log_marginal_gv = count_marginals(counts_cg, edges_v, panel["n_genes"], genes_cg)
+    columns = [np.asarray(cells.metadata[name]) for name in ("total_counts", *labels)]
+    known_cl = np.stack(columns, -1).astype(np.int64)
+    return torch.from_numpy(log_marginal_gv), torch.from_numpy(known_cl)

@@ -52,7 +52,10 @@ def draw_masks(n_masked_b: Tensor, *, n_genes: int, generator: torch.Generator) 
     Bool [b, g] on the generator's device; True is masked.
     """
     score_bg = torch.rand(len(n_masked_b), n_genes, generator=generator, device=generator.device)
-    return score_bg.argsort(-1).argsort(-1) < n_masked_b.to(score_bg.device)[:, None]
+    is_first_bg = (
+        torch.arange(n_genes, device=score_bg.device) < n_masked_b.to(score_bg.device)[:, None]
+    )
+    return torch.empty_like(is_first_bg).scatter_(-1, score_bg.argsort(-1), is_first_bg)
 
 
 def draw_mask_pairs(cell_ids: Sequence[str], *, n_genes: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -87,7 +90,9 @@ def masked_cross_entropy(logits_bgv: Tensor, tokens_bg: Tensor, masked_bg: Tenso
     masked_bg
         Bool, at least one True a cell.
     """
-    nll_bg = F.cross_entropy(logits_bgv.float().movedim(-1, 1), tokens_bg, reduction="none")
+    # Flat, since cross_entropy wants the tokens' dimension second and would copy to get it there.
+    logits_nv, tokens_n = logits_bgv.float().flatten(0, 1), tokens_bg.flatten()
+    nll_bg = F.cross_entropy(logits_nv, tokens_n, reduction="none").view_as(tokens_bg)
     return nll_bg.where(masked_bg, 0.0).sum(-1) / masked_bg.sum(-1)
 
 

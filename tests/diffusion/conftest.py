@@ -57,7 +57,7 @@ class StandIn(LightningDataModule):
         self.batch_size = batch_size
         self.seed = 0
         self.train_dataset = Cells(counts[n_val:], n_val)
-        self.val_dataset = Cells(counts[:n_val], 0)
+        self.val_dataset = self.test_dataset = Cells(counts[:n_val], 0)
         self.val_order = np.arange(n_val)
         self.epoch_start = 0
         tokenizer.fit(counts[n_val:], counts[n_val:].sum(1))

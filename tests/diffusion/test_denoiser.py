@@ -6,24 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from scdiff_data.diffusion.denoiser import (
-    Denoiser,
-    PatchDenoiser,
-    make_denoiser,
-    start_at_marginals,
-)
+from scdiff_data.diffusion.denoiser import Denoiser, count_flops
 
-Network = Denoiser | PatchDenoiser
-
-both = pytest.mark.parametrize("patch_size", [None, 4], ids=["genes", "patches"])
+both = pytest.mark.parametrize("patch_size", [1, 4], ids=["genes", "patches"])
 
 
-def small(patch_size: int | None, **size: Any) -> Network:
+def small(patch_size: int, **size: Any) -> Denoiser:
     settings = {"n_tokens": 4, "n_categories": [3], "d_model": 16, "n_layers": 2, "n_heads": 2}
-    return make_denoiser(10, patch_size=patch_size, **(settings | size))
+    return Denoiser(10, patch_size=patch_size, **(settings | size))
 
 
-def awake(patch_size: int | None) -> Network:
+def awake(patch_size: int) -> Denoiser:
     torch.manual_seed(0)
     denoiser = small(patch_size)
     for weight in denoiser.parameters():  # away from the start, where most of it is silent
@@ -31,7 +24,7 @@ def awake(patch_size: int | None) -> Network:
     return denoiser
 
 
-def predict(denoiser: Network, tokens: Tensor, *, depth: int = 500, label: int = 0) -> Tensor:
+def predict(denoiser: Denoiser, tokens: Tensor, *, depth: int = 500, label: int = 0) -> Tensor:
     n_cells = len(tokens)
     depths, labels = torch.full((n_cells,), depth), torch.full((n_cells, 1), label)
     logits: Tensor = denoiser(tokens, total_counts_b=depths, labels_bl=labels)
@@ -39,22 +32,22 @@ def predict(denoiser: Network, tokens: Tensor, *, depth: int = 500, label: int =
 
 
 @both
-def test_step_0_is_the_marginal_baseline_whatever_is_unmasked(patch_size: int | None) -> None:
+def test_step_0_is_the_marginal_baseline_whatever_is_unmasked(patch_size: int) -> None:
     denoiser = small(patch_size)
     log_marginal = torch.randn(10, 4).log_softmax(-1)
-    start_at_marginals(denoiser, log_marginal, log_depth_c=torch.tensor([6.0, 7.0]))
+    denoiser.start_at_marginals(log_marginal, log_depth_c=torch.tensor([6.0, 7.0]))
     logits = predict(denoiser, torch.randint(0, 5, (6, 10)))
     assert torch.equal(logits, log_marginal.expand(6, -1, -1))
 
 
 @both
-def test_there_is_no_logit_of_the_mask(patch_size: int | None) -> None:
+def test_there_is_no_logit_of_the_mask(patch_size: int) -> None:
     assert predict(awake(patch_size), torch.full((2, 10), 4)).shape == (2, 10, 4)
 
 
 @both
 @pytest.mark.parametrize("changed", ["token", "depth", "label"])
-def test_every_input_moves_every_prediction(patch_size: int | None, changed: str) -> None:
+def test_every_input_moves_every_prediction(patch_size: int, changed: str) -> None:
     denoiser, tokens = awake(patch_size), torch.full((1, 10), 4)
     other = tokens.clone()
     other[0, 3] = 1 if changed == "token" else 4
@@ -69,7 +62,7 @@ def test_every_input_moves_every_prediction(patch_size: int | None, changed: str
 
 
 @both
-def test_a_withheld_condition_does_not_matter(patch_size: int | None) -> None:
+def test_a_withheld_condition_does_not_matter(patch_size: int) -> None:
     denoiser, tokens = awake(patch_size), torch.full((2, 10), 4)
     logits = denoiser(
         tokens,
@@ -81,19 +74,19 @@ def test_a_withheld_condition_does_not_matter(patch_size: int | None) -> None:
 
 
 @both
-def test_a_missing_label_is_a_category_of_its_own(patch_size: int | None) -> None:
+def test_a_missing_label_is_a_category_of_its_own(patch_size: int) -> None:
     denoiser, tokens = awake(patch_size), torch.full((1, 10), 4)
     assert not torch.equal(predict(denoiser, tokens, label=-1), predict(denoiser, tokens, label=0))
 
 
 @both
-def test_a_width_that_heads_cannot_share_is_refused(patch_size: int | None) -> None:
+def test_a_width_that_heads_cannot_share_is_refused(patch_size: int) -> None:
     with pytest.raises(ValueError, match="multiple of n_heads, got 10 and 4: take d_model=12"):
         small(patch_size, d_model=10, n_heads=4)
 
 
 def test_genes_may_stand_in_any_place() -> None:
-    denoiser, tokens = awake(None), torch.tensor([[0, 4, 2, 1, 4, 3, 0, 4, 1, 2]])
+    denoiser, tokens = awake(1), torch.tensor([[0, 4, 2, 1, 4, 3, 0, 4, 1, 2]])
     order = torch.randperm(10, generator=torch.Generator().manual_seed(1))
     condition = {"total_counts_b": torch.tensor([500]), "labels_bl": torch.tensor([[0]])}
     moved = denoiser(tokens[:, order], genes_bg=order[None], **condition)
@@ -101,5 +94,28 @@ def test_genes_may_stand_in_any_place() -> None:
 
 
 def test_a_patch_size_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="patch_size must be at least 1 or null, got 0"):
+    with pytest.raises(ValueError, match="patch_size must be at least 1, got 0"):
         small(0)
+
+
+@both
+@torch.no_grad()
+def test_saying_which_genes_there_are_changes_nothing(patch_size: int) -> None:
+    denoiser, tokens = awake(patch_size), torch.randint(0, 5, (3, 10))
+    condition: Any = {
+        "total_counts_b": torch.full((3,), 500),
+        "labels_bl": torch.zeros(3, 1).long(),
+    }
+    said = denoiser(tokens, genes_bg=torch.arange(10).expand(3, -1), **condition)
+    torch.testing.assert_close(said, predict(denoiser, tokens))
+
+
+def test_flops_are_those_of_the_formula() -> None:
+    def flops(n_layers: int, n_genes: int) -> int:
+        network = Denoiser(n_genes, n_tokens=4, d_model=16, n_layers=n_layers, n_heads=2)
+        return count_flops(network, n_genes)
+
+    for n_genes in (32, 64):
+        # 24 L d² + 4 L² d a layer, and the layer's two modulations, 2 x 2 d x 2 d a cell.
+        a_layer = 24 * n_genes * 16**2 + 4 * n_genes**2 * 16 + 8 * 16**2
+        assert flops(3, n_genes) - flops(2, n_genes) == a_layer

@@ -6,12 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import PBMC_SETTINGS
+from conftest import StandIn
 from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
 from torch import Tensor
 
+from scdiff_data import CountTokens, LogBinTokens, Pbmc, QuantileTokens, ScRNADataModule
 from scdiff_data.diffusion import MaskedDiffusion, WeightEMA
 from scdiff_data.diffusion.process import draw_masks, keyed_generator
 from scdiff_data.rank_tokens import RankTokens
+from scdiff_data.sample_metrics import shuffle_genes
 from scdiff_data.tokenizers import TokenBatch
 
 
@@ -106,8 +111,8 @@ def test_a_checkpoint_loads_and_generates_with_no_datamodule(
     trainer.fit(model, datamodule=data)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     loaded = MaskedDiffusion.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
-    cells = loaded.generate(10, n_steps=4)
-    assert (cells.X != model.generate(10, n_steps=4).X).nnz == 0
+    cells = loaded.generate(10, steps=4)
+    assert (cells.X != model.generate(10, steps=4).X).nnz == 0
     assert list(cells.var_names) == data.gene_ids
 
 
@@ -194,3 +199,44 @@ def test_a_model_with_no_data_says_where_its_sizes_come_from(
     loader = make_data(mixture.sample(100, seed=1), n_val=20).val_dataloader()
     with pytest.raises(ValueError, match="takes its sizes from a ScRNADataModule"):
         make_trainer().validate(small_model(), dataloaders=loader)
+
+
+def test_count_nll_of_independent_genes_agrees_across_tokenizers(
+    make_trainer: Any, small_model: Any
+) -> None:
+    rng = np.random.default_rng(4)
+    counts = rng.negative_binomial(1.5, 0.35, (3_000, 24)).astype(np.int16)
+    scores = []
+    for tokenizer in (CountTokens(32), LogBinTokens(12), QuantileTokens(8)):
+        data = StandIn(counts, n_val=1_000, batch_size=64, tokenizer=tokenizer)
+        data.train_dataset.total_counts[:] = data.val_dataset.total_counts[:] = 100
+        model = small_model(learning_rate=1e-3)
+        trainer = make_trainer(max_epochs=1)
+        trainer.fit(model, datamodule=data)
+        scores.append({k: float(v) for k, v in trainer.callback_metrics.items()})
+    nlls = [score["val/count_nll"] for score in scores]
+    assert max(nlls) - min(nlls) < 0.02
+    # Their token losses differ by far more: coarse bins look better than they are.
+    losses = [score["val/loss"] for score in scores]
+    assert max(losses) - min(losses) > 0.2
+
+
+def test_on_gene_shuffled_real_cells_the_gain_vanishes(
+    tmp_path: Path, make_trainer: Any, small_model: Any
+) -> None:
+    real = ScRNADataModule(Pbmc(), tmp_path, **PBMC_SETTINGS | {"n_hvgs": 64})
+    real.prepare_data()
+    real.setup()
+    train, val = (np.asarray(d[:].expression) for d in (real.train_dataset, real.val_dataset))
+
+    def gain(counts: NDArray[Any]) -> float:
+        data = StandIn(counts, n_val=len(val), batch_size=32, tokenizer=LogBinTokens(8))
+        data.train_dataset.total_counts[:] = data.val_dataset.total_counts[:] = 100
+        trainer = make_trainer(max_epochs=15)
+        trainer.fit(small_model(d_model=32, patch_size=8), datamodule=data)
+        scores = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        return scores["val/marginal"] - scores["val/loss"]
+
+    counts = np.concatenate([val, train])
+    assert gain(counts) > 0.05
+    assert gain(shuffle_genes(counts)) < 0.01

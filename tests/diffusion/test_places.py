@@ -31,24 +31,18 @@ def test_it_trains_on_them_starts_at_their_marginals_and_generates(
     assert float(after["val/loss"]) < float(before["val/loss"]) - 0.02
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     loaded = MaskedDiffusion.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
-    assert list(loaded.generate(5, n_steps=3).var_names) == datamodule.gene_ids
+    assert list(loaded.generate(5, steps=3).var_names) == datamodule.gene_ids
     # Genes that are never chosen have learned, too: they stand in others' places.
-    moved = model.denoiser.gene_embedding.weight.detach() != small_start(loaded)
+    moved = model.denoiser.gate_embedding.weight.detach() != small_start(loaded)
     chosen = set(loaded.hparams["panel"]["gene_places"])
     assert {int(g) for g in moved.any(1).nonzero()} - chosen
 
 
 def small_start(model: MaskedDiffusion) -> torch.Tensor:
-    """The gene embedding that this model's seed starts from."""
+    """The gates that this model's seed starts from."""
     fresh = MaskedDiffusion(**dict(model.hparams.items()))
     fresh.configure_model()
-    return fresh.denoiser.gene_embedding.weight.detach()
-
-
-def test_patches_are_refused(tmp_path: Path, make_trainer: Any, small_model: Any) -> None:
-    datamodule = cells(tmp_path / "data")
-    with pytest.raises(ValueError, match=r"patch_size=8 groups.*set patch_size=null"):
-        make_trainer(max_epochs=1).fit(small_model(patch_size=8), datamodule=datamodule)
+    return fresh.denoiser.gate_embedding.weight.detach()
 
 
 def test_patches_train_where_places_are_fixed(
