@@ -1,11 +1,13 @@
 """The tie between YAML and classes, which no import checker sees: every file of every group."""
 
+import re
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import hydra
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -15,9 +17,11 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from scdiff_data import ScRNADataModule
-from scdiff_data.diffusion import MaskedDiffusion
+from scdiff_data.diffusion import Denoiser, MaskedDiffusion
+from scdiff_data.diffusion.denoiser import count_flops
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+SIZES = ("d_model", "n_layers", "n_heads", "patch_size")
 
 
 def group(name: str) -> list[str]:
@@ -70,6 +74,28 @@ def test_a_pretrained_models_settings_are_those_of_the_class(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", [name for name in group("model") if name != "pretrained"])
 def test_every_model_file_makes_a_module(tmp_path: Path, name: str) -> None:
     assert isinstance(instantiate(compose(tmp_path, f"model={name}").model), LightningModule)
+
+
+@pytest.mark.parametrize("name", [name for name in group("model") if name != "pretrained"])
+def test_a_model_file_says_its_size(tmp_path: Path, name: str) -> None:
+    size = {k: compose(tmp_path, f"model={name}").model[k] for k in SIZES}
+    with torch.device("meta"):
+        network = Denoiser(2_000, n_tokens=16, **size)
+    said = re.search(
+        r"2,000 genes x 16 tokens: ([\d.]+) M parameters, ([\d.]+) GFLOPs a cell",
+        (CONFIGS / "model" / f"{name}.yaml").read_text(),
+    )
+    assert said is not None
+    n_parameters = sum(weight.numel() for weight in network.parameters())
+    assert float(said[1]) == pytest.approx(n_parameters / 1e6, rel=0.01, abs=0.05)
+    assert float(said[2]) == pytest.approx(count_flops(network, 2_000) / 1e9, rel=0.01, abs=0.0005)
+
+
+def test_the_evaluation_composes(tmp_path: Path) -> None:
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = hydra.compose("evaluate", ["ckpt_path=x", f"run_dir={tmp_path}"])
+    GlobalHydra.instance().clear()
+    assert isinstance(instantiate(config.data), ScRNADataModule)
 
 
 @pytest.mark.parametrize("name", group("callbacks"))

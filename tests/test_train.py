@@ -19,7 +19,7 @@ SMALL = [  # what keeps a run short; the rest is as in `make train`
     "data.shard_size=300",
     "model.d_model=16",
     "callbacks.report.n_cells=16",
-    "callbacks.report.n_steps=4",
+    "callbacks.report.steps=4",
 ]
 
 
@@ -111,7 +111,7 @@ def test_a_model_trained_here_is_fine_tuned_on_any_h5ad_on_the_same_genes(
             "model=pretrained",
             f"model.checkpoint_path={checkpoint}",
             "callbacks.report.n_cells=16",
-            "callbacks.report.n_steps=4",
+            "callbacks.report.steps=4",
             "trainer.max_epochs=2",
         )
     )
