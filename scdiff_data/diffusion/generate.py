@@ -13,7 +13,6 @@ l labels.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -176,10 +175,9 @@ def fill_cells(
             tokens_bg = torch.full(shape, denoiser.mask_id, device=device)
         else:
             tokens_bg = tokens_cg[start : start + batch_size].to(device)
-        ask = partial(_ask, denoiser, rows_bl=rows_bl, genes_bg=genes_bg, is_told=is_told)
         generator = keyed_generator(seed, start, device=device)
         filled_bg = sample_tokens(
-            partial(_ask_twice, ask, guidance=guidance) if is_told and guidance != 1 else ask,
+            _condition(denoiser, rows_bl, genes_bg, is_told=is_told, guidance=guidance),
             tokens_bg,
             mask_id=denoiser.mask_id,
             steps=steps,
@@ -189,26 +187,24 @@ def fill_cells(
         yield tokenizer.decode(filled_bg, generator).numpy(force=True).astype(np.int32)
 
 
-def _ask(
-    denoiser: Denoiser,
-    tokens_bg: Tensor,
-    *,
-    rows_bl: Tensor,
-    genes_bg: Tensor | None,
-    is_told: bool,
-) -> Tensor:
-    logits_bgv: Tensor = denoiser(
-        tokens_bg,
-        total_counts_b=rows_bl[:, 0],
-        labels_bl=rows_bl[:, 1:],
-        unconditional_b=torch.full_like(rows_bl[:, 0], not is_told, dtype=torch.bool),
-        genes_bg=genes_bg,
+def _condition(
+    denoiser: Denoiser, rows_bl: Tensor, genes_bg: Tensor | None, *, is_told: bool, guidance: float
+) -> Callable[[Tensor], Tensor]:
+    """The denoiser as a function of the tokens alone: depth, labels and guidance set."""
+    condition = {"total_counts_b": rows_bl[:, 0], "labels_bl": rows_bl[:, 1:], "genes_bg": genes_bg}
+    withheld_b = torch.ones_like(rows_bl[:, 0], dtype=torch.bool)
+
+    def ask(tokens_bg: Tensor, withheld_b: Tensor | None) -> Tensor:
+        logits_bgv: Tensor = denoiser(tokens_bg, **condition, unconditional_b=withheld_b)
+        return logits_bgv
+
+    if not is_told:
+        return lambda tokens_bg: ask(tokens_bg, withheld_b)
+    if guidance == 1:
+        return lambda tokens_bg: ask(tokens_bg, None)
+    return lambda tokens_bg: guide(
+        ask(tokens_bg, None), ask(tokens_bg, withheld_b), guidance=guidance
     )
-    return logits_bgv
-
-
-def _ask_twice(ask: Callable[..., Tensor], tokens_bg: Tensor, *, guidance: float) -> Tensor:
-    return guide(ask(tokens_bg), ask(tokens_bg, is_told=False), guidance=guidance)
 
 
 def name_cells(

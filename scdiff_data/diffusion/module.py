@@ -135,8 +135,6 @@ class MaskedDiffusion(LightningModule):
         self.register_buffer("conditions_cl", conditions_cl)
         if datamodule is not None:
             self._learn_statistics(datamodule)
-        if self.hparams["compile_network"]:
-            self.denoiser.compile()
 
     def logits(
         self, batch: TokenBatch, masked_bg: Tensor, *, unconditional_b: Tensor | None = None
@@ -152,6 +150,11 @@ class MaskedDiffusion(LightningModule):
             genes_bg=find_genes(self.hparams["panel"], metadata),
         )
         return logits_bgv
+
+    def on_fit_start(self) -> None:
+        """Compile, for training alone: a checkpoint must generate where there is no compiler."""
+        if self.hparams["compile_network"]:
+            self.denoiser.compile()
 
     def on_train_start(self) -> None:
         """Say what a step costs, to `ThroughputMonitor`: backward takes twice what forward does."""

@@ -240,3 +240,22 @@ def test_on_gene_shuffled_real_cells_the_gain_vanishes(
     counts = np.concatenate([val, train])
     assert gain(counts) > 0.05
     assert gain(shuffle_genes(counts)) < 0.01
+
+
+@pytest.mark.soak  # half a minute, and a C++ compiler
+def test_a_compiled_network_learns_the_same_and_its_checkpoint_needs_no_compiler(
+    tmp_path: Path, mixture: Any, make_data: Any, make_trainer: Any, small_model: Any
+) -> None:
+    losses = []
+    for compiled in (False, True):
+        data = make_data(mixture.sample(178, seed=1), n_val=50)
+        model = small_model(compile_network=compiled)
+        trainer = make_trainer(max_epochs=2, callbacks=[WeightEMA(0.9)])
+        trainer.fit(model, datamodule=data)
+        losses.append(float(trainer.callback_metrics["val/loss"]))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert model.denoiser._compiled_call_impl is not None
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = MaskedDiffusion.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    assert loaded.denoiser._compiled_call_impl is None
+    assert loaded.generate(5, steps=2).shape == (5, 24)
