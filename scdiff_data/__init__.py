@@ -46,6 +46,8 @@ To follow a cell from the bucket to the batch, read the files in this order:
     fitted.py       a tokenizer's fit, kept beside the data
     resume.py       how far a run has come, in a checkpoint
     datamodule.py   prepare_data, setup, loaders
+    sample_metrics.py  how alike two samples of cells are
+    baselines.py    what counts cost without a model
     diffusion/      the demo model on top; nothing above knows of it
 
 `errors.py`, `files.py`, `mapping.py` and `plots.py` serve them all.

@@ -241,7 +241,7 @@ class ScRNADataModule(LightningDataModule):
     @property
     def n_reference_genes(self) -> int:
         """Genes of the reference axis, of which a place may hold any with `fallback_min_genes`."""
-        return int(Manifest.read(self.data_dir).content["genes"]["n_reference"])
+        return int(self._manifest.content["genes"]["n_reference"])
 
     @property
     def categories(self) -> dict[str, list[str]]:

@@ -157,16 +157,15 @@ def create_hvg_dataloader(
         Worker processes; 0 is fastest unless the trainer itself is busy.
     """
     dataset = HVGDataset(folder, split=split, n_hvgs=n_hvgs, labels=labels)
-    sampler = CellSampler(
-        len(dataset),
+    return _load(
+        dataset,
         batch_size,
-        seed=seed,
         shuffle=shuffle,
-        drop_last=shuffle,
+        seed=seed,
         block_size=block_size,
-        classes=None if balance is None else dataset.read_classes(balance),
+        balance=balance,
+        num_workers=num_workers,
     )
-    return ResumableLoader(dataset, sampler, num_workers=num_workers)
 
 
 def create_dataloader(
@@ -187,13 +186,28 @@ def create_dataloader(
     `sparse` gives sparse CSR tensors instead of dense ones.
     """
     dataset = ScRNADataset(folder, split=split, sparse=sparse, labels=labels)
-    sampler = CellSampler(
-        len(dataset),
+    return _load(
+        dataset,
         batch_size,
-        seed=seed,
         shuffle=shuffle,
-        drop_last=shuffle,
+        seed=seed,
         block_size=block_size,
-        classes=None if balance is None else dataset.read_classes(balance),
+        balance=balance,
+        num_workers=num_workers,
+    )
+
+
+def _load(
+    dataset: HVGDataset | ScRNADataset,
+    batch_size: int,
+    *,
+    shuffle: bool,
+    balance: str | None,
+    num_workers: int,
+    **order: int,
+) -> ResumableLoader:
+    classes = None if balance is None else dataset.read_classes(balance)
+    sampler = CellSampler(
+        len(dataset), batch_size, shuffle=shuffle, drop_last=shuffle, classes=classes, **order
     )
     return ResumableLoader(dataset, sampler, num_workers=num_workers)

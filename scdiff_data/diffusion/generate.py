@@ -1,122 +1,197 @@
-"""The reverse process: from masked genes to a cell, a few genes at a time.
+"""What a trained model does: generate cells, and impute genes.
 
-Three samplers; none argmaxes, and none prefers a gene for being sure: revealing the most confident
-first would write the zeros first.
+`generate_cells` and `impute_cells` are the methods `generate` and `impute` of `MaskedDiffusion`.
 
-    ancestral   from masked fraction t to s, each masked gene is revealed with probability (t - s)/t
-    fixed       as ancestral, but every cell reveals as many genes at a step, in a random order
-    remask      as ancestral, but some revealed genes are masked again, and so can be mended
-                (ReMDM, arXiv:2503.00307)
-
-Shapes: b cells of a batch, c all cells asked for, g genes, v tokens, n genes being revealed,
-l labels.
+Shapes: b cells of a batch, c all cells asked for, g genes, v tokens, l labels.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Protocol
 
 import anndata
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from torch import Tensor
 
 from scdiff_data.diffusion.denoiser import Denoiser
 from scdiff_data.diffusion.panel import Panel
-from scdiff_data.diffusion.process import cosine_grid, keyed_generator
-from scdiff_data.tokenizers import BinTokens
-
-Sampler = Literal["ancestral", "fixed", "remask"]
-
-_REMASKED = 0.1
-"""Of the largest share of revealed genes that a step can mask again and stay on the schedule."""
+from scdiff_data.diffusion.process import keyed_generator
+from scdiff_data.diffusion.samplers import Sampler, guide, sample_tokens
+from scdiff_data.tokenizers import MAX_COUNT, BinTokens
 
 
-def guide(conditional_bgv: Tensor, unconditional_bgv: Tensor, *, guidance: float) -> Tensor:
-    """Logits of the guided prediction p ∝ p_conditional^w p_unconditional^(1-w), w = `guidance`.
+class Model(Protocol):
+    """What generating takes of a `MaskedDiffusion`."""
 
-    Taken over each gene's tokens before anything is unmasked. At 1 it is the conditional
-    prediction, at 0 the unconditional one; above 1 the condition is exaggerated.
-    """
-    conditional_bgv = conditional_bgv.log_softmax(-1)
-    return conditional_bgv.lerp(unconditional_bgv.log_softmax(-1), 1 - guidance)
+    denoiser: Denoiser
+    tokenizer: BinTokens
+    conditions_cl: Tensor
+
+    @property
+    def hparams(self) -> Any:
+        """Hyperparameters, with the `panel`."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the work is done."""
 
 
-def sample_tokens(
-    denoise: Callable[[Tensor], Tensor],
-    tokens_bg: Tensor,
+def generate_cells(
+    model: Model,
+    n_cells: int,
     *,
-    mask_id: int,
-    steps: int,
-    generator: torch.Generator,
+    labels: Mapping[str, str] | None = None,
+    total_counts: ArrayLike | None = None,
+    steps: int = 32,
+    guidance: float = 1.0,
     sampler: Sampler = "ancestral",
-) -> Tensor:
-    """Fill the masked genes of `tokens_bg`, on the cosine grid; the others stay what they are.
+    seed: int = 0,
+    batch_size: int = 256,
+) -> anndata.AnnData:
+    """Make new cells; no data directory is needed.
 
     Parameters
     ----------
-    denoise
-        Takes tokens with masks [b, g] to logits [b, g, v], at most `steps` times.
-    tokens_bg
-        Int64, on the generator's device; all masked for new cells.
-    mask_id
-        The mask's token.
+    n_cells
+        How many, at least 1.
+    labels
+        Label → category that all cells shall have. What is not given is drawn, with the depth,
+        from the training cells that have the given labels.
+    total_counts
+        Depth to condition on, whole-cell counts over all genes: one number, or [n_cells].
     steps
-        32 to 64 come close to the exact sampler; 1 makes genes independent.
-    generator
-        Of every random choice.
+        Sampling steps; 32 to 64 come close to the exact sampler.
+    guidance
+        Above 1, cells are more typical of their condition than the data's: see `guide`.
     sampler
-        See the top of this file.
+        `ancestral`, `fixed` or `remask`: see `samplers.py`.
+    seed
+        The same seed and batch size give the same cells.
+    batch_size
+        Cells made together.
+
+    Returns
+    -------
+    AnnData
+        `X` int32 CSR counts [n_cells, n_genes]; `obs` the depth asked for as `total_counts`,
+        and the labels; `var` the gene ids as index, and `gene_symbols`.
+
+    Raises
+    ------
+    ValueError
+        If a label, category or sampler is unknown, or `total_counts` has another length.
     """
-    if sampler not in get_args(Sampler):
-        raise ValueError(f"sampler must be one of {get_args(Sampler)}, got {sampler!r}")
-    is_free_bg = tokens_bg == mask_id
-    place_bg = _random_places(is_free_bg, generator)
-    for fraction, next_fraction in pairwise(cosine_grid(steps)):
-        chance_bg = torch.rand(tokens_bg.shape, generator=generator, device=generator.device)
-        is_masked_bg = tokens_bg == mask_id
-        remasked = 0.0
-        if sampler == "remask" and fraction < 1:
-            remasked = _REMASKED * min(1.0, next_fraction / (1 - fraction))
-        # So that the next fraction is masked, whatever is masked again: ReMDM's equation 5.
-        revealed = 1 - (next_fraction - remasked * (1 - fraction)) / fraction
-        if sampler == "fixed":
-            revealed_bg = is_masked_bg & (place_bg >= next_fraction)
-        else:
-            revealed_bg = is_masked_bg & (chance_bg < revealed)
-        again_bg = is_free_bg & ~is_masked_bg & (chance_bg < remasked)
-        logits_nv = denoise(tokens_bg)[revealed_bg]
-        tokens_bg = tokens_bg.masked_fill(again_bg, mask_id)
-        if len(logits_nv):
-            probability_nv = logits_nv.float().softmax(-1)
-            drawn_n = probability_nv.multinomial(1, generator=generator)[:, 0]
-            tokens_bg = tokens_bg.masked_scatter(revealed_bg, drawn_n)
-    return tokens_bg
+    conditions_cl = draw_conditions(
+        model, n_cells, labels=labels or {}, total_counts=total_counts, seed=seed
+    )
+    batches = _fill(
+        model,
+        conditions_cl,
+        guidance=guidance,
+        steps=steps,
+        sampler=sampler,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    counts_cg = sparse.vstack([sparse.csr_matrix(batch) for batch in batches], format="csr")
+    return _name_cells(counts_cg, conditions_cl, model.hparams["panel"])
 
 
-def _random_places(is_free_bg: Tensor, generator: torch.Generator) -> Tensor:
-    """Each free gene's place in a random order of its cell's free genes, in [0, 1)."""
-    score_bg = torch.rand(is_free_bg.shape, generator=generator, device=generator.device)
-    rank_bg = score_bg.masked_fill(~is_free_bg, 2.0).argsort(-1).argsort(-1)
-    return rank_bg / is_free_bg.sum(-1, keepdim=True).clamp(min=1)
+def impute_cells(
+    model: Model,
+    expression: ArrayLike,
+    known_mask: ArrayLike,
+    *,
+    labels: Mapping[str, str] | None = None,
+    total_counts: ArrayLike | None = None,
+    steps: int = 32,
+    sampler: Sampler = "ancestral",
+    seed: int = 0,
+    batch_size: int = 256,
+) -> NDArray[np.int32]:
+    """Draw the genes that are not known, given those that are.
+
+    The known genes are exactly conditioned on: they are what any training mask left open. Draws
+    differ by `seed`; the mean over some of them estimates the expected count.
+
+    Parameters
+    ----------
+    expression
+        Counts of the model's genes in their order, [n_cells, n_genes], 0 … 32,767; what stands
+        at a gene that is not known does not matter.
+    known_mask
+        Bool, [n_cells, n_genes], or [n_genes] for all cells alike.
+    total_counts
+        Each cell's counts over all the genes there are, one number or [n_cells]. None: the
+        model is told neither these nor labels.
+    labels
+        Label → category of all cells, beside `total_counts`; others count as missing.
+    steps, sampler, seed, batch_size
+        As `generate`.
+
+    Returns
+    -------
+    counts
+        [n_cells, n_genes]; the known ones are those of `expression`.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit the model's genes, a known count is out of range, or labels come
+        without `total_counts`.
+    """
+    counts_cg, n_genes = np.asarray(expression), len(model.hparams["panel"]["gene_ids"])
+    if counts_cg.ndim != 2 or counts_cg.shape[1] != n_genes:
+        raise ValueError(
+            f"expression must be [n_cells, {n_genes}], a column for each of the model's genes, "
+            f"got {list(counts_cg.shape)}"
+        )
+    known_cg = np.broadcast_to(np.asarray(known_mask, bool), counts_cg.shape)
+    counts_cg = np.where(known_cg, counts_cg, 0).astype(np.int32)
+    if counts_cg.size and not 0 <= counts_cg.min() <= counts_cg.max() <= MAX_COUNT:
+        raise ValueError(
+            f"known counts must be in 0 … {MAX_COUNT}, got {counts_cg.min()} … {counts_cg.max()}"
+        )
+    if labels and total_counts is None:
+        raise ValueError("labels are told with the depth or not at all: give total_counts too")
+    conditions_cl = draw_conditions(
+        model, len(counts_cg), labels=labels or {}, total_counts=total_counts, seed=seed
+    )
+    for place, label in enumerate(model.hparams["panel"]["categories"], start=1):
+        conditions_cl[:, place] = np.where(label in (labels or ()), conditions_cl[:, place], -1)
+    tokens_cg = model.tokenizer.encode(torch.from_numpy(counts_cg).to(model.device))
+    hidden_cg = torch.from_numpy(~known_cg).to(model.device)
+    batches = _fill(
+        model,
+        conditions_cl,
+        tokens_cg.masked_fill(hidden_cg, model.denoiser.mask_id),
+        is_told=total_counts is not None,
+        steps=steps,
+        sampler=sampler,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    return np.where(known_cg, counts_cg, np.concatenate(list(batches)))
 
 
 def draw_conditions(
-    known_cl: NDArray[np.int64],
-    *,
+    model: Model,
     n_cells: int,
-    categories: Mapping[str, list[str]],
+    *,
     labels: Mapping[str, str],
+    total_counts: ArrayLike | None,
     seed: int,
 ) -> NDArray[np.int64]:
     """Depths and label codes for new cells, int64 [n_cells, 1 + l].
 
-    Drawn jointly from the rows of `known_cl` (depth, then the codes of `categories`' labels) that
-    have the given labels, or from all rows where none has them.
+    Drawn jointly from the training cells that the model keeps, of those that have the given labels,
+    or of all where none has them; then `total_counts` take the depths' place.
     """
+    categories = model.hparams["panel"]["categories"]
+    known_cl = model.conditions_cl.numpy(force=True)
     if n_cells < 1:
         raise ValueError(f"n_cells must be at least 1, got {n_cells}")
     wanted = {}
@@ -132,17 +207,17 @@ def draw_conditions(
     rows_cl = matching_cl if len(matching_cl) else known_cl
     drawn_cl = rows_cl[np.random.default_rng(seed).integers(len(rows_cl), size=n_cells)]
     drawn_cl[:, columns] = codes
+    if total_counts is not None:
+        drawn_cl[:, 0] = total_counts
     return drawn_cl
 
 
 @torch.inference_mode()
-def fill_cells(
-    denoiser: Denoiser,
+def _fill(
+    model: Model,
     conditions_cl: NDArray[np.int64],
     tokens_cg: Tensor | None = None,
     *,
-    tokenizer: BinTokens,
-    panel: Panel,
     is_told: bool = True,
     guidance: float = 1.0,
     steps: int,
@@ -152,39 +227,25 @@ def fill_cells(
 ) -> Iterator[NDArray[np.int32]]:
     """Counts of cells whose masked genes are filled, int32 [b, g], a batch at a time.
 
-    Parameters
-    ----------
-    denoiser, tokenizer, panel
-        A model's; the work is done on the denoiser's device.
-    conditions_cl
-        Depth and label codes (`draw_conditions`).
-    tokens_cg
-        Tokens with masks, int64; None masks all.
-    is_told
-        Whether the model is told the conditions.
-    guidance, steps, sampler, seed, batch_size
-        As in `MaskedDiffusion.generate`.
+    `tokens_cg` None masks all genes; `is_told` says whether the model is told the conditions.
     """
-    device, genes_bg = denoiser.head_bias.weight.device, None
+    panel: Panel = model.hparams["panel"]
+    genes_bg, mask_id = None, model.denoiser.mask_id
     if panel["gene_places"] is not None:
-        genes_bg = torch.tensor(panel["gene_places"], device=device)[None]
+        genes_bg = torch.tensor(panel["gene_places"], device=model.device)[None]
     for start in range(0, len(conditions_cl), batch_size):
-        rows_bl = torch.from_numpy(conditions_cl[start : start + batch_size]).to(device)
+        rows_bl = torch.from_numpy(conditions_cl[start : start + batch_size]).to(model.device)
         if tokens_cg is None:
             shape = (len(rows_bl), len(panel["gene_ids"]))
-            tokens_bg = torch.full(shape, denoiser.mask_id, device=device)
+            tokens_bg = torch.full(shape, mask_id, device=model.device)
         else:
-            tokens_bg = tokens_cg[start : start + batch_size].to(device)
-        generator = keyed_generator(seed, start, device=device)
+            tokens_bg = tokens_cg[start : start + batch_size]
+        generator = keyed_generator(seed, start, device=model.device)
+        denoise = _condition(model.denoiser, rows_bl, genes_bg, is_told=is_told, guidance=guidance)
         filled_bg = sample_tokens(
-            _condition(denoiser, rows_bl, genes_bg, is_told=is_told, guidance=guidance),
-            tokens_bg,
-            mask_id=denoiser.mask_id,
-            steps=steps,
-            generator=generator,
-            sampler=sampler,
+            denoise, tokens_bg, mask_id=mask_id, steps=steps, generator=generator, sampler=sampler
         )
-        yield tokenizer.decode(filled_bg, generator).numpy(force=True).astype(np.int32)
+        yield model.tokenizer.decode(filled_bg, generator).numpy(force=True).astype(np.int32)
 
 
 def _condition(
@@ -207,7 +268,7 @@ def _condition(
     )
 
 
-def name_cells(
+def _name_cells(
     counts_cg: sparse.csr_matrix, conditions_cl: NDArray[np.int64], panel: Panel
 ) -> anndata.AnnData:
     """Generated counts with their genes, depths and labels."""

@@ -7,20 +7,16 @@ Shapes: b cells of a batch, c cells, g genes, v tokens, l labels.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-import anndata
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 from torch import Tensor
 
 from scdiff_data.diffusion.denoiser import Denoiser, count_flops
-from scdiff_data.diffusion.generate import Sampler, draw_conditions, fill_cells, name_cells
+from scdiff_data.diffusion.generate import generate_cells, impute_cells
 from scdiff_data.diffusion.optimize import make_optimizer
 from scdiff_data.diffusion.panel import Panel, find_genes, learn_statistics, read_panel
 from scdiff_data.diffusion.process import (
@@ -30,7 +26,7 @@ from scdiff_data.diffusion.process import (
     keyed_generator,
     masked_cross_entropy,
 )
-from scdiff_data.tokenizers import MAX_COUNT, BinTokens, TokenBatch
+from scdiff_data.tokenizers import BinTokens, TokenBatch
 
 if TYPE_CHECKING:
     from scdiff_data.datamodule import ScRNADataModule
@@ -227,160 +223,8 @@ class MaskedDiffusion(LightningModule):
             **{name: self.hparams[name] for name in _OPTIMIZER},
         )
 
-    def generate(
-        self,
-        n_cells: int,
-        *,
-        labels: Mapping[str, str] | None = None,
-        total_counts: ArrayLike | None = None,
-        steps: int = 32,
-        guidance: float = 1.0,
-        sampler: Sampler = "ancestral",
-        seed: int = 0,
-        batch_size: int = 256,
-    ) -> anndata.AnnData:
-        """Make new cells; no data directory is needed.
-
-        Parameters
-        ----------
-        n_cells
-            How many, at least 1.
-        labels
-            Label → category that all cells shall have. What is not given is drawn, with the depth,
-            from the training cells that have the given labels.
-        total_counts
-            Depth to condition on, whole-cell counts over all genes: one number, or [n_cells].
-        steps
-            Sampling steps; 32 to 64 come close to the exact sampler.
-        guidance
-            Above 1, cells are more typical of their condition than the data's: see `guide`.
-        sampler
-            `ancestral`, `fixed` or `remask`: see `generate.py`.
-        seed
-            The same seed and batch size give the same cells.
-        batch_size
-            Cells made together.
-
-        Returns
-        -------
-        AnnData
-            `X` int32 CSR counts [n_cells, n_genes]; `obs` the depth asked for as `total_counts`,
-            and the labels; `var` the gene ids as index, and `gene_symbols`.
-
-        Raises
-        ------
-        ValueError
-            If a label, category or sampler is unknown, or `total_counts` has another length.
-        """
-        conditions_cl = self._draw_conditions(n_cells, labels, total_counts, seed=seed)
-        batches = self._fill(
-            conditions_cl,
-            guidance=guidance,
-            steps=steps,
-            sampler=sampler,
-            seed=seed,
-            batch_size=batch_size,
-        )
-        counts_cg = sparse.vstack([sparse.csr_matrix(batch) for batch in batches], format="csr")
-        return name_cells(counts_cg, conditions_cl, self.hparams["panel"])
-
-    def impute(
-        self,
-        expression: ArrayLike,
-        known_mask: ArrayLike,
-        *,
-        labels: Mapping[str, str] | None = None,
-        total_counts: ArrayLike | None = None,
-        steps: int = 32,
-        sampler: Sampler = "ancestral",
-        seed: int = 0,
-        batch_size: int = 256,
-    ) -> NDArray[np.int32]:
-        """Draw the genes that are not known, given those that are.
-
-        The known genes are exactly conditioned on: they are what any training mask left open. Draws
-        differ by `seed`; the mean over some of them estimates the expected count.
-
-        Parameters
-        ----------
-        expression
-            Counts of the model's genes in their order, [n_cells, n_genes], 0 … 32,767; what stands
-            at a gene that is not known does not matter.
-        known_mask
-            Bool, [n_cells, n_genes], or [n_genes] for all cells alike.
-        total_counts
-            Each cell's counts over all the genes there are, one number or [n_cells]. None: the
-            model is told neither these nor labels.
-        labels
-            Label → category of all cells, beside `total_counts`; others count as missing.
-        steps, sampler, seed, batch_size
-            As `generate`.
-
-        Returns
-        -------
-        counts
-            [n_cells, n_genes]; the known ones are those of `expression`.
-
-        Raises
-        ------
-        ValueError
-            If shapes do not fit the model's genes, a known count is out of range, or labels come
-            without `total_counts`.
-        """
-        counts_cg, n_genes = np.asarray(expression), len(self.hparams["panel"]["gene_ids"])
-        if counts_cg.ndim != 2 or counts_cg.shape[1] != n_genes:
-            raise ValueError(
-                f"expression must be [n_cells, {n_genes}], a column for each of the model's genes, "
-                f"got {list(counts_cg.shape)}"
-            )
-        known_cg = np.broadcast_to(np.asarray(known_mask, bool), counts_cg.shape)
-        counts_cg = np.where(known_cg, counts_cg, 0).astype(np.int32)
-        if counts_cg.size and not 0 <= counts_cg.min() <= counts_cg.max() <= MAX_COUNT:
-            raise ValueError(
-                f"known counts must be in 0 … {MAX_COUNT}, got {counts_cg.min()} … "
-                f"{counts_cg.max()}"
-            )
-        if labels and total_counts is None:
-            raise ValueError("labels are told with the depth or not at all: give total_counts too")
-        told = 0 if total_counts is None else total_counts
-        conditions_cl = self._draw_conditions(len(counts_cg), labels, told, seed=seed)
-        for place, label in enumerate(self.hparams["panel"]["categories"], start=1):
-            conditions_cl[:, place] = np.where(label in (labels or ()), conditions_cl[:, place], -1)
-        tokens_cg = self.tokenizer.encode(torch.from_numpy(counts_cg).to(self.device))
-        hidden_cg = torch.from_numpy(~known_cg).to(self.device)
-        batches = self._fill(
-            conditions_cl,
-            tokens_cg.masked_fill(hidden_cg, self.denoiser.mask_id),
-            is_told=total_counts is not None,
-            steps=steps,
-            sampler=sampler,
-            seed=seed,
-            batch_size=batch_size,
-        )
-        return np.where(known_cg, counts_cg, np.concatenate(list(batches)))
-
-    def _draw_conditions(
-        self,
-        n_cells: int,
-        labels: Mapping[str, str] | None,
-        total_counts: ArrayLike | None,
-        *,
-        seed: int,
-    ) -> NDArray[np.int64]:
-        conditions_cl = draw_conditions(
-            self.conditions_cl.numpy(force=True),
-            n_cells=n_cells,
-            categories=self.hparams["panel"]["categories"],
-            labels=labels or {},
-            seed=seed,
-        )
-        if total_counts is not None:
-            conditions_cl[:, 0] = total_counts
-        return conditions_cl
-
-    def _fill(self, *cells: Any, **how: Any) -> Iterator[NDArray[np.int32]]:
-        panel = self.hparams["panel"]
-        return fill_cells(self.denoiser, *cells, tokenizer=self.tokenizer, panel=panel, **how)
+    generate = generate_cells
+    impute = impute_cells
 
     def _read_panel(self, datamodule: "ScRNADataModule") -> Panel:
         return read_panel(datamodule, labels=self.hparams["labels"])

@@ -16,11 +16,12 @@ def cells(folder: Path, **changes: Any) -> ScRNADataModule:
     return ScRNADataModule(Pbmc(), folder, batch_size=64, tokenizer=LogBinTokens(8), **settings)
 
 
+@pytest.mark.parametrize("patch_size", [1, 8])
 def test_it_trains_on_them_starts_at_their_marginals_and_generates(
-    tmp_path: Path, make_trainer: Any, small_model: Any
+    tmp_path: Path, make_trainer: Any, small_model: Any, patch_size: int
 ) -> None:
     datamodule = cells(tmp_path / "data")
-    model = small_model()
+    model = small_model(patch_size=patch_size)
     first = make_trainer(limit_train_batches=0, max_epochs=1)
     first.validate(model, datamodule=datamodule, verbose=False)
     before = dict(first.callback_metrics)
