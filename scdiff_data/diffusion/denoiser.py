@@ -117,9 +117,10 @@ class Denoiser(nn.Module):
         x_bpd = x_nd.view(n_cells, -1, x_nd.shape[1])
 
         # What the genes say beyond what the marginals expect of them: else their mean, the same for
-        # all cells, is most of the sum, and cell types are found late.
+        # all cells, is most of the sum, and cell types are found late. (No matrix product: in half
+        # precision the difference would be lost.)
         table_gvd = weight[:-1].view(*self.marginal_gv.shape, -1)
-        expected_gd = torch.einsum("gvd,gv->gd", table_gvd, self.marginal_gv)
+        expected_gd = (table_gvd * self.marginal_gv[..., None]).sum(1)
         seen_bg = (~is_masked_bg).to(weight.dtype)
         expected_bd = F.embedding_bag(there_bg, expected_gd, mode="sum", per_sample_weights=seen_bg)
         condition_bd = self.condition(

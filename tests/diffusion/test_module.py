@@ -242,6 +242,19 @@ def test_on_gene_shuffled_real_cells_the_gain_vanishes(
     assert gain(shuffle_genes(counts)) < 0.01
 
 
+def test_half_precision_learns_as_whole_precision_does(
+    mixture: Any, make_data: Any, make_trainer: Any, small_model: Any
+) -> None:
+    losses = []
+    for precision in ("32-true", "bf16-mixed"):
+        data = make_data(mixture.sample(456, seed=1), n_val=200)
+        trainer = make_trainer(max_epochs=4, precision=precision, callbacks=[WeightEMA(0.9)])
+        trainer.fit(small_model(patch_size=4), datamodule=data)
+        losses.append({k: float(v) for k, v in trainer.callback_metrics.items()})
+    assert losses[1]["val/loss"] == pytest.approx(losses[0]["val/loss"], abs=0.01)
+    assert losses[0]["val/marginal"] - losses[0]["val/loss"] > 0.03
+
+
 @pytest.mark.soak  # half a minute, and a C++ compiler
 def test_a_compiled_network_learns_the_same_and_its_checkpoint_needs_no_compiler(
     tmp_path: Path, mixture: Any, make_data: Any, make_trainer: Any, small_model: Any
