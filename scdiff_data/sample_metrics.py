@@ -89,7 +89,7 @@ def compare_cells(counts_cg: Counts, real_rg: Counts, train_tg: Counts) -> dict[
         "wasserstein_per_gene": np.mean(
             [wasserstein_distance(a, b) for a, b in zip(log_cg.T, log_rg.T, strict=True)]
         ),
-        "mmd2": _mmd2(log_cg[:_MOST_CELLS], log_rg[:_MOST_CELLS]),
+        "mmd2": measure_mmd2(log_cg[:_MOST_CELLS], log_rg[:_MOST_CELLS]),
         "wasserstein2": _wasserstein2(places_cd, places_rd),
         "nearest_neighbour_accuracy": _nearest_neighbour_accuracy(places_cd, places_rd),
         "forest_auc": _forest_auc(log_cg[:n], log_rg[:n]),
@@ -123,8 +123,12 @@ def _correlation_agreement(log_cg: Logs, log_rg: Logs) -> float:
     return float(np.corrcoef(both)[0, 1])
 
 
-def _mmd2(log_cg: Logs, log_rg: Logs) -> float:
-    """E k(x, x') + E k(y, y') - 2 E k(x, y), leaving out each cell's kernel with itself."""
+def measure_mmd2(log_cg: Logs, log_rg: Logs) -> float:
+    """E k(x, x') + E k(y, y') - 2 E k(x, y), leaving out each cell's kernel with itself.
+
+    That makes it unbiased (Gretton et al., JMLR 13:723, 2012, equation 3). The Gaussian kernel has
+    the median squared distance of the real cells as its scale.
+    """
     n, m = len(log_cg), len(log_rg)
     squares_rr = euclidean_distances(log_rg, squared=True)
     scale = np.median(squares_rr[~np.eye(m, dtype=bool)])
