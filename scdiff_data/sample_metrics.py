@@ -23,6 +23,8 @@ from sklearn.model_selection import cross_val_predict
 Counts = NDArray[np.integer[Any]]
 Logs = NDArray[np.floating[Any]]
 
+MIN_CELLS = 10
+"""Fewer cells of a sample are not compared."""
 _N_COMPONENTS = 50
 _MOST_CELLS = 2_000  # of each sample, for what takes a distance of all pairs
 
@@ -63,10 +65,10 @@ def compare_cells(counts_cg: Counts, real_rg: Counts, train_tg: Counts) -> dict[
     ValueError
         If a sample has fewer than 10 cells.
     """
-    if min(len(counts_cg), len(real_rg), len(train_tg)) < 10:
+    if min(len(counts_cg), len(real_rg), len(train_tg)) < MIN_CELLS:
         raise ValueError(
-            f"all samples need at least 10 cells, got {len(counts_cg)}, {len(real_rg)} and "
-            f"{len(train_tg)}: hold out or generate more"
+            f"all samples need at least {MIN_CELLS} cells, got {len(counts_cg)}, {len(real_rg)} "
+            f"and {len(train_tg)}: hold out or generate more"
         )
     varies_g = real_rg.var(0) > 0
     (mean_g, variance_g), (real_mean_g, real_variance_g) = (

@@ -21,7 +21,7 @@ from scdiff_data.diffusion.module import MaskedDiffusion
 from scdiff_data.diffusion.panel import N_STATISTICS
 from scdiff_data.files import write_aside, write_json
 from scdiff_data.plots import plot_report
-from scdiff_data.sample_metrics import compare_cells, draw_mean_profiles, shuffle_genes
+from scdiff_data.sample_metrics import MIN_CELLS, compare_cells, draw_mean_profiles, shuffle_genes
 from scdiff_data.tokenizers import BinTokens, TokenBatch
 
 _log = logging.getLogger(__name__)
@@ -42,13 +42,13 @@ def evaluate_model(
     Returns
     -------
     dict
-        `count_nll` of the baselines, and `compare_cells` of the `generated` cells, of `real` ones
+        The `baselines`' likelihoods, and `compare_cells` of the `generated` cells, of `real` ones
         of another split, and of two cheats, `genes_shuffled` and `mean_profile`.
     """
     other = {"val": datamodule.test_dataset, "test": datamodule.val_dataset}[split]
     held_out = {"val": datamodule.val_dataset, "test": datamodule.test_dataset}[split]
     train = datamodule.train_dataset[:N_STATISTICS]
-    second = other[:n_cells] if len(other) else train
+    second = other[:n_cells] if len(other) >= MIN_CELLS else train
     real_cg, train_tg = np.asarray(held_out[:n_cells].expression), np.asarray(train.expression)
     generated = model.generate(n_cells, steps=steps)
     generated_cg = generated.X.toarray()
@@ -137,25 +137,38 @@ class RunReport(Callback):
         if not self._curves["step"]:
             _log.warning("no report: no validation ran; split.val must leave validation cells")
             return
-        assert isinstance(pl_module, MaskedDiffusion)
-        pl_module.to(trainer.strategy.root_device)  # where Lightning has just taken it from
+        last = {name: curve[-1] for name, curve in self._curves.items()}
+        self._metrics = last | self._compare(trainer, cast("MaskedDiffusion", pl_module))
+        write_json(self._run_dir / "metrics.json", self._metrics)
+        _log.info(
+            "validation loss %.4f ± %.4f nats a gene; per-gene marginals %.4f",
+            *(last[name] for name in ("val/loss", "val/loss_se", "val/marginal")),
+        )
+
+    def _compare(self, trainer: Trainer, model: MaskedDiffusion) -> dict[str, Any]:
+        datamodule: ScRNADataModule = trainer.datamodule  # type: ignore[attr-defined]
+        n_cells = min(self._n_cells, len(datamodule.val_dataset))
+        if n_cells < MIN_CELLS:
+            _log.warning(
+                "no cells generated: %d validation cells of n_cells=%d are too few to compare "
+                "with, hold out at least %d",
+                len(datamodule.val_dataset),
+                self._n_cells,
+                MIN_CELLS,
+            )
+            return {}
+        model.to(trainer.strategy.root_device)  # where Lightning has just taken it from
         scores = evaluate_model(
-            pl_module,
-            cast("Any", trainer).datamodule,
+            model,
+            datamodule,
             self._run_dir,
             split="val",
             n_cells=self._n_cells,
             steps=self._steps,
             curves=self._curves,
         )
-        pl_module.cpu()
-        last = {name: curve[-1] for name, curve in self._curves.items()}
-        self._metrics = last | scores
-        write_json(self._run_dir / "metrics.json", self._metrics)
-        _log.info(
-            "validation loss %.4f ± %.4f nats a gene; per-gene marginals %.4f",
-            *(last[name] for name in ("val/loss", "val/loss_se", "val/marginal")),
-        )
+        model.cpu()
+        return scores
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the test split's losses to `metrics.json`, if this run made one."""

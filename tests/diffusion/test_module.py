@@ -255,6 +255,7 @@ def test_half_precision_learns_as_whole_precision_does(
     assert losses[0]["val/marginal"] - losses[0]["val/loss"] > 0.03
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
 @pytest.mark.soak  # half a minute, and a C++ compiler
 def test_a_compiled_network_learns_the_same_and_its_checkpoint_needs_no_compiler(
     tmp_path: Path, mixture: Any, make_data: Any, make_trainer: Any, small_model: Any

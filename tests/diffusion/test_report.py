@@ -50,3 +50,14 @@ def test_loss_curves_go_on_after_a_resume(
     assert curves["step"] == [4, 8, 12]
     assert {len(curve) for curve in curves.values()} == {3}
     assert curves["val/loss"][:2] == report.state_dict()["curves"]["val/loss"]
+
+
+def test_few_validation_cells_cost_the_comparison_not_the_run(
+    tmp_path: Path, mixture: Any, make_data: Any, make_trainer: Any, small_model: Any, caplog: Any
+) -> None:
+    data = make_data(mixture.sample(137, seed=1), n_val=9)
+    trainer = make_trainer(max_epochs=1, callbacks=[RunReport(tmp_path, n_cells=30, steps=2)])
+    trainer.fit(small_model(), datamodule=data)
+    assert "9 validation cells of n_cells=30 are too few" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+    assert json.loads((tmp_path / "metrics.json").read_text())["step"] == 4
