@@ -25,6 +25,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 from fixtures.experiment import make_file
+from fixtures.goals import print_goal
 
 from scdiff_data.archive import QualityFilter, write_archive
 from scdiff_data.genes import GeneAxis
@@ -151,9 +152,7 @@ def main() -> None:
         ("archive_two_threads", ratio("wall", "ours", "ours-2-threads"), ">=", 1.7),
         ("archive_memory_vs_scanpy", ratio("peak_mb", "ours", "scanpy"), "<=", 0.25),
     ):
-        met = measured <= wanted if sign == "<=" else measured >= wanted
-        verdict = "met" if met else "missed"
-        print(f"goal {goal}: {measured:.2f} (wanted {sign} {wanted}): {verdict}")
+        print_goal(goal, measured, sign, wanted)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from fixtures.atlas import make_atlas, read_profiles
+from fixtures.goals import print_goal
 from matplotlib.figure import Figure
 
 from scdiff_data import H5adFolder, Recipe, prepare
@@ -79,8 +80,7 @@ def main() -> None:
     if arguments.picture:
         draw(arguments.picture, total / n_cells, truth, best, chosen, overlap)
     gain = overlap["dispersion, normalised"] / overlap["dispersion"]
-    print(f"goal normalising_finds_variable_genes: {gain:.2f} (wanted >= 1.0): ", end="")
-    print("met" if gain >= 1.0 else "missed")
+    print_goal("normalising_finds_variable_genes", gain, ">=", 1.0)
 
 
 def draw(

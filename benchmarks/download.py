@@ -23,6 +23,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 from fixtures.bucket import Server, start_server
+from fixtures.goals import print_goal
 
 from scdiff_data.download import download
 from scdiff_data.sources import Bucket
@@ -98,9 +99,7 @@ def main() -> None:
         speed = n_files * size / statistics.median(times) / 1e6
         print(f"{name:8} {statistics.median(times):6.2f} s {speed:7.0f} MB/s")
     ratios = [theirs / own for theirs, own in zip(seconds["fs.get"], seconds["ours"], strict=True)]
-    measured = statistics.median(ratios)
-    verdict = "met" if measured >= 0.95 else "missed"
-    print(f"goal download_vs_get: {measured:.2f} (wanted >= 0.95): {verdict}")
+    print_goal("download_vs_get", statistics.median(ratios), ">=", 0.95)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ cells (192 genes), and on 20,000 simulated cells x 2,000 genes. Ours has the set
 draws of its prior at training cells' library sizes. Beside them: `scvi, posterior`, its noise
 around training cells (no new cells, strictly), other real cells, and two cheats. All are compared
 with held-out cells. scVI is skipped where it is not installed; `--python scvi=PATH` names another
-interpreter. 30 and 300 CPU-seconds; `--quick` a fifth
-of them, one seed.
+interpreter. 30 and 300 CPU-seconds; `--quick` takes a fifth of them, and one seed.
 """
 
 import argparse
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fixtures.goals import print_goal
+from fixtures.training import QUIET
 
 CELLS: dict[str, dict[str, Any]] = {
     "pbmc": {"seconds": 30, "n_sampled": 512, "n_seeds": 3},
@@ -56,17 +57,12 @@ def train_ours(name: str, folder: Path, seconds: float, seed: int) -> dict[str, 
 
     def train(n_steps: int) -> tuple[MaskedDiffusion, float]:
         model = MaskedDiffusion(**settings, seed=seed)
-        quiet = dict.fromkeys(
-            ["logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"],
-            False,
-        )
         trainer = Trainer(
             accelerator="cpu",
             max_steps=n_steps,
-            limit_val_batches=0,
             gradient_clip_val=1.0,
             callbacks=[WeightEMA(0.99)],
-            **quiet,
+            **QUIET,
         )
         started = time.process_time()
         trainer.fit(model, datamodule=cells)
@@ -224,7 +220,7 @@ def main() -> None:
         for name in [arguments.cells] if arguments.cells else CELLS:
             goals += run_cells(name, Path(folder), share, pythons)
     for name, ratio in goals:
-        print(f"goal {name}: {ratio:.2f} (wanted >= 1): {'met' if ratio >= 1 else 'missed'}")
+        print_goal(name, ratio, ">=", 1)
     if not goals:
         print("skipped goals against scvi: it is not installed")
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 from fixtures.atlas import make_atlas
+from fixtures.goals import print_goal
+from fixtures.training import QUIET
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.fabric.utilities.throughput import get_available_flops
@@ -85,13 +87,9 @@ def train(size: str, cells: LightningDataModule, device: str, n_steps: int) -> t
         devices=1,
         precision="bf16-mixed",
         max_steps=n_steps,
-        limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         gradient_clip_val=1.0,
         callbacks=[WeightEMA(0.999), clock],
+        **QUIET,
     )
     trainer.fit(model, datamodule=cells)
     return clock.step, float(model.flops_per_batch)
@@ -143,10 +141,8 @@ def main() -> None:
         print(f"skipped goal mfu_{second}: the peak of this device is not known")
     else:
         goals.append((f"mfu_{second}", flops / step / peak, ">=", 0.4))
-    for name, measured, side, wanted in goals:
-        is_met = measured >= wanted if side == ">=" else measured <= wanted
-        verdict = "met" if is_met else "missed"
-        print(f"goal {name}: {measured:.3f} (wanted {side} {wanted}): {verdict}")
+    for name, measured, sign, wanted in goals:
+        print_goal(name, measured, sign, wanted, digits=3)
 
 
 if __name__ == "__main__":

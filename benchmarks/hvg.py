@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from fixtures.atlas import make_atlas
+from fixtures.goals import print_goal
 
 from scdiff_data import H5adFolder, Recipe, prepare
 from scdiff_data.gene_statistics import TrainingGenes
@@ -243,9 +244,7 @@ def compare(folder: Path, *, quick: bool) -> None:
         ("memory_mb", most, "<=", 500.0),
         ("sharding_vs_copy", ratio(("sharding", ""), ("copying", "")), "<=", 2.0),
     ):
-        met = measured <= wanted if sign == "<=" else measured >= wanted
-        verdict = "met" if met else "missed"
-        print(f"goal {goal}: {measured:.2f} (wanted {sign} {wanted}): {verdict}")
+        print_goal(goal, measured, sign, wanted)
 
 
 if __name__ == "__main__":

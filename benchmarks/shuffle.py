@@ -10,6 +10,7 @@ import argparse
 from itertools import islice
 
 import numpy as np
+from fixtures.goals import print_goal
 
 from scdiff_data.sampler import CellSampler
 
@@ -59,8 +60,7 @@ def main() -> None:
             shuffled = mixed / reference
         met = measure_meetings(block_size, n_batches)
         print(f"{block_size:10}  {mixed:10.3f}  {unmixed:18.3f}  {met:16.2%}")
-    verdict = "met" if shuffled >= 0.99 else "missed"
-    print(f"goal entropy_vs_iid: {shuffled:.3f} (wanted >= 0.99): {verdict}")
+    print_goal("entropy_vs_iid", shuffled, ">=", 0.99, digits=3)
 
 
 if __name__ == "__main__":
