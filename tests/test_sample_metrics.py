@@ -60,6 +60,7 @@ def test_shuffled_genes_lose_the_library_and_mean_profiles_keep_it() -> None:
     real, train = draw_cells(800, seed=2), draw_cells(800, seed=TRAIN)
     shuffled = compare_cells(shuffle_genes(train), real, train)
     assert shuffled["library_cv_ratio"] < 0.8
+    assert abs(shuffled["gene_correlation_agreement"]) < 0.2
     assert shuffled["gene_variance_ratio"] == pytest.approx(1, abs=0.1)
     flat = compare_cells(draw_mean_profiles(train), real, train)
     assert flat["library_cv_ratio"] == pytest.approx(1, abs=0.1)

@@ -124,6 +124,6 @@ class AdaptiveNorm(nn.Module):
 
     def forward(self, x_bnd: Tensor, condition_bd: Tensor) -> Tensor:
         """Normalise over d, then scale and shift."""
-        scale_bd, shift_bd = self.modulation(F.silu(condition_bd))[:, None].chunk(2, -1)
+        scale_bd, shift_bd = self.modulation(condition_bd)[:, None].chunk(2, -1)
         normed: Tensor = self.norm(x_bnd) * (1 + scale_bd) + shift_bd
         return normed

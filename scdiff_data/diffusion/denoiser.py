@@ -40,7 +40,7 @@ class Denoiser(nn.Module):
     """
 
     gene_g: Tensor
-    marginal_gv: Tensor
+    log_marginal_gv: Tensor
 
     def __init__(
         self,
@@ -69,7 +69,8 @@ class Denoiser(nn.Module):
         self.head = nn.Linear(d_model, n_tokens, bias=False)
         self.head_bias = nn.Embedding(n_genes, n_tokens)
         self.register_buffer("gene_g", torch.arange(n_genes), persistent=False)
-        self.register_buffer("marginal_gv", torch.full((n_genes, n_tokens), 1 / n_tokens))
+        uniform_gv = torch.zeros(n_genes, n_tokens).log_softmax(-1)
+        self.register_buffer("log_marginal_gv", uniform_gv)
         nn.init.normal_(self.gene_token_embedding.weight, std=0.1)
         nn.init.zeros_(self.gene_token_embedding.weight[-1])
         for silent in (self.head.weight, self.patch_gate.weight, self.patch_gate.bias):
@@ -104,10 +105,8 @@ class Denoiser(nn.Module):
             genes, in their order.
         """
         (n_cells, n_genes), size = tokens_bg.shape, self._patch_size
-        weight, nothing = (
-            self.gene_token_embedding.weight,
-            len(self.gene_token_embedding.weight) - 1,
-        )
+        weight = self.gene_token_embedding.weight
+        nothing = len(weight) - 1
         there_bg = (self.gene_g if genes_bg is None else genes_bg).expand(n_cells, -1)
         is_masked_bg = tokens_bg == self.mask_id
         rows_bg = (there_bg * self.mask_id + tokens_bg).masked_fill(is_masked_bg, nothing)
@@ -119,16 +118,17 @@ class Denoiser(nn.Module):
         # What the genes say beyond what the marginals expect of them: else their mean, the same for
         # all cells, is most of the sum, and cell types are found late. (No matrix product: in half
         # precision the difference would be lost.)
-        table_gvd = weight[:-1].view(*self.marginal_gv.shape, -1)
-        expected_gd = (table_gvd * self.marginal_gv[..., None]).sum(1)
+        table_gvd = weight[:-1].view(*self.log_marginal_gv.shape, -1)
+        expected_gd = (table_gvd * self.log_marginal_gv.exp()[..., None]).sum(1)
         seen_bg = (~is_masked_bg).to(weight.dtype)
         expected_bd = F.embedding_bag(there_bg, expected_gd, mode="sum", per_sample_weights=seen_bg)
         condition_bd = self.condition(
             total_counts_b, labels_bl, x_bpd.sum(1) - expected_bd, unconditional_b
         )
+        modulating_bd = F.silu(condition_bd)
         for block in self.blocks:
-            x_bpd = block(x_bpd, condition_bd)
-        patch_gate_bd = self.patch_gate(F.silu(condition_bd))
+            x_bpd = block(x_bpd, modulating_bd)
+        patch_gate_bd = self.patch_gate(modulating_bd)
         x_bpd = condition_bd[:, None] + patch_gate_bd[:, None] * self.norm(x_bpd)
         return self._read(x_bpd, n_genes, genes_bg)
 
@@ -154,7 +154,7 @@ class Denoiser(nn.Module):
         the depth input.
         """
         self.head_bias.weight.copy_(log_marginal_gv)
-        self.marginal_gv.copy_(log_marginal_gv.exp())
+        self.log_marginal_gv.copy_(log_marginal_gv)
         self.condition.scale_depth(log_depth_c)
 
 
@@ -163,7 +163,11 @@ def count_flops(denoiser: Denoiser, n_genes: int) -> int:
 
     A training step takes three times as many.
     """
-    network: Any = copy.deepcopy(denoiser).to("meta")
+    # The weights' shapes are enough: a second copy of them could fill a GPU.
+    shapes = {
+        id(w): nn.Parameter(torch.empty_like(w, device="meta")) for w in denoiser.parameters()
+    }
+    network: Any = copy.deepcopy(denoiser, shapes).to("meta")
     n_cells, n_labels = 64, len(network.condition.label_embeddings)  # the readout is made once
     zeros = partial(torch.zeros, dtype=torch.int64, device="meta")
     tokens_bg, all_there = zeros(n_cells, n_genes), n_genes == len(denoiser.gene_g)

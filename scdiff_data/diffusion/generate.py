@@ -161,7 +161,8 @@ def impute_cells(
         model, len(counts_cg), labels=labels or {}, total_counts=total_counts, seed=seed
     )
     for place, label in enumerate(model.hparams["panel"]["categories"], start=1):
-        conditions_cl[:, place] = np.where(label in (labels or ()), conditions_cl[:, place], -1)
+        if label not in (labels or {}):
+            conditions_cl[:, place] = -1
     tokens_cg = model.tokenizer.encode(torch.from_numpy(counts_cg).to(model.device))
     hidden_cg = torch.from_numpy(~known_cg).to(model.device)
     batches = _fill(

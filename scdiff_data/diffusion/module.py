@@ -64,7 +64,6 @@ class MaskedDiffusion(LightningModule):
         The data's names and sizes, as checkpoints hold them; None asks the trainer's datamodule.
     """
 
-    log_marginal_gv: Tensor
     conditions_cl: Tensor
 
     def __init__(
@@ -127,7 +126,6 @@ class MaskedDiffusion(LightningModule):
             )
         conditions_cl = torch.zeros(N_CONDITIONS, 1 + len(panel["categories"]), dtype=torch.int64)
         self.tokenizer = BinTokens(panel["token_edges"])
-        self.register_buffer("log_marginal_gv", torch.zeros(n_genes, n_tokens))
         self.register_buffer("conditions_cl", conditions_cl)
         if datamodule is not None:
             self._learn_statistics(datamodule)
@@ -187,7 +185,7 @@ class MaskedDiffusion(LightningModule):
         tokens_bg, metadata = batch
         n_cells, n_genes = tokens_bg.shape
         genes_bg = find_genes(self.hparams["panel"], metadata)
-        marginal_bgv = self.log_marginal_gv[genes_bg].expand(n_cells, -1, -1)
+        marginal_bgv = self.denoiser.log_marginal_gv[genes_bg].expand(n_cells, -1, -1)
         pair_bg = draw_mask_pairs(metadata["cell_id"], n_genes=n_genes, seed=self.hparams["seed"])
         losses = []
         for masked_bg in (mask.to(self.device) for mask in pair_bg):
@@ -234,9 +232,8 @@ class MaskedDiffusion(LightningModule):
         log_marginal_gv, known_cl = learn_statistics(
             datamodule, self.hparams["panel"], labels=self.hparams["labels"]
         )
-        self.log_marginal_gv.copy_(log_marginal_gv)
         kept_c = torch.arange(N_CONDITIONS) * len(known_cl) // N_CONDITIONS
         self.conditions_cl.copy_(known_cl[kept_c])
         log_depth_c = known_cl[:, 0].float().log1p()
-        self.denoiser.start_at_marginals(self.log_marginal_gv, log_depth_c=log_depth_c)
+        self.denoiser.start_at_marginals(log_marginal_gv, log_depth_c=log_depth_c)
         self.tokenizer.load_state_dict(cast("BinTokens", datamodule.tokenizer).state_dict())

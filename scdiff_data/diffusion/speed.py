@@ -33,14 +33,10 @@ class Speed(ThroughputMonitor):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if trainer.is_global_zero:
             measured = trainer.logged_metrics
-            names = {
-                "cells/s": ["train/samples_per_sec", "train/device/samples_per_sec"],
-                "mfu": ["train/device/mfu"],
+            on_this_rank = measured.get("train/device/samples_per_sec")
+            speeds = {
+                "cells/s": measured.get("train/samples_per_sec", on_this_rank),
+                "mfu": measured.get("train/device/mfu"),
             }
-            shown = {
-                name: measured[source]
-                for name, sources in names.items()
-                for source in sources[::-1]
-                if source in measured
-            }
-            pl_module.log_dict(shown, prog_bar=True, logger=False, rank_zero_only=True)
+            known = {name: speed for name, speed in speeds.items() if speed is not None}
+            pl_module.log_dict(known, prog_bar=True, logger=False, rank_zero_only=True)
