@@ -14,7 +14,7 @@ from lightning import LightningModule, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from scdiff_data import ScRNADataModule
-from scdiff_data.files import write_aside
+from scdiff_data.base import write_aside
 
 
 @hydra.main(config_path="configs", config_name="train", version_base="1.3")

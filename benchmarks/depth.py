@@ -18,7 +18,7 @@ from fixtures.goals import print_goal
 from matplotlib.figure import Figure
 
 from scdiff_data import H5adFolder, Recipe, prepare
-from scdiff_data.prepare import choose_genes_again
+from scdiff_data.pipeline.stages import choose_genes_again
 
 N_HVGS, N_GENES = 2_000, 36_601
 WAYS = {

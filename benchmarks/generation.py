@@ -142,7 +142,7 @@ def start(job: dict[str, Any], python: str) -> dict[str, Any]:
 
 def compare(name: str, folder: Path, contenders: list[str]) -> dict[str, dict[str, float]]:
     """Every sample against the held-out cells."""
-    from scdiff_data.sample_metrics import compare_cells, draw_mean_profiles, shuffle_genes
+    from scdiff_data.evaluation.metrics import compare_cells, draw_mean_profiles, shuffle_genes
 
     real = np.load(folder / f"{name}-real.npz")
     n, train = CELLS[name]["n_sampled"], real["train"].astype(np.int64)

@@ -29,12 +29,12 @@ from fixtures.atlas import make_atlas
 from fixtures.goals import print_goal
 
 from scdiff_data import H5adFolder, Recipe, prepare
-from scdiff_data.gene_statistics import TrainingGenes
-from scdiff_data.genes import GeneAxis
-from scdiff_data.hvg import choose_genes
-from scdiff_data.inflate import Workers
-from scdiff_data.manifest import Manifest
-from scdiff_data.shards import write_shards
+from scdiff_data.archive.gene_axis import GeneAxis
+from scdiff_data.base.threads import Workers
+from scdiff_data.genes.choice import choose_genes
+from scdiff_data.genes.statistics import TrainingGenes
+from scdiff_data.store.manifest import Manifest
+from scdiff_data.store.shards import write_shards
 
 FLAVORS = ("dispersion", "seurat", "seurat_v3")
 N_HVGS, N_THREADS = 2_000, os.cpu_count() or 1
@@ -83,7 +83,9 @@ class Data:
             training = TrainingGenes(
                 self.cells, self.archives, self.checksums, self.folder, batch_of, workers
             )
-            choice = choose_genes(recipe, self.axis, training.batches, training.count_above)
+            choice = choose_genes(
+                recipe.gene_settings, self.axis, training.batches, training.count_above
+            )
         return list(choice.ids)
 
     def forget_statistics(self) -> None:

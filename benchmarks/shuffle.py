@@ -12,7 +12,7 @@ from itertools import islice
 import numpy as np
 from fixtures.goals import print_goal
 
-from scdiff_data.sampler import CellSampler
+from scdiff_data.loading.sampler import CellSampler
 
 N_CELLS, N_EXPERIMENTS, BATCH_SIZE = 200_000, 10, 128
 

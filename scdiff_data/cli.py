@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from scdiff_data.errors import ScdiffDataError
-from scdiff_data.prepare import choose_genes_again
-from scdiff_data.recipe import FLAVORS
+from scdiff_data.genes import FLAVORS
+from scdiff_data.pipeline import choose_genes_again
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

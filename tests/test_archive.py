@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scdiff_data import CountError
-from scdiff_data.archive import ArchiveReport, QualityFilter, write_archive
-from scdiff_data.genes import GeneAxis
-from scdiff_data.h5ad import read_gene_axis
+from scdiff_data.archive.convert import ArchiveReport, QualityFilter, write_archive
+from scdiff_data.archive.gene_axis import GeneAxis
+from scdiff_data.archive.h5ad import read_gene_axis
 
 GENES = [f"ENSG{i:03d}" for i in range(40)]
 
@@ -433,8 +433,7 @@ def test_shuffled_chunks_are_put_in_order(tmp_path: Path) -> None:
 MEMORY_SCRIPT = """
 import sys, threading
 from pathlib import Path
-from scdiff_data.archive import QualityFilter, write_archive
-from scdiff_data.h5ad import read_gene_axis
+from scdiff_data.archive import QualityFilter, read_gene_axis, write_archive
 
 def anonymous():
     return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) * 1024

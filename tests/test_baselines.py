@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scdiff_data import BinTokens, CellBatch, CountTokens, LogBinTokens, QuantileTokens
-from scdiff_data.baselines import score_baselines
+from scdiff_data.evaluation.baselines import score_baselines
 
 
 def draw_cells(n_cells: int, *, seed: int) -> CellBatch:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scdiff_data.buffers import Buffers
+from scdiff_data.base.array_pool import Buffers
 
 
 def address(array: np.ndarray) -> int:

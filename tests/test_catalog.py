@@ -5,8 +5,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from scdiff_data.catalog import filter_catalog, normalize_text, read_snapshot, take_snapshot
-from scdiff_data.sources import Bucket
+from scdiff_data.sources.catalog import filter_catalog, normalize_text, read_snapshot, take_snapshot
+from scdiff_data.sources.source import Bucket
 
 CATALOG = pa.table(
     {

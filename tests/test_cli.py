@@ -56,8 +56,8 @@ def test_other_settings_read_no_cells_again(
     def refuse(*_: object) -> None:
         raise AssertionError("cells were read")
 
-    monkeypatch.setattr("scdiff_data.gene_statistics.sum_genes", refuse)
-    monkeypatch.setattr("scdiff_data.gene_statistics.count_above", refuse)
+    monkeypatch.setattr("scdiff_data.genes.statistics.sum_genes", refuse)
+    monkeypatch.setattr("scdiff_data.genes.statistics.count_above", refuse)
     for flavor in ("seurat", "cell_ranger", "dispersion"):
         assert (
             main(["hvg", str(data_dir), "--flavor", flavor, "--min-cells-pct", "3", "--force"]) == 0
@@ -92,8 +92,9 @@ def test_an_unprepared_or_damaged_directory_says_what_to_do(
 def test_killed_the_same_command_goes_on(data_dir: Path, tmp_path: Path, stage: str) -> None:
     arguments = ["hvg", str(data_dir), "--n-hvgs", "20", "--force"]
     script = (
-        "import os, signal, sys; from scdiff_data import cli, finish; "
-        f"finish.{stage} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL); "
+        "import os, signal, sys; from scdiff_data import cli; "
+        "from scdiff_data.pipeline import assemble; "
+        f"assemble.{stage} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL); "
         "cli.main(sys.argv[1:])"
     )
     killed = subprocess.run([sys.executable, "-c", script, *arguments], check=False)

@@ -21,7 +21,7 @@ from scdiff_data import (
     ScRNADataModule,
     TokenBatch,
 )
-from scdiff_data.manifest import Manifest
+from scdiff_data.store.manifest import Manifest
 
 PBMC = PBMC_SETTINGS | {"batch_size": 32}
 

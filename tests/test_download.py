@@ -13,9 +13,9 @@ import pytest
 from cases import GcsServer
 from fault_proxy import Fault, FaultProxy
 
-import scdiff_data.download as room
+import scdiff_data.sources.downloads as room
 from scdiff_data import DownloadError
-from scdiff_data.sources import Bucket
+from scdiff_data.sources.source import Bucket
 
 CONTENT = np.random.default_rng(0).bytes(100_000)
 MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scdiff_data.draw import Split, draw_cells, keyed_hash, order_experiments
+from scdiff_data.base.hashing import draw_cells, keyed_hash, order_experiments
+from scdiff_data.pipeline.split import Split
 
 ids = st.lists(st.text("ABCDEF0123456789", min_size=1, max_size=8), unique=True, max_size=60)
 

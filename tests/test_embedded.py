@@ -8,7 +8,7 @@ import scanpy as sc
 import scipy.sparse as sp
 
 from scdiff_data import Pbmc, SimulatedAtlas
-from scdiff_data.embedded import invert_normalization
+from scdiff_data.sources.pbmc import invert_normalization
 
 
 def files_of(bucket: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from scdiff_data import HVGDataset, ScRNADataset, create_hvg_dataloader, prepare
-from scdiff_data.fallback import fill_empty
+from scdiff_data.store.fallback import fill_empty
 
 MIN_GENES = 24
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from scdiff_data import ManifestError
-from scdiff_data.files import digest, hash_file, write_aside, write_json
-from scdiff_data.mapping import map_dataset
+from scdiff_data.base.files import write_aside, write_json
+from scdiff_data.base.hashing import digest, hash_file
+from scdiff_data.base.hdf5_map import map_dataset
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ import scipy.sparse as sp
 from cases import pbmc_recipe
 
 from scdiff_data import Recipe, SimulatedAtlas, prepare
-from scdiff_data.cells import split_codes
-from scdiff_data.flavors import rank_genes
-from scdiff_data.gene_statistics import TrainingGenes
-from scdiff_data.genes import GeneAxis
-from scdiff_data.hvg import GeneChoice, choose_genes
-from scdiff_data.inflate import Workers
-from scdiff_data.manifest import Manifest
+from scdiff_data.archive.gene_axis import GeneAxis
+from scdiff_data.base.threads import Workers
+from scdiff_data.genes.choice import GeneChoice, choose_genes
+from scdiff_data.genes.ranking import rank_genes
+from scdiff_data.genes.statistics import TrainingGenes
+from scdiff_data.pipeline.cell_table import split_codes, splits_of_rows
+from scdiff_data.store.manifest import Manifest
 
 FLAVORS = ["seurat", "cell_ranger", "seurat_v3"]
 
@@ -61,9 +61,16 @@ class Case:
         batch_of = {name: name if by else "" for name in self.archives}
         with Workers(2) as workers:
             training = TrainingGenes(
-                self.table, self.archives, self.checksums, self.folder, batch_of, workers
+                dict(splits_of_rows(self.table, self.archives)),
+                self.archives,
+                self.checksums,
+                self.folder,
+                batch_of,
+                workers,
             )
-            return choose_genes(recipe, self.axis, training.batches, training.count_above)
+            return choose_genes(
+                recipe.gene_settings, self.axis, training.batches, training.count_above
+            )
 
     def of_scanpy(self, flavor: str, n: int, min_cells_pct: float, *, by_batch: bool) -> set[str]:
         cells = self.train.copy()
@@ -165,7 +172,12 @@ def test_cell_ranger_on_genes_of_equal_means_says_what_to_do(pbmc: Case) -> None
     with Workers(1) as workers:
         batch_of = dict.fromkeys(pbmc.archives, "")
         training = TrainingGenes(
-            pbmc.table, pbmc.archives, pbmc.checksums, pbmc.folder, batch_of, workers
+            dict(splits_of_rows(pbmc.table, pbmc.archives)),
+            pbmc.archives,
+            pbmc.checksums,
+            pbmc.folder,
+            batch_of,
+            workers,
         )
     equal = replace(training.all, log=np.ones(len(pbmc.axis)))
     with pytest.raises(ValueError, match=r"percentiles of their means.*raise min_cells_pct"):

@@ -9,9 +9,9 @@ from cases import pbmc_recipe
 from test_prepare import digest_tree
 
 from scdiff_data import prepare
-from scdiff_data.gene_statistics import read_statistics, write_statistics
-from scdiff_data.gene_sums import GeneStatistics, sum_genes
-from scdiff_data.inflate import Workers
+from scdiff_data.base.threads import Workers
+from scdiff_data.genes.statistics import read_statistics, write_statistics
+from scdiff_data.genes.sums import GeneStatistics, sum_genes
 
 
 def test_what_is_written_is_read_back_to_the_bit(pbmc_dir: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scdiff_data.gene_sums import GeneStatistics, count_above, sum_genes
-from scdiff_data.inflate import Workers
+from scdiff_data.base.threads import Workers
+from scdiff_data.genes.sums import GeneStatistics, count_above, sum_genes
 
 
 @pytest.fixture(scope="module")

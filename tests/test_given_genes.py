@@ -12,8 +12,8 @@ import scipy.sparse as sp
 from cases import pbmc_recipe
 
 from scdiff_data import H5adFolder, HVGDataset, Recipe, ScRNADataset, prepare
-from scdiff_data.genes import GeneAxis
-from scdiff_data.given_genes import GivenGenes
+from scdiff_data.archive.gene_axis import GeneAxis
+from scdiff_data.genes.named import NamedGenes
 
 AXIS = GeneAxis(("ENSG1", "ENSG2", "ENSG3", "ENSG4"), ("CD3E", "MATR3", "MATR3", "ENSG1"))
 
@@ -29,7 +29,7 @@ AXIS = GeneAxis(("ENSG1", "ENSG2", "ENSG3", "ENSG4"), ("CD3E", "MATR3", "MATR3",
     ],
 )
 def test_ids_and_symbols_are_found(names: list[str], places: list[int]) -> None:
-    assert GivenGenes(tuple(names)).find(AXIS).tolist() == places
+    assert NamedGenes(tuple(names)).find(AXIS).tolist() == places
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_what_cannot_be_resolved_is_an_error_that_lists_the_candidates(
     names: list[str], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        GivenGenes(tuple(names)).find(AXIS)
+        NamedGenes(tuple(names)).find(AXIS)
 
 
 def test_lists_files_and_hvg_infos_are_read_alike(tmp_path: Path) -> None:
@@ -52,16 +52,16 @@ def test_lists_files_and_hvg_infos_are_read_alike(tmp_path: Path) -> None:
     text.write_text("# markers\nENSG1\n\nENSG2  # of matrin\n")
     info.write_text(json.dumps({"hvg_names": ["ENSG1", "ENSG2"], "hvg_symbols": ["A", "B"]}))
     foreign.write_text("[1, 2]")
-    assert GivenGenes.read(["ENSG1", "ENSG2"]) == GivenGenes.read(str(text))
-    assert GivenGenes.read(info) == GivenGenes(("ENSG1", "ENSG2"), ("A", "B"))
+    assert NamedGenes.read(["ENSG1", "ENSG2"]) == NamedGenes.read(str(text))
+    assert NamedGenes.read(info) == NamedGenes(("ENSG1", "ENSG2"), ("A", "B"))
     with pytest.raises(FileNotFoundError, match=r"absent.txt: no such file; give an hvg_info.json"):
-        GivenGenes.read("absent.txt")
+        NamedGenes.read("absent.txt")
     with pytest.raises(ValueError, match=r"no hvg_info.json.*it needs 'hvg_names'"):
-        GivenGenes.read(foreign)
+        NamedGenes.read(foreign)
     with pytest.raises(ValueError, match="names no gene"):
-        GivenGenes.read([])
+        NamedGenes.read([])
     with pytest.raises(ValueError, match="'A' twice"):
-        GivenGenes.read(["A", "B", "A"])
+        NamedGenes.read(["A", "B", "A"])
 
 
 def test_given_genes_are_the_columns_and_absent_ones_are_zeros_that_are_reported(

@@ -11,9 +11,9 @@ import scipy.sparse as sp
 from cases import ATLAS, pbmc_recipe
 
 from scdiff_data import H5adFolder, HVGDataset, Recipe, ScRNADataset, prepare
-from scdiff_data.gene_sums import GeneStatistics
-from scdiff_data.genes import GeneAxis
-from scdiff_data.hvg import GeneChoice, choose_genes
+from scdiff_data.archive.gene_axis import GeneAxis
+from scdiff_data.genes.choice import GeneChoice, choose_genes
+from scdiff_data.genes.sums import GeneStatistics
 
 
 def test_the_chosen_genes_are_those_of_highest_dispersion_in_training_cells(
@@ -193,4 +193,4 @@ def choose(train: np.ndarray, **settings: Any) -> GeneChoice:
         raise AssertionError("no second pass")
 
     recipe = pbmc_recipe(**settings)
-    return choose_genes(recipe, GeneAxis(names, names), {"": statistics}, count_above)
+    return choose_genes(recipe.gene_settings, GeneAxis(names, names), {"": statistics}, count_above)

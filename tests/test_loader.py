@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from scdiff_data import HVGDataset, ResumableLoader, create_dataloader, create_hvg_dataloader
-from scdiff_data.sampler import CellSampler
+from scdiff_data.loading.sampler import CellSampler
 
 
 def ids_of(loader: ResumableLoader) -> list[list[str]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from scdiff_data import ManifestError
-from scdiff_data.manifest import Manifest
+from scdiff_data.store.manifest import Manifest
 
 
 def test_a_manifest_is_found_from_the_directory_and_from_processed(pbmc_dir: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from scdiff_data import HVGDataset, ResumableLoader, ScRNADataset, create_dataloader
-from scdiff_data.loader import create_hvg_dataloader
-from scdiff_data.messages import RunSampler
-from scdiff_data.sampler import CellSampler
+from scdiff_data.loading.loader import create_hvg_dataloader
+from scdiff_data.loading.sampler import CellSampler
+from scdiff_data.loading.worker_transport import RunSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from scdiff_data.order import BalancedDraw, BlockPermutation, KeyedPermutation
-from scdiff_data.sampler import CellSampler
+from scdiff_data.loading.order import BalancedDraw, BlockPermutation, KeyedPermutation
+from scdiff_data.loading.sampler import CellSampler
 
 
 @settings(deadline=None)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_prepare import ATLAS_SETTINGS, digest_tree
 
 from scdiff_data import Pbmc, Plan, Recipe, ScBaseCount, plan, prepare
-from scdiff_data.planning import make_plan
+from scdiff_data.pipeline.planning import make_plan
 
 CATALOG = pa.table(
     {

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scdiff_data.genes import GeneAxis
-from scdiff_data.hvg import GeneChoice
-from scdiff_data.plots import plot_hvgs, plot_report
+from scdiff_data.archive.gene_axis import GeneAxis
+from scdiff_data.evaluation.figure import plot_report
+from scdiff_data.genes.choice import GeneChoice
+from scdiff_data.genes.figure import plot_hvgs
 
 
 def genes(n_genes: int = 60, **changes: Any) -> dict[str, Any]:

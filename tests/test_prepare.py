@@ -32,7 +32,7 @@ from scdiff_data import (
     ScRNADataset,
     prepare,
 )
-from scdiff_data.manifest import Manifest
+from scdiff_data.store.manifest import Manifest
 
 ATLAS_SETTINGS = {
     "min_genes": 50,
@@ -334,8 +334,8 @@ def kill_at(*args, **kwargs):
     return real(*args, **kwargs)
 
 room.{function} = kill_at
-import scdiff_data.download
-scdiff_data.download.RANGE_BYTES = 4096
+import scdiff_data.sources.downloads
+scdiff_data.sources.downloads.RANGE_BYTES = 4096
 prepare(Recipe(source=ScBaseCount(url=sys.argv[1]), **ATLAS_SETTINGS), sys.argv[2], n_threads=2)
 """
 
@@ -343,9 +343,9 @@ prepare(Recipe(source=ScBaseCount(url=sys.argv[1]), **ATLAS_SETTINGS), sys.argv[
 @pytest.mark.parametrize(
     ("module", "function", "call"),
     [
-        pytest.param("download", "_verify", 3, id="mid-download"),
-        pytest.param("archive", "transpose", 2, id="mid-archive"),
-        pytest.param("shards", "_write_expression", 3, id="mid-shards"),
+        pytest.param("sources.downloads", "_verify", 3, id="mid-download"),
+        pytest.param("archive.convert", "transpose", 2, id="mid-archive"),
+        pytest.param("store.shards", "_write_expression", 3, id="mid-shards"),
     ],
 )
 def test_a_killed_run_goes_on_to_the_same_bytes(

@@ -18,7 +18,8 @@ from cases import GcsServer, pbmc_recipe
 from fault_proxy import FaultProxy
 from test_prepare import ATLAS_SETTINGS, digest_tree
 
-from scdiff_data import HVGDataset, Recipe, ScBaseCount, collect, prepare
+from scdiff_data import HVGDataset, Recipe, ScBaseCount, prepare
+from scdiff_data.pipeline import fill_archive as collect
 
 
 def atlas_recipe(bucket: Path | str, **changes: Any) -> Recipe:
@@ -46,7 +47,7 @@ def before(
     monkeypatch: pytest.MonkeyPatch, place: str, call: int, action: Callable[[], object]
 ) -> Iterator[None]:
     """Do something just before the `call`th call of a function of the package."""
-    module, function = place.split(".")
+    module, function = place.rsplit(".", 1)
     room = import_module(f"scdiff_data.{module}")
     real, calls = getattr(room, function), iter(range(1, 1 << 30))
 
@@ -63,12 +64,12 @@ def before(
 @pytest.mark.parametrize(
     ("place", "call"),
     [
-        pytest.param("collect.download", 1, id="downloads"),
-        pytest.param("collect.write_archive", 2, id="archives"),
-        pytest.param("finish.write_json", 1, id="metadata"),
-        pytest.param("collect.write_statistics", 2, id="statistics"),
-        pytest.param("finish.plot_hvgs", 1, id="picture"),
-        pytest.param("finish.write_shards", 1, id="shards"),
+        pytest.param("pipeline.fill_archive.download", 1, id="downloads"),
+        pytest.param("pipeline.fill_archive.write_archive", 2, id="archives"),
+        pytest.param("pipeline.assemble.write_json", 1, id="metadata"),
+        pytest.param("pipeline.fill_archive.write_statistics", 2, id="statistics"),
+        pytest.param("pipeline.assemble.plot_hvgs", 1, id="picture"),
+        pytest.param("pipeline.assemble.write_shards", 1, id="shards"),
     ],
 )
 def test_a_full_disk_says_so_and_the_same_call_goes_on(
@@ -192,7 +193,7 @@ def test_few_source_files_are_on_disk_at_once(
 SCRIPT = """
 import logging, os, signal, sys, time
 from pathlib import Path
-import scdiff_data.collect, scdiff_data.{module} as room
+import scdiff_data.pipeline.fill_archive, scdiff_data.{module} as room
 from scdiff_data import Recipe, ScBaseCount, prepare
 from test_prepare import ATLAS_SETTINGS
 
@@ -216,7 +217,7 @@ finally:
 
 
 def start(url: str, data_dir: Path, place: str, action: str, endpoint: str = "") -> Any:
-    module, function = place.split(".")
+    module, function = place.rsplit(".", 1)
     script = SCRIPT.format(module=module, function=function, action=action)
     return subprocess.Popen(
         [sys.executable, "-c", script, url, str(data_dir), endpoint],
@@ -232,10 +233,10 @@ def test_of_two_processes_the_second_waits_and_finds_the_work_done(
 ) -> None:
     data_dir, go = tmp_path / "data", tmp_path / "go"
     wait = f"while not Path({str(go)!r}).exists(): time.sleep(0.01)"
-    first = start(str(atlas_bucket), data_dir, "collect.write_archive", wait)
+    first = start(str(atlas_bucket), data_dir, "pipeline.fill_archive.write_archive", wait)
     while not list(data_dir.glob("downloads/*")):
         assert first.poll() is None
-    second = start(str(atlas_bucket), data_dir, "collect.write_archive", wait)
+    second = start(str(atlas_bucket), data_dir, "pipeline.fill_archive.write_archive", wait)
     said = second.stderr.readline()
     assert f"another process prepares {data_dir}: waiting for it" in said
     go.touch()
@@ -249,8 +250,8 @@ def test_of_two_processes_the_second_waits_and_finds_the_work_done(
 @pytest.mark.parametrize(
     ("place", "call"),
     [
-        pytest.param("archive.transpose", 2, id="archives"),
-        pytest.param("shards._write_expression", 2, id="shards"),
+        pytest.param("archive.convert.transpose", 2, id="archives"),
+        pytest.param("store.shards._write_expression", 2, id="shards"),
     ],
 )
 def test_ctrl_c_ends_the_run_and_the_same_call_goes_on(
@@ -273,7 +274,9 @@ def test_ctrl_c_does_not_wait_for_a_server_that_stalls(
     gcs.put_folder("stalling", atlas_bucket)
     with proxy.stall_at(2) as stalled:
         data_dir = tmp_path / "stopped"
-        process = start("gs://stalling", data_dir, "collect.download", "pass", proxy.url)
+        process = start(
+            "gs://stalling", data_dir, "pipeline.fill_archive.download", "pass", proxy.url
+        )
         killer = threading.Timer(60, process.kill)  # far below the time-outs of a request
         killer.start()
         assert stalled.wait(60)

@@ -13,7 +13,7 @@ import torch
 from resume_run import Witness, run
 
 from scdiff_data import HVGDataset
-from scdiff_data.sampler import CellSampler
+from scdiff_data.loading.sampler import CellSampler
 
 HERE = Path(__file__).parent
 pytestmark = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scdiff_data.sample_metrics import (
+from scdiff_data.evaluation.metrics import (
     compare_cells,
     draw_mean_profiles,
     measure_mmd2,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scdiff_data.sampler import CellSampler
+from scdiff_data.loading.sampler import CellSampler
 
 
 def rows_of(sampler: CellSampler) -> list[list[int]]:

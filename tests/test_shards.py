@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scdiff_data.manifest import Manifest
-from scdiff_data.shard_map import ShardMap
+from scdiff_data.store.manifest import Manifest
+from scdiff_data.store.shard_rows import ShardMap
 
 
 def open_shards(folder: Path) -> ShardMap:

@@ -9,7 +9,7 @@ import pytest
 from cases import GcsServer
 
 from scdiff_data import H5adFolder, ScBaseCount
-from scdiff_data.sources import Bucket
+from scdiff_data.sources.source import Bucket
 
 
 def catalog_of(source: ScBaseCount) -> pa.Table:

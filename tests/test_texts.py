@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from scdiff_data.texts import Texts
+from scdiff_data.loading.lazy_strings import Texts
 
 NAMES = np.array(["PBMC01_AAA", "PBMC01_ÄÖ", "x"])
 

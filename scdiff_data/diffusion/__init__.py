@@ -8,9 +8,8 @@ is), `evaluate` (the same, of a checkpoint).
 """
 
 from scdiff_data.diffusion.denoiser import Denoiser
-from scdiff_data.diffusion.ema import WeightEMA
 from scdiff_data.diffusion.module import MaskedDiffusion
-from scdiff_data.diffusion.report import RunReport
-from scdiff_data.diffusion.speed import Speed
+from scdiff_data.evaluation import RunReport
+from scdiff_data.training import Speed, WeightEMA
 
 __all__ = ["Denoiser", "MaskedDiffusion", "RunReport", "Speed", "WeightEMA"]

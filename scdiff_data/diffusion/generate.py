@@ -16,11 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from torch import Tensor
 
+from scdiff_data.constants import MAX_COUNT
 from scdiff_data.diffusion.denoiser import Denoiser
 from scdiff_data.diffusion.panel import Panel
 from scdiff_data.diffusion.process import keyed_generator
 from scdiff_data.diffusion.samplers import Sampler, guide, sample_tokens
-from scdiff_data.tokenizers import MAX_COUNT, BinTokens
+from scdiff_data.tokenizers import BinTokens
 
 
 class Model(Protocol):

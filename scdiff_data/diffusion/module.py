@@ -17,7 +17,6 @@ from torch import Tensor
 
 from scdiff_data.diffusion.denoiser import Denoiser, count_flops
 from scdiff_data.diffusion.generate import generate_cells, impute_cells
-from scdiff_data.diffusion.optimize import make_optimizer
 from scdiff_data.diffusion.panel import Panel, find_genes, learn_statistics, read_panel
 from scdiff_data.diffusion.process import (
     draw_mask_counts,
@@ -27,12 +26,16 @@ from scdiff_data.diffusion.process import (
     masked_cross_entropy,
 )
 from scdiff_data.tokenizers import BinTokens, TokenBatch
+from scdiff_data.training import make_optimizer
 
 if TYPE_CHECKING:
-    from scdiff_data.datamodule import ScRNADataModule
+    from scdiff_data.training import ScRNADataModule
+
 
 _SIZES = ("d_model", "n_layers", "n_heads", "patch_size")
+
 _OPTIMIZER = ("learning_rate", "weight_decay", "n_warmup_steps")
+
 N_CONDITIONS = 4_096  # training cells whose depth and labels are kept, to generate from
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scdiff_data.baselines import count_marginals
+from scdiff_data.evaluation import count_marginals
 from scdiff_data.tokenizers import BinTokens
 
 if TYPE_CHECKING:
-    from scdiff_data.datamodule import ScRNADataModule
+    from scdiff_data.training import ScRNADataModule
+
 
 N_STATISTICS = 20_000
 """Training cells that set the marginals: the first, which are mixed already."""

@@ -22,6 +22,7 @@ from scdiff_data.diffusion.process import cosine_grid
 
 Sampler = Literal["ancestral", "fixed", "remask"]
 
+
 _REMASKED = 0.1
 """Of the largest share of revealed genes that a step can mask again and stay on the schedule."""
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scdiff_data.diffusion import MaskedDiffusion
-from scdiff_data.tokenizers import BinTokens, CountTokens, TokenBatch
+from scdiff_data.tokenizers.bins import BinTokens, CountTokens, TokenBatch
 
 
 class CellBatch(NamedTuple):

@@ -15,7 +15,7 @@ from scdiff_data.diffusion import MaskedDiffusion
 
 
 def evaluate(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scdiff_data.diffusion.evaluate", *overrides]
+    command = [sys.executable, str(Path(__file__).parents[2] / "evaluate.py"), *overrides]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 

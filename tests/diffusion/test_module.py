@@ -15,9 +15,9 @@ from torch import Tensor
 from scdiff_data import CountTokens, LogBinTokens, Pbmc, QuantileTokens, ScRNADataModule
 from scdiff_data.diffusion import MaskedDiffusion, WeightEMA
 from scdiff_data.diffusion.process import draw_masks, keyed_generator
-from scdiff_data.rank_tokens import RankTokens
-from scdiff_data.sample_metrics import shuffle_genes
-from scdiff_data.tokenizers import TokenBatch
+from scdiff_data.evaluation.metrics import shuffle_genes
+from scdiff_data.tokenizers.bins import TokenBatch
+from scdiff_data.tokenizers.ranks import RankTokens
 
 
 def test_step_0_equals_the_marginal_baseline(

@@ -1,0 +1,43 @@
+"""Score a checkpoint: `python evaluate.py ckpt_path=… data=…`.
+
+Writes `metrics.json`, `report.png` and `generated.h5ad` to the run's folder, and prints the tables.
+"""
+
+from pathlib import Path
+
+import hydra
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig
+
+from scdiff_data import ScRNADataModule
+from scdiff_data.base import write_json
+from scdiff_data.diffusion import MaskedDiffusion
+from scdiff_data.evaluation import describe_scores, evaluate_model
+
+
+@hydra.main(config_path="configs", config_name="evaluate", version_base="1.3")
+def main(config: DictConfig) -> None:
+    """Score a checkpoint on a split; Hydra calls this with `configs/evaluate.yaml`."""
+    datamodule: ScRNADataModule = instantiate(config.data)
+    model = MaskedDiffusion.load_from_checkpoint(
+        config.ckpt_path, map_location="cpu", weights_only=True
+    )
+    trainer = Trainer(devices=1, logger=False, enable_progress_bar=False)
+    run = {"test": trainer.test, "val": trainer.validate}[config.split]
+    losses = run(model, datamodule=datamodule, verbose=False)[0]
+    scores = evaluate_model(
+        model,
+        datamodule,
+        Path(config.run_dir),
+        split=config.split,
+        n_cells=config.n_cells,
+        steps=config.steps,
+    )
+    write_json(Path(config.run_dir) / "metrics.json", dict(losses) | scores)
+    print(describe_scores(losses[f"{config.split}/count_nll"], scores))
+    print(config.run_dir)
+
+
+if __name__ == "__main__":
+    main()

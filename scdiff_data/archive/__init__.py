@@ -1,0 +1,22 @@
+"""One experiment in, one file out: int16 CSR counts of all genes over one gene axis.
+
+Read `gene_axis`, `h5ad`, `source_matrix`, `cell_totals`, `file`, `transpose`, `convert`, `rows`.
+"""
+
+from scdiff_data.archive.convert import QualityFilter, write_archive
+from scdiff_data.archive.file import count_rows, map_matrix, read_obs
+from scdiff_data.archive.gene_axis import GeneAxis, strip_versions
+from scdiff_data.archive.h5ad import read_gene_axis
+from scdiff_data.archive.rows import ArchiveMap
+
+__all__ = [
+    "ArchiveMap",
+    "GeneAxis",
+    "QualityFilter",
+    "count_rows",
+    "map_matrix",
+    "read_gene_axis",
+    "read_obs",
+    "strip_versions",
+    "write_archive",
+]

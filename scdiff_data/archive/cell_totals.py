@@ -1,0 +1,146 @@
+"""First pass over a source: what each cell adds up to, and with it which cells pass QC."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from scdiff_data.archive.source_matrix import Part, SourceMatrix
+from scdiff_data.base import Workers
+from scdiff_data.constants import MAX_COUNT
+
+
+@dataclass(frozen=True)
+class CellSums:
+    """What the first pass finds out.
+
+    Parameters
+    ----------
+    totals
+        Every cell's sum, exact, int64 [n_cells].
+    n_genes
+        Genes of the file that it expresses, int64 [n_cells].
+    n_values
+        Those of them that the reference axis has, int64 [n_cells].
+    n_saturated
+        Those of these whose count exceeds 32,767, int64 [n_cells].
+    is_sorted
+        Whether indices increase along every column (CSC) or row, as canonical matrices' do.
+    """
+
+    totals: NDArray[np.int64]
+    n_genes: NDArray[np.int64]
+    n_values: NDArray[np.int64]
+    n_saturated: NDArray[np.int64]
+    is_sorted: bool
+
+
+def count_cells(matrix: SourceMatrix, target: NDArray[np.int32], workers: Workers) -> CellSums:
+    """Sum every cell, while reading checks every value.
+
+    Parameters
+    ----------
+    matrix
+        The source.
+    target
+        Each gene's place on the reference axis, or -1.
+    workers
+        What each block is divided among.
+
+    Raises
+    ------
+    CountError
+        If a value is not finite, whole and non-negative.
+    """
+    sums = np.zeros((workers.n, 4, matrix.n_cells), np.int64)  # of each thread
+    edges: list[tuple[int, bool, int, int]] = []  # of each part: its first and last index
+    n_descents = [0] * workers.n
+    add = _add_columns if matrix.by_gene else _add_rows
+
+    def visit(part: Part) -> None:
+        edges.append((part.start, part.is_rest, int(part.minors[0]), int(part.minors[-1])))
+        totals, n_genes, n_unknown, n_saturated = sums[part.worker]
+        n_descents[part.worker] += _count_descents(part.pointers, part.minors)
+        if add(
+            part.first, part.pointers, part.minors, part.values, target, totals, n_genes, n_unknown
+        ):
+            places = np.flatnonzero(part.values > MAX_COUNT)
+            majors = part.first + np.searchsorted(part.pointers, places, side="right") - 1
+            cells, genes = part.minors[places], majors
+            if not matrix.by_gene:
+                cells, genes = genes, cells
+            np.add.at(n_saturated, cells[target[genes] >= 0], 1)
+
+    for _ in matrix.blocks(visit):
+        pass
+    edges.sort()
+    is_sorted = not any(n_descents) and not any(
+        is_rest and index <= before for (_, _, _, before), (_, is_rest, index, _) in pairwise(edges)
+    )
+    totals, n_genes, n_unknown, n_saturated = sums.sum(axis=0)
+    return CellSums(totals, n_genes, n_genes - n_unknown, n_saturated, is_sorted)
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_columns(
+    first: int,
+    pointers: NDArray[Any],
+    cells: NDArray[Any],
+    values: NDArray[Any],
+    target: NDArray[Any],
+    totals: NDArray[Any],
+    n_genes: NDArray[Any],
+    n_unknown: NDArray[Any],
+) -> int:
+    """Add a CSC matrix's part to its cells; gives how many counts int16 cannot hold."""
+    n_large = 0
+    for k in range(len(values)):
+        # An unsigned index is quicker: a signed one may count from the end.
+        cell, count = np.uint64(cells[k]), np.int64(values[k])
+        totals[cell] += count
+        n_genes[cell] += count > 0
+        n_large += int(count > MAX_COUNT)
+    for j in range(len(pointers) - 1):
+        if target[first + j] < 0:
+            for k in range(pointers[j], pointers[j + 1]):
+                n_unknown[cells[k]] += values[k] > 0
+    return n_large
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_rows(
+    first: int,
+    pointers: NDArray[Any],
+    genes: NDArray[Any],
+    values: NDArray[Any],
+    target: NDArray[Any],
+    totals: NDArray[Any],
+    n_genes: NDArray[Any],
+    n_unknown: NDArray[Any],
+) -> int:
+    """Add a CSR matrix's part to its cells; gives how many counts int16 cannot hold."""
+    n_large = 0
+    for j in range(len(pointers) - 1):
+        for k in range(pointers[j], pointers[j + 1]):
+            count = np.int64(values[k])
+            totals[first + j] += count
+            n_genes[first + j] += count > 0
+            n_unknown[first + j] += (count > 0) & (target[genes[k]] < 0)
+            n_large += int(count > MAX_COUNT)
+    return n_large
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_descents(pointers: NDArray[Any], minors: NDArray[Any]) -> int:
+    """Count the places in a part at which a column's or row's indices do not increase."""
+    n_descents = 0
+    for k in range(1, len(minors)):
+        n_descents += minors[k] <= minors[k - 1]
+    for j in range(1, len(pointers) - 1):  # from one column to the next they may fall
+        k = pointers[j]
+        if 0 < k < pointers[j + 1]:
+            n_descents -= minors[k] <= minors[k - 1]
+    return n_descents

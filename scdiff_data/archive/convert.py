@@ -1,0 +1,201 @@
+"""One experiment in, one file out: `cells/{experiment_id}.h5ad`, int16 CSR over shared genes.
+
+The file is an AnnData file that scanpy opens, and at the same time three flat arrays that readers
+map into memory: `X/data` int16, `X/indices` and `X/indptr` int32 (both int64 from 2^31 values on),
+contiguous and uncompressed.
+
+Genes are aligned by id, cells filtered by QC, values checked on the way: what is in an archive is
+counts, and what was left out is in its report.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scdiff_data.archive.cell_totals import CellSums, count_cells
+from scdiff_data.archive.file import close_gap, lay_out_archive
+from scdiff_data.archive.gene_axis import Alignment, GeneAxis
+from scdiff_data.archive.h5ad import open_h5ad, read_frame, read_genes
+from scdiff_data.archive.source_matrix import SourceMatrix
+from scdiff_data.archive.transpose import is_ascending, sort_rows, transpose
+from scdiff_data.base import Workers, draw_cells, write_aside
+from scdiff_data.errors import CountError
+
+
+@dataclass(frozen=True)
+class QualityFilter:
+    """Which cells are kept, in the names and meanings of `scanpy.pp.filter_cells`.
+
+    Parameters
+    ----------
+    min_genes, max_genes
+        Fewest and most genes with a count above zero; None does not filter.
+    min_counts
+        Lowest total count; None does not filter.
+    """
+
+    min_genes: int | None = None
+    min_counts: int | None = None
+    max_genes: int | None = None
+
+    def passes(
+        self, n_genes: NDArray[np.int64], total_counts: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Whether each cell is kept."""
+        keep = np.ones(len(n_genes), dtype=bool)
+        if self.min_genes is not None:
+            keep &= n_genes >= self.min_genes
+        if self.min_counts is not None:
+            keep &= total_counts >= self.min_counts
+        if self.max_genes is not None:
+            keep &= n_genes <= self.max_genes
+        return keep
+
+
+@dataclass(frozen=True)
+class ArchiveReport:
+    """What became of one experiment's file.
+
+    Parameters
+    ----------
+    n_cells_in_file, n_cells_passing, n_cells
+        Cells in the source file, cells that pass QC, cells archived (fewer, if a cap cut them).
+    n_saturated
+        Counts above 32,767, stored as 32,767.
+    n_genes_unknown, n_genes_missing, n_genes_duplicated
+        Against the reference axis, see `Alignment`.
+    file_genes
+        Digest of the file's own gene axis.
+    """
+
+    n_cells_in_file: int
+    n_cells_passing: int
+    n_cells: int
+    n_saturated: int
+    n_genes_unknown: int
+    n_genes_missing: int
+    n_genes_duplicated: int
+    file_genes: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def write_archive(
+    source: Path,
+    target: Path,
+    *,
+    experiment_id: str,
+    axis: GeneAxis,
+    quality: QualityFilter,
+    max_cells: int | None,
+    seed: int,
+    max_memory: int,
+    n_threads: int = 1,
+) -> ArchiveReport:
+    """Convert one source file; writes nothing if no cell passes QC.
+
+    Parameters
+    ----------
+    source, target
+        The h5ad file as downloaded (`X` CSC, CSR or dense), and the archive to write.
+    experiment_id
+        Prefix of the cells' ids: `{experiment_id}_{barcode}`.
+    axis
+        The reference genes.
+    quality
+        Which cells are kept.
+    max_cells, seed
+        Cap on the cells kept, chosen by keyed hash of their ids; None keeps all that pass.
+    max_memory
+        Bytes that a block of the source may take; the archive itself is filled through a map.
+    n_threads
+        Threads that inflate, sum and fill.
+
+    Raises
+    ------
+    CountError
+        If the file cannot be read, a value is not a count, a cell's name repeats, or the file has
+        fewer than half of the reference genes.
+    """
+    with open_h5ad(source) as file, Workers(n_threads) as workers:
+        file_axis, gene_names = read_genes(file, axis)
+        obs = read_frame(file, "obs")
+        alignment = axis.align(gene_names)
+        _check(source, obs, alignment, len(axis))
+        matrix = SourceMatrix(
+            file["X"], obs.index, gene_names, max_memory=max_memory, workers=workers
+        )
+        sums = count_cells(matrix, alignment.target, workers)
+        passing = quality.passes(sums.n_genes, sums.totals)
+        rows = np.flatnonzero(passing)
+        cell_ids = [f"{experiment_id}_{barcode}" for barcode in obs.index[rows]]
+        if max_cells is not None:
+            kept = draw_cells(cell_ids, max_cells, seed=seed)
+            rows, cell_ids = rows[kept], [cell_ids[row] for row in kept]
+        n_saturated = int(sums.n_saturated[rows].sum())
+        if len(rows):
+            kept_obs = _archive_obs(obs.iloc[rows], cell_ids, experiment_id, sums, rows)
+            starts = np.concatenate([[0], np.cumsum(sums.n_values[rows])])
+            with (
+                write_aside(target) as aside,
+                lay_out_archive(aside, starts, kept_obs, axis) as store,
+            ):
+                transpose(matrix, alignment.target, rows, sums, store, workers)
+                if not (sums.is_sorted and is_ascending(alignment.target)):
+                    indices, data = store.map()
+                    n_merged, n_newly_saturated = sort_rows(starts, indices, data)
+                    n_saturated += n_newly_saturated
+                    if n_merged.sum() < starts[-1]:
+                        close_gap(aside, n_merged, indices, data, kept_obs, axis)
+    return ArchiveReport(
+        n_cells_in_file=len(obs),
+        n_cells_passing=int(passing.sum()),
+        n_cells=len(rows),
+        n_saturated=n_saturated,
+        n_genes_unknown=alignment.n_unknown,
+        n_genes_missing=alignment.n_missing,
+        n_genes_duplicated=alignment.n_duplicates,
+        file_genes=file_axis.digest,
+    )
+
+
+def _check(source: Path, obs: pd.DataFrame, alignment: Alignment, n_reference: int) -> None:
+    if n_reference - alignment.n_missing < n_reference / 2:
+        raise CountError(
+            f"{source.name} has {n_reference - alignment.n_missing} of the {n_reference} reference "
+            "genes, fewer than half: another species, another kind of id or a targeted panel"
+        )
+    if not obs.index.is_unique:
+        name = obs.index[obs.index.duplicated()][0]
+        raise CountError(f"{source.name} has the cell name {name!r} twice: names must be unique")
+
+
+def _archive_obs(
+    obs: pd.DataFrame,
+    cell_ids: list[str],
+    experiment_id: str,
+    sums: CellSums,
+    rows: NDArray[np.int64],
+) -> pd.DataFrame:
+    """The source's columns, texts as categoricals with blanks as missing, under our own."""
+    own = {
+        "experiment_id": pd.Categorical([experiment_id] * len(obs)),
+        "total_counts": sums.totals[rows],
+        "n_genes": sums.n_genes[rows].astype(np.int32),
+    }
+    frame = pd.DataFrame(own, index=pd.Index(cell_ids, name="cell_id"))
+    for name in obs.columns.difference(list(own), sort=False):
+        column = obs[name]
+        if not pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+            text = column.astype("string").str.strip()
+            values = text.mask(text == "").astype(object)
+            frame[name] = pd.Categorical(values.where(values.notna(), None))
+        else:
+            frame[name] = column.to_numpy()
+    return frame

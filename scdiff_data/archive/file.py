@@ -1,0 +1,156 @@
+"""The archive's file: laid out, filled past the library, and mapped again."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scdiff_data.archive.gene_axis import GeneAxis
+from scdiff_data.archive.h5ad import read_frame
+from scdiff_data.base import map_dataset
+
+
+def reserve_dataset(group: h5py.Group, name: str, n: int, dtype: Any) -> int:
+    """Make a contiguous dataset of `n` values without writing them; gives its place in the file."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    properties.set_obj_track_times(False)  # the same input gives the same bytes
+    kind, space = h5py.h5t.py_create(np.dtype(dtype)), h5py.h5s.create_simple((n,))
+    created = h5py.h5d.create(group.id, name.encode(), kind, space, properties)
+    return int(created.get_offset() or 0)
+
+
+@dataclass(frozen=True)
+class RowStore:
+    """Room for a matrix's rows in an HDF5 file: two contiguous datasets, written past the library.
+
+    Parameters
+    ----------
+    descriptor
+        Of the file, open for writing.
+    path
+        Its path.
+    n_values
+        Values of the matrix.
+    index_type
+        Of its indices; its counts are int16.
+    indices_at, data_at
+        Where the datasets' bytes start.
+    """
+
+    descriptor: int
+    path: Path
+    n_values: int
+    index_type: Any
+    indices_at: int
+    data_at: int
+
+    def write(self, start: int, indices: NDArray[Any], data: NDArray[np.int16]) -> None:
+        """Write values from the `start`-th on."""
+        arrays: Any = ((self.indices_at, indices), (self.data_at, data))
+        for at, values in arrays:
+            place, left = at + start * values.itemsize, memoryview(values).cast("B")
+            while left:
+                n_written = os.pwrite(self.descriptor, left, place)
+                # To the disk at once, in the background: the flush at the end then waits for less.
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(self.descriptor, place, n_written, os.POSIX_FADV_DONTNEED)
+                place, left = place + n_written, left[n_written:]
+
+    def map(self) -> tuple[NDArray[Any], NDArray[np.int16]]:
+        """Map indices and counts into memory, to be written in any order."""
+        # Without its blocks reserved, a full disk would end the process, not raise an error.
+        if hasattr(os, "posix_fallocate") and self.n_values:
+            os.posix_fallocate(self.descriptor, 0, os.fstat(self.descriptor).st_size)
+        if not self.n_values:
+            return np.empty(0, self.index_type), np.empty(0, np.int16)
+        indices, data = (
+            np.memmap(self.path, dtype, "r+", at, (self.n_values,)).view(np.ndarray)
+            for dtype, at in ((self.index_type, self.indices_at), (np.int16, self.data_at))
+        )
+        return indices, data
+
+
+def map_matrix(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int16], int]:
+    """Map an archive's CSR matrix into memory: indptr, indices, data, and its number of genes."""
+    with h5py.File(path) as file:
+        x = file["X"]
+        indptr, indices, data = (map_dataset(x[name]) for name in ("indptr", "indices", "data"))
+        return indptr, indices, data, int(x.attrs["shape"][1])
+
+
+def count_rows(path: Path) -> int:
+    """Cells in an archive."""
+    with h5py.File(path) as file:
+        return int(file["X"].attrs["shape"][0])
+
+
+def read_obs(path: Path) -> pd.DataFrame:
+    """An archive's `obs`, one row a cell, indexed by cell id."""
+    with h5py.File(path) as file:
+        return read_frame(file, "obs")
+
+
+@contextmanager
+def lay_out_archive(
+    path: Path, starts: NDArray[np.int64], obs: pd.DataFrame, axis: GeneAxis
+) -> Iterator[RowStore]:
+    """Write all of an archive but `X/indices` and `X/data`; gives the room for these."""
+    from anndata.io import write_elem
+
+    n_values = int(starts[-1])
+    index_type = np.int32 if n_values < 2**31 else np.int64
+    path.write_bytes(_empty_archive(axis))
+    with h5py.File(path, "r+", alignment_threshold=1024, alignment_interval=64) as file:
+        x = file["X"]
+        x.attrs["shape"] = np.array([len(obs), len(axis)], np.int64)
+        x["indptr"] = starts.astype(index_type)
+        indices_at = reserve_dataset(x, "indices", n_values, index_type)
+        data_at = reserve_dataset(x, "data", n_values, np.int16)
+        write_elem(file, "obs", obs)
+    with path.open("r+b") as raw:
+        yield RowStore(raw.fileno(), path, n_values, index_type, indices_at, data_at)
+
+
+@lru_cache(maxsize=1)
+def _empty_archive(axis: GeneAxis) -> bytes:
+    """What all archives begin with: the genes, which take HDF5 longer to write than to copy."""
+    from anndata.io import write_elem
+
+    var = pd.DataFrame(
+        {"gene_symbols": list(axis.symbols)}, index=pd.Index(axis.ids, name="gene_id")
+    )
+    with h5py.File("empty", "w", driver="core", backing_store=False) as file:
+        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        x = file.create_group("X")
+        x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
+        write_elem(file, "var", var)
+        for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
+            write_elem(file, name, {})
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+def close_gap(
+    path: Path,
+    n_values: NDArray[np.int64],
+    indices: NDArray[Any],
+    data: NDArray[np.int16],
+    obs: pd.DataFrame,
+    axis: GeneAxis,
+) -> None:
+    """Write the archive again without the room that merged values left at its end."""
+    shorter = path.with_name(path.name + ".shorter")
+    starts = np.concatenate([[0], np.cumsum(n_values)])
+    with lay_out_archive(shorter, starts, obs, axis) as store:
+        store.write(0, indices[: starts[-1]].astype(store.index_type), data[: starts[-1]])
+    shorter.replace(path)

@@ -1,0 +1,130 @@
+"""The gene axis that all experiments share, and the alignment of a file's genes to it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from scdiff_data.base import digest, write_parquet
+
+_VERSIONED = re.compile(r"(ENS[A-Z]*[GTP]\d+)\.\d+")
+
+_UNUSUAL = re.compile(r"[.\s]")
+
+_SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_name", "feature_name", "symbol")
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Where a file's genes go on the reference axis.
+
+    Parameters
+    ----------
+    target
+        For each gene of the file its place on the axis, or -1 if the axis has no such gene; int32.
+    n_missing
+        Genes of the axis that the file lacks; they are zeros.
+    n_duplicates
+        Genes of the file that share their place with an earlier one; their counts are summed.
+    """
+
+    target: NDArray[np.int32]
+    n_missing: int
+    n_duplicates: int
+
+    @property
+    def n_unknown(self) -> int:
+        """Genes of the file that the axis lacks; their counts stay in the totals alone."""
+        return int((self.target < 0).sum())
+
+
+@dataclass(frozen=True)
+class GeneAxis:
+    """Gene ids, without version suffixes, and their symbols, in the order of the columns."""
+
+    ids: tuple[str, ...]
+    symbols: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def from_var(cls, var: pd.DataFrame) -> "GeneAxis":
+        """The axis of an h5ad file's `var`; of genes with the same id the first stays."""
+        ids = strip_versions(var.index.tolist())
+        column = next((name for name in _SYMBOL_COLUMNS if name in var), None)
+        symbols = ids if column is None else list(map(str, var[column]))
+        if len(set(ids)) == len(ids):
+            return cls(tuple(ids), tuple(symbols))
+        first = dict(zip(reversed(ids), reversed(symbols), strict=True))
+        unique = list(dict.fromkeys(ids))
+        return cls(tuple(unique), tuple(first[gene] for gene in unique))
+
+    @classmethod
+    def read(cls, path: Path) -> "GeneAxis":
+        """Read what `write` wrote."""
+        table = pq.read_table(path)
+        return cls(*(tuple(table[name].to_pylist()) for name in ("gene_id", "gene_symbol")))
+
+    def write(self, path: Path) -> None:
+        """Write a Parquet table of `gene_id` and `gene_symbol`."""
+        write_parquet(
+            path, pa.table({"gene_id": list(self.ids), "gene_symbol": list(self.symbols)})
+        )
+
+    def is_that_of(self, var: h5py.Group) -> bool:
+        """Whether an h5ad file's `var`, not decoded yet, is this axis: in nearly every file it is.
+
+        Saying no does not mean that it is another one.
+        """
+        symbols = next((name for name in _SYMBOL_COLUMNS if name in var), None)
+        stored = [var.get(str(var.attrs.get("_index"))), var.get(str(symbols))]
+        return all(
+            isinstance(column, h5py.Dataset) and column[:].tolist() == names
+            for column, names in zip(stored, self._encoded, strict=True)
+        )
+
+    @cached_property
+    def _encoded(self) -> tuple[list[bytes], list[bytes]]:
+        return [gene.encode() for gene in self.ids], [symbol.encode() for symbol in self.symbols]
+
+    @cached_property
+    def digest(self) -> str:
+        """Fingerprint of ids and symbols in their order."""
+        return digest([self.ids, self.symbols])
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {gene: place for place, gene in enumerate(self.ids)}
+
+    def align(self, gene_ids: Sequence[str]) -> Alignment:
+        """Find every gene's place on this axis, by id, without version suffixes."""
+        if gene_ids is self.ids:
+            return Alignment(np.arange(len(self), dtype=np.int32), 0, 0)
+        target = np.array(
+            [self._place.get(gene, -1) for gene in strip_versions(gene_ids)], dtype=np.int32
+        )
+        known = target[target >= 0]
+        n_distinct = len(np.unique(known))
+        return Alignment(target, len(self) - n_distinct, len(known) - n_distinct)
+
+
+def strip_versions(gene_ids: Sequence[str]) -> list[str]:
+    """Ensembl ids without their version: `ENSG00000141510.18` becomes `ENSG00000141510`.
+
+    Other names, such as the symbol `RP11-34P13.7`, stay as they are.
+    """
+    if not _UNUSUAL.search("\0".join(map(str, gene_ids))):  # saves looking at each
+        return list(map(str, gene_ids))
+    return [
+        match[1] if "." in gene and (match := _VERSIONED.fullmatch(gene)) else gene
+        for gene in (str(gene).strip() for gene in gene_ids)
+    ]

@@ -1,0 +1,247 @@
+"""Second pass over a source: every count to its cell's row, in bounded memory.
+
+Source matrices are mostly compressed sparse *columns*: a gene's cells lie together, a cell's genes
+do not. Here they are turned round, a tile of cells at a time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from scdiff_data.archive.cell_totals import CellSums
+from scdiff_data.archive.file import RowStore
+from scdiff_data.archive.source_matrix import Block, SourceMatrix
+from scdiff_data.base import Workers, prefetch
+from scdiff_data.constants import MAX_COUNT
+
+_TILE_VALUES = 1 << 19
+"""Values of the rows filled at a time: they and their rows' ends stay in the caches."""
+
+_AHEAD = 16
+"""Columns that the processor is told to fetch ahead: their places follow no pattern it knows."""
+
+
+def transpose(
+    matrix: SourceMatrix,
+    target: NDArray[np.int32],
+    rows: NDArray[np.int64],
+    sums: CellSums,
+    store: RowStore,
+    workers: Workers,
+) -> None:
+    """Second pass: put every kept cell's counts into the store, a cell after another.
+
+    Parameters
+    ----------
+    matrix, target, sums
+        As in the first pass, and what it found.
+    rows
+        The cells kept, ascending, in the order in which they are written.
+    store
+        Takes as many values as the kept cells' `sums.n_values` together.
+    workers
+        What the cells are divided among.
+    """
+    is_kept, is_known = np.zeros(matrix.n_cells, bool), target >= 0
+    is_kept[rows] = True
+    takes_minor, takes_major = (is_kept, is_known) if matrix.by_gene else (is_known, is_kept)
+    takes_all = bool(is_kept.all() and is_known.all() and sums.n_genes.sum() == matrix.n_values)
+    starts = np.concatenate([[0], np.cumsum(np.where(is_kept, sums.n_values, 0))])
+    cursor = starts[:-1].copy()  # of each cell, where its next value goes
+    # A cell's values lie in many blocks of columns: then they are put through a map of the file.
+    map_of_file = store.map() if matrix.by_gene and not matrix.is_one_block else None
+
+    for block in matrix.blocks():
+        ends = block.pointers[1:].copy()
+        if not (takes_all and sums.is_sorted):
+            takes = takes_major[block.first : block.first + len(ends)]
+            arrays = (block.pointers, ends, block.packed, takes, takes_minor, not sums.is_sorted)
+            ranges = _divide(block.pointers, workers.n)
+            workers.map(lambda job: _prune(*job), [(*bounds, *arrays) for bounds in ranges])
+        fill = _Filling(matrix.by_gene, block, ends, target, starts, cursor, store, map_of_file)
+        cells = (0, matrix.n_cells) if matrix.by_gene else (block.first, block.first + len(ends))
+        workers.map(fill, workers.divide(_tiles(starts, *cells)))
+
+
+def is_ascending(target: NDArray[np.int32]) -> bool:
+    """Whether a file's known genes stand in the order of the reference axis."""
+    known = target[target >= 0]
+    return bool((np.diff(known) > 0).all())
+
+
+@dataclass(frozen=True)
+class _Filling:
+    """Puts one block's counts at their cells, for a run of tiles."""
+
+    by_gene: bool
+    block: Block
+    ends: NDArray[np.int64]
+    target: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    cursor: NDArray[np.int64]
+    store: RowStore
+    map_of_file: tuple[NDArray[Any], NDArray[np.int16]] | None
+
+    def __call__(self, tiles: Sequence[tuple[int, int]]) -> None:
+        if not tiles:
+            return
+        first, pointers, packed = self.block
+        longest = max(int(self.starts[high] - self.starts[low]) for low, high in tiles)
+        indices, data = self.map_of_file or (
+            np.empty(longest, self.store.index_type),
+            np.empty(longest, np.int16),
+        )
+        if self.by_gene:
+            place = _find_cell(pointers, self.ends, packed, tiles[0][0]).view(np.uint64)
+            ends, cursor = self.ends.view(np.uint64), self.cursor.view(np.uint64)
+        for low, high in tiles:
+            base = 0 if self.map_of_file else int(self.starts[low])
+            if self.by_gene:
+                columns = (np.uint64(high << 16), place, ends, packed, self.target[first:])
+                _fill_columns(*columns, cursor, np.uint64(base), indices, data)
+            else:
+                rows = (low, high, first, pointers, self.ends, packed, self.target)
+                _fill_rows(*rows, self.cursor, base, indices, data)
+            if not self.map_of_file:
+                n = int(self.starts[high]) - base
+                self.store.write(base, indices[:n], data[:n])
+
+
+def _divide(pointers: NDArray[np.int64], n: int) -> list[tuple[int, int]]:
+    """Ranges of columns or rows that hold about the same number of values."""
+    bounds = np.searchsorted(pointers, np.linspace(0, pointers[-1], n + 1)[1:-1]).tolist()
+    return list(pairwise([0, *bounds, len(pointers) - 1]))
+
+
+def _tiles(starts: NDArray[np.int64], first: int, end: int) -> list[tuple[int, int]]:
+    """Ranges of cells, first … end - 1, of bounded size."""
+    values = np.arange(starts[first] + _TILE_VALUES, starts[end], _TILE_VALUES)
+    bounds = [first, *np.searchsorted(starts, values).tolist(), end]
+    return list(pairwise(dict.fromkeys(bounds)))
+
+
+@numba.njit(cache=True, nogil=True)
+def sort_rows(
+    starts: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]
+) -> tuple[NDArray[np.int64], int]:
+    """Sort each row by gene, sum repeated genes, and close the gaps between rows.
+
+    Returns each row's number of values, and how many of the sums saturated.
+    """
+    n_merged = np.zeros(len(starts) - 1, np.int64)
+    n_saturated, at = 0, 0
+    for row in range(len(starts) - 1):
+        low, high = starts[row], starts[row + 1]
+        order = np.argsort(indices[low:high])
+        genes, counts = indices[low:high][order], data[low:high][order]
+        for k in range(len(genes)):
+            if k and genes[k] == genes[k - 1]:
+                total = int(data[at - 1]) + int(counts[k])
+                n_saturated += int(total > MAX_COUNT > max(int(data[at - 1]), int(counts[k])))
+                data[at - 1] = np.int16(min(total, MAX_COUNT))
+            else:
+                indices[at], data[at] = genes[k], counts[k]
+                n_merged[row] += 1
+                at += 1
+    return n_merged, n_saturated
+
+
+@numba.njit(cache=True, nogil=True)
+def _prune(
+    low: int,
+    high: int,
+    pointers: NDArray[Any],
+    ends: NDArray[Any],
+    packed: NDArray[Any],
+    takes_major: NDArray[Any],
+    takes_minor: NDArray[Any],
+    must_sort: bool,
+) -> None:
+    """Drop in place what is not taken, and zeros: each column or row keeps its start."""
+    for j in range(low, high):
+        at = pointers[j]
+        if takes_major[j]:
+            for k in range(pointers[j], pointers[j + 1]):
+                packed[at] = packed[k]
+                at += takes_minor[packed[k] >> 16] & (packed[k] & 0xFFFF != 0)
+        ends[j] = at
+        if must_sort:
+            packed[pointers[j] : at].sort()
+
+
+@numba.njit(cache=True, nogil=True)
+def _find_cell(
+    pointers: NDArray[Any], ends: NDArray[Any], packed: NDArray[Any], cell: int
+) -> NDArray[np.int64]:
+    """In each column, the place of the first value of `cell` or a later one."""
+    place = pointers[:-1].copy()
+    if cell:
+        for j in range(len(place)):
+            low, high = place[j], ends[j]
+            while low < high:
+                middle = (low + high) // 2
+                if packed[middle] >> 16 < cell:
+                    low = middle + 1
+                else:
+                    high = middle
+            place[j] = low
+    return place
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_columns(
+    limit: np.uint64,
+    place: NDArray[Any],
+    ends: NDArray[Any],
+    packed: NDArray[Any],
+    genes: NDArray[Any],
+    cursor: NDArray[Any],
+    base: np.uint64,
+    indices: NDArray[Any],
+    data: NDArray[Any],
+) -> None:
+    """Put the counts packed below the limit at their cells' cursors; `place` moves on.
+
+    All places are uint64: a signed index may count from the end, and asking costs a third.
+    """
+    address, one = packed.ctypes.data, np.uint64(1)
+    for j in range(len(place)):
+        if j + _AHEAD < len(place):
+            prefetch(address + place[j + _AHEAD] * packed.itemsize)
+        k, end, gene = place[j], ends[j], genes[j]
+        while k < end and packed[k] < limit:
+            cell = packed[k] >> np.uint64(16)
+            at = cursor[cell]
+            indices[at - base] = gene
+            data[at - base] = packed[k] & np.uint64(0xFFFF)
+            cursor[cell] = at + one
+            k += one
+        place[j] = k
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill_rows(
+    low: int,
+    high: int,
+    first: int,
+    pointers: NDArray[Any],
+    ends: NDArray[Any],
+    packed: NDArray[Any],
+    genes: NDArray[Any],
+    cursor: NDArray[Any],
+    base: int,
+    indices: NDArray[Any],
+    data: NDArray[Any],
+) -> None:
+    """Put the counts of the rows low … high - 1 at their cursors."""
+    for cell in range(low, high):
+        at = cursor[cell] - base
+        for k in range(pointers[cell - first], ends[cell - first]):
+            indices[at] = genes[packed[k] >> 16]
+            data[at] = packed[k] & 0xFFFF
+            at += 1

@@ -1,0 +1,31 @@
+"""Figures without global state, the same bytes for the same data."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from scdiff_data.base.files import write_aside
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#B5B5B5"
+"""Colours that colour-blind readers tell apart (Okabe and Ito), and one for the background."""
+
+
+def new_figure(
+    n_rows: int, n_columns: int, *, size: tuple[float, float], title: str
+) -> tuple[Figure, NDArray[np.object_]]:
+    """A titled figure, and its grid of panels without frames, [n_rows, n_columns]."""
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title, fontsize=14)
+    axes = figure.subplots(n_rows, n_columns)
+    for panel in axes.flat:
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG, whole or not at all."""
+    with write_aside(path) as aside:
+        # Without its version, the same picture has the same bytes.
+        figure.savefig(aside, format="png", dpi=110, metadata={"Software": None})

@@ -1,0 +1,73 @@
+"""In compiled code: memory by its address."""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import Signature
+from numba.extending import intrinsic
+
+
+@intrinsic
+def at_address(typing_context: Any, address: Any) -> tuple[Signature, Any]:
+    """In compiled code: an integer address as a pointer, for `numba.carray`."""
+    del typing_context
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del context, signature
+        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(address), generate
+
+
+@intrinsic
+def copy_bytes(typing_context: Any, target: Any, source: Any, n: Any) -> tuple[Signature, Any]:
+    """In compiled code: copy `n` bytes between integer addresses, by the system's memcpy."""
+    del typing_context
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del signature
+        byte = ir.IntType(8).as_pointer()
+        to, from_ = (builder.inttoptr(address, byte) for address in arguments[:2])
+        cgutils.raw_memcpy(builder, to, from_, arguments[2], 1)
+        return context.get_dummy_value()
+
+    return types.void(target, source, n), generate
+
+
+@intrinsic
+def prefetch(typing_context: Any, address: Any) -> tuple[Signature, Any]:
+    """In compiled code: have the processor fetch what lies at an integer address, and go on."""
+    del typing_context
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del signature
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        to_read, keep_in_caches, is_data = word(0), word(3), word(1)
+        pointer = builder.inttoptr(arguments[0], byte)
+        builder.call(function, [pointer, to_read, keep_in_caches, is_data])
+        return context.get_dummy_value()
+
+    return types.void(address), generate
+
+
+@intrinsic
+def add_eight(typing_context: Any, target: Any, source: Any) -> tuple[Signature, Any]:
+    """In compiled code: add eight float64 at an integer address to eight at another, as a vector.
+
+    A loop over them is not made into one: the compiler cannot know that the two do not overlap.
+    """
+    del typing_context
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del signature
+        vector = ir.VectorType(ir.DoubleType(), 8).as_pointer()
+        to, from_ = (builder.inttoptr(address, vector) for address in arguments)
+        total = builder.fadd(builder.load(to, align=8), builder.load(from_, align=8))
+        builder.store(total, to, align=8)
+        return context.get_dummy_value()
+
+    return types.void(target, source), generate

@@ -1,0 +1,17 @@
+"""How good a model is: likelihoods beside baselines, generated cells beside real ones.
+
+Read `baselines`, `metrics`, `figure`, `report`.
+"""
+
+from scdiff_data.evaluation.baselines import count_marginals, score_baselines
+from scdiff_data.evaluation.metrics import compare_cells
+from scdiff_data.evaluation.report import RunReport, describe_scores, evaluate_model
+
+__all__ = [
+    "RunReport",
+    "compare_cells",
+    "count_marginals",
+    "describe_scores",
+    "evaluate_model",
+    "score_baselines",
+]

@@ -1,0 +1,217 @@
+"""Rows as tensors: datasets over a data directory.
+
+Datasets are map-style and hold no open file, so they pickle, fork and spawn. Indexed with an array
+of rows they gather a whole batch at once.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from scdiff_data.archive import ArchiveMap, GeneAxis
+from scdiff_data.loading.split_view import SplitCells
+from scdiff_data.store import Manifest
+
+Index = int | slice | Sequence[int] | NDArray[np.integer[Any]] | Tensor
+
+
+class CellBatch(NamedTuple):
+    """Cells as they come from a dataset.
+
+    Parameters
+    ----------
+    expression
+        Counts, int16 [b, g].
+    metadata
+        `cell_id` and `experiment_id`, `Texts` [b]; `total_counts`, int32 [b], of the whole cell
+        over all its genes; and the labels asked for [b]: codes into the dataset's
+        `categories`, int64, -1 where missing, or the numbers themselves. Where the data were
+        prepared with `fallback_min_genes`, also `gene_ids`, int64 [b, g]: which gene each place
+        holds, by its row in `metadata/genes.parquet`.
+    """
+
+    expression: Tensor
+    metadata: dict[str, Any]
+
+
+class HVGDataset(Dataset[CellBatch]):
+    """The chosen genes of every drawn cell, from the shards.
+
+    Parameters
+    ----------
+    folder
+        A data directory, or its `processed` folder.
+    split
+        `train`, `val` or `test`; None takes all cells.
+    n_hvgs
+        The best so many of the stored genes; None takes all of them.
+    labels
+        Labels to carry in the metadata; None takes all that are stored.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the directory was not prepared.
+    ManifestError
+        If a file of it is missing or damaged.
+    ValueError
+        If there are fewer genes, or no such split or label.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        split: str | None = None,
+        n_hvgs: int | None = None,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        manifest = Manifest.read(folder)
+        manifest.check_files("processed/")
+        self._cells = SplitCells(manifest, split, labels)
+        stored = len(self._cells.shards.gene_ids)
+        if n_hvgs is not None and not 1 <= n_hvgs <= stored:
+            raise ValueError(
+                f"n_hvgs={n_hvgs}, but {manifest.data_dir} stores {stored} genes a cell: ask for "
+                f"at most {stored}, or prepare with data.n_hvgs={n_hvgs}"
+            )
+        self.n_genes = n_hvgs or stored
+        self.labels, self.categories = self._cells.labels, self._cells.categories
+
+    @property
+    def gene_ids(self) -> list[str]:
+        """Ids of the genes in the order of the columns."""
+        return self._cells.shards.gene_ids[: self.n_genes]
+
+    @property
+    def gene_symbols(self) -> list[str]:
+        """Symbols of the genes in the order of the columns."""
+        return self._cells.shards.gene_symbols[: self.n_genes]
+
+    @property
+    def gene_places(self) -> list[int] | None:
+        """The genes' rows in `metadata/genes.parquet`, where places may hold others; else None."""
+        shards = self._cells.shards
+        return shards.gene_indices[: self.n_genes].tolist() if shards.has_fallback else None
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def __getitem__(self, index: Index) -> CellBatch:
+        """Gather cells; an int gives one cell, without the first dimension."""
+        if isinstance(index, int | np.integer):
+            return _first(self[[int(index)]])
+        expression, metadata = self._cells.read_counts(_to_rows(index, len(self)), self.n_genes)
+        return CellBatch(torch.from_numpy(expression), metadata)
+
+    def read_classes(self, name: str) -> NDArray[np.int64]:
+        """Each cell's value of a label or `experiment_id`, numbered from 0, as `balance` takes it.
+
+        Raises
+        ------
+        ValueError
+            If there is no such label.
+        """
+        return self._cells.read_classes(name)
+
+    def __getitems__(self, indices: Sequence[int]) -> CellBatch:
+        """Gather a batch; a plain DataLoader calls this."""
+        return self[indices]
+
+
+class ScRNADataset(Dataset[CellBatch]):
+    """All genes of every drawn cell, from the archive, in the same order of cells as `HVGDataset`.
+
+    Parameters
+    ----------
+    folder
+        A data directory, or its `processed` folder.
+    split
+        `train`, `val` or `test`; None takes all cells.
+    sparse
+        Whether `expression` is a sparse CSR tensor; else it is dense.
+    labels
+        Labels to carry in the metadata; None takes all that are stored.
+
+    Raises
+    ------
+    FileNotFoundError, ManifestError, ValueError
+        As `HVGDataset`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        split: str | None = None,
+        sparse: bool = False,
+        labels: Sequence[str] | None = None,
+    ) -> None:
+        manifest = Manifest.read(folder)
+        manifest.check_files("cells/", "metadata/", "processed/")
+        metadata = manifest.data_dir / "metadata"
+        self._cells, self._sparse = SplitCells(manifest, split, labels), sparse
+        self.labels, self.categories = self._cells.labels, self._cells.categories
+        axis = GeneAxis.read(metadata / "genes.parquet")
+        self.gene_ids, self.gene_symbols = list(axis.ids), list(axis.symbols)
+        self.n_genes = len(axis)
+        columns = ["experiment_id", "archive_row"]
+        cells = pq.read_table(metadata / "cells.parquet", columns=columns).combine_chunks()
+        experiments, rows = cells["experiment_id"].chunk(0), self._cells.rows
+        own = slice(rows.start, rows.stop)
+        self._experiment = experiments.indices.to_numpy()[own].astype(np.int32)
+        self._archive_row = cells["archive_row"].to_numpy()[own].astype(np.int32)
+        names, folder = experiments.dictionary.to_pylist(), manifest.data_dir / "cells"
+        self._archives = ArchiveMap([folder / f"{name}.h5ad" for name in names])
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def __getitem__(self, index: Index) -> CellBatch:
+        """Gather cells; an int gives one cell, without the first dimension (dense only)."""
+        if isinstance(index, int | np.integer):
+            return _first(self[[int(index)]])
+        rows = _to_rows(index, len(self))
+        metadata = self._cells.read_metadata(rows)
+        places = self._experiment[rows], self._archive_row[rows]
+        shape = (len(rows), self.n_genes)
+        if self._sparse:
+            crow, column, values = map(torch.from_numpy, self._archives.gather(*places))
+            expression = torch.sparse_csr_tensor(
+                crow, column, values, shape, check_invariants=False
+            )
+        else:
+            expression = torch.from_numpy(self._archives.gather_dense(*places, self.n_genes))
+        return CellBatch(expression, metadata)
+
+    def read_classes(self, name: str) -> NDArray[np.int64]:
+        """Each cell's value of a label or `experiment_id`, numbered from 0, as `balance` takes it.
+
+        Raises
+        ------
+        ValueError
+            If there is no such label.
+        """
+        return self._cells.read_classes(name)
+
+    def __getitems__(self, indices: Sequence[int]) -> CellBatch:
+        """Gather a batch; a plain DataLoader calls this."""
+        return self[indices]
+
+
+def _to_rows(index: slice | Sequence[int] | NDArray[Any] | Tensor, n: int) -> NDArray[np.int64]:
+    """Row numbers; negative ones count from the end."""
+    return np.asarray(np.arange(*index.indices(n)) if isinstance(index, slice) else index, np.int64)
+
+
+def _first(batch: CellBatch) -> CellBatch:
+    return CellBatch(
+        batch.expression[0], {name: column[0] for name, column in batch.metadata.items()}
+    )

@@ -1,0 +1,213 @@
+"""A DataLoader that resumes, and the two-line way to one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Generator
+from torch.utils.data import DataLoader, Dataset
+
+from scdiff_data.loading.dataset import HVGDataset, ScRNADataset
+from scdiff_data.loading.sampler import CellSampler
+from scdiff_data.loading.worker_transport import PREFETCH, Rooms, RunSampler
+
+_MESSAGE_BYTES, _MOST_BATCHES = 2 << 20, 16
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A DataLoader whose state says how far its epoch has come, in cells of all ranks.
+
+    Lightning saves and restores the state with its own checkpoints. Cells count as seen when the
+    main process hands them out, not when a worker fetches them ahead. Nothing is drawn before the
+    first batch is asked for, because Lightning makes the iterator before it sets the epoch.
+
+    Parameters
+    ----------
+    dataset
+        Takes an array of row numbers as index and gives a batch.
+    sampler
+        Gives the row numbers.
+    num_workers, pin_memory, persistent_workers, multiprocessing_context
+        As those of `DataLoader`. A worker sends several batches in one message: moving them between
+        processes costs more than gathering them.
+    """
+
+    sampler: CellSampler
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        sampler: CellSampler,
+        *,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        persistent_workers: bool = False,
+        multiprocessing_context: str | None = None,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_size=None,  # the sampler makes the batches
+            sampler=sampler,
+            num_workers=num_workers,
+            prefetch_factor=PREFETCH if num_workers else None,
+            collate_fn=collate,
+            pin_memory=pin_memory,
+            persistent_workers=persistent_workers and num_workers > 0,
+            multiprocessing_context=multiprocessing_context if num_workers else None,
+            generator=Generator(),  # else every epoch takes a number from the global random state
+        )
+        self._epoch, self._position, self._is_restored = 0, 0, False
+        batch_bytes = 2 * sampler.batch_size * getattr(dataset, "n_genes", 1)
+        n_batches = min(max(_MESSAGE_BYTES // batch_bytes, 1), _MOST_BATCHES)
+        self._runs, self._run_bytes = RunSampler(sampler, n_batches), n_batches * batch_bytes
+        self._rooms: Rooms | None = None
+
+    @property
+    def _index_sampler(self) -> Any:
+        """What one call of the dataset, in a worker or here, is asked for; DataLoader reads it."""
+        return self._runs if self.num_workers else self.sampler
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Batches of the sampler's epoch, from where a restored state left it."""
+        sampler = self.sampler
+        goes_on = self._is_restored and self._epoch == sampler.epoch
+        sampler.start = self._position if goes_on else 0
+        self._epoch, self._position, self._is_restored = sampler.epoch, sampler.start, False
+        for batch, (_, end) in zip(self._batches(), sampler.global_batches(), strict=True):
+            self._position = end
+            yield batch
+
+    def _batches(self) -> Iterator[Any]:
+        if self.num_workers:
+            return self._runs.split(self._receive())
+        if self.pin_memory:
+            return super().__iter__()
+        # DataLoader's own loop costs as much as a fifth of a batch.
+        return map(self.dataset.__getitem__, self.sampler)
+
+    def _receive(self) -> Iterator[Any]:
+        """Runs of batches from workers."""
+        if self._iterator is None:  # workers are about to start, and keep their rooms
+            n_bytes = 0 if self.pin_memory else self._run_bytes  # pinned on their way, not here
+            self.collate_fn = self._rooms or Rooms(self.num_workers, n_bytes)
+        # Another iteration must not use them before this one is over.
+        rooms, self._rooms = cast("Rooms", self.collate_fn), None
+        yield from rooms.open(super().__iter__())
+        self._rooms = rooms
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and the cells of it that all ranks together were given."""
+        epoch = self.sampler.epoch
+        return {"epoch": epoch, "position": self._position if epoch == self._epoch else 0}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Let the next iteration go on from `state`, or where its epoch is over with the next one.
+
+        If the sampler's epoch is set to another one before, that one starts afresh; if to that of
+        `state`, nothing is left of it where it is over.
+        """
+        self._epoch, self._position = int(state["epoch"]), int(state["position"])
+        self._is_restored = True
+        is_over = self.sampler.count_batches(self._position) == 0
+        self.sampler.set_epoch(self._epoch + is_over)
+
+
+def collate(batch: Any) -> Any:
+    """Leave a batch as the dataset assembled it; for `DataLoader(dataset, collate_fn=collate)`."""
+    return batch
+
+
+def create_hvg_dataloader(
+    folder: str | Path,
+    batch_size: int = 128,
+    *,
+    split: str | None = "train",
+    n_hvgs: int | None = None,
+    labels: Sequence[str] | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    block_size: int = 1,
+    balance: str | None = None,
+    num_workers: int = 0,
+) -> ResumableLoader:
+    """Batches of the chosen genes from a prepared directory, shuffled anew each epoch.
+
+    Parameters
+    ----------
+    folder, split, n_hvgs, labels
+        As `HVGDataset`.
+    batch_size
+        Cells a batch.
+    shuffle
+        Whether cells are shuffled and an incomplete last batch is left out; else they come in the
+        order of the rows, all of them.
+    seed
+        Of the shuffle; call `loader.sampler.set_epoch(epoch)` for another order.
+    block_size
+        Neighbouring cells that stay together when shuffled; above 1 for disks that hate random
+        reads.
+    balance
+        A label, or `experiment_id`: cells are drawn with replacement, each of its values as often
+        as any other. A missing value counts as one.
+    num_workers
+        Worker processes; 0 is fastest unless the trainer itself is busy.
+    """
+    dataset = HVGDataset(folder, split=split, n_hvgs=n_hvgs, labels=labels)
+    return _load(
+        dataset,
+        batch_size,
+        shuffle=shuffle,
+        seed=seed,
+        block_size=block_size,
+        balance=balance,
+        num_workers=num_workers,
+    )
+
+
+def create_dataloader(
+    folder: str | Path,
+    batch_size: int = 128,
+    *,
+    split: str | None = "train",
+    sparse: bool = False,
+    labels: Sequence[str] | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    block_size: int = 1,
+    balance: str | None = None,
+    num_workers: int = 0,
+) -> ResumableLoader:
+    """Batches of all genes from a prepared directory; arguments as `create_hvg_dataloader`.
+
+    `sparse` gives sparse CSR tensors instead of dense ones.
+    """
+    dataset = ScRNADataset(folder, split=split, sparse=sparse, labels=labels)
+    return _load(
+        dataset,
+        batch_size,
+        shuffle=shuffle,
+        seed=seed,
+        block_size=block_size,
+        balance=balance,
+        num_workers=num_workers,
+    )
+
+
+def _load(
+    dataset: HVGDataset | ScRNADataset,
+    batch_size: int,
+    *,
+    shuffle: bool,
+    balance: str | None,
+    num_workers: int,
+    **order: int,
+) -> ResumableLoader:
+    classes = None if balance is None else dataset.read_classes(balance)
+    sampler = CellSampler(
+        len(dataset), batch_size, shuffle=shuffle, drop_last=shuffle, classes=classes, **order
+    )
+    return ResumableLoader(dataset, sampler, num_workers=num_workers)

@@ -1,0 +1,110 @@
+"""The cells of a split: their rows in the shards, and what is known of each beside its counts."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scdiff_data.constants import SPLITS
+from scdiff_data.loading.lazy_strings import Texts
+from scdiff_data.store import Manifest, ShardMap
+
+_TEXTS = ("cell_id", "experiment_id")
+
+
+class SplitCells:
+    """Cells of one split, or of all.
+
+    Parameters
+    ----------
+    manifest
+        Of the data directory.
+    split
+        `train`, `val` or `test`; None takes all cells.
+    labels
+        Labels to read; None takes all that are stored.
+
+    Attributes
+    ----------
+    shards, rows
+        Where the cells are, and which of these rows they are: one run of them.
+    labels, categories
+        The labels to read, and what the codes of each text label stand for.
+
+    Raises
+    ------
+    ValueError
+        If there is no such split or label.
+    """
+
+    def __init__(self, manifest: Manifest, split: str | None, labels: Sequence[str] | None) -> None:
+        sizes = manifest.n_cells
+        if split is not None and split not in SPLITS:
+            raise ValueError(f"split must be one of {SPLITS} or None, got {split!r}")
+        first = 0 if split is None else sum(sizes[name] for name in SPLITS[: SPLITS.index(split)])
+        n_cells = sum(sizes.values())
+        self.rows = range(first, first + (n_cells if split is None else sizes[split]))
+        self.shards = ShardMap(manifest.shards, shard_size=manifest.shard_size, n_cells=n_cells)
+        stored = self.shards.labels
+        if missing := set(labels or ()) - set(stored):
+            raise ValueError(
+                f"{manifest.data_dir} keeps no label {sorted(missing)}, it has {stored}: prepare "
+                f"with data.labels=[{','.join([*stored, *sorted(missing)])}]"
+            )
+        self.labels = stored if labels is None else list(labels)
+        self.categories = {k: v for k, v in self.shards.categories.items() if k in self.labels}
+        self._columns = ("total_counts", *self.labels)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read_metadata(self, rows: NDArray[np.int64]) -> dict[str, Any]:
+        """Ids as `Texts`, total counts and labels as tensors."""
+        columns = self.shards.gather(self._columns, rows, within=self.rows)
+        return self._to_metadata(rows, columns)
+
+    def read_counts(
+        self, rows: NDArray[np.int64], n_genes: int
+    ) -> tuple[NDArray[np.int16], dict[str, Any]]:
+        """Counts of the first genes of the shards, [n, n_genes], and the metadata."""
+        names = ("expression", *self._columns)
+        expression, *columns = self.shards.gather(names, rows, within=self.rows, width=n_genes)
+        metadata = self._to_metadata(rows, columns)
+        if self.shards.has_fallback:
+            rows = np.where(rows < 0, rows + len(self), rows) + self.rows.start
+            gene_ids = self.shards.gather_gene_ids(rows, n_genes)
+            metadata["gene_ids"] = torch.from_numpy(gene_ids)
+        return expression, metadata
+
+    def read_classes(self, name: str) -> NDArray[np.int64]:
+        """Each cell's value of a label or `experiment_id`, numbered from 0; a missing one, too.
+
+        Raises
+        ------
+        ValueError
+            If there is no such label.
+        """
+        known = [*self.shards.labels, "experiment_id"]
+        if name not in known:
+            raise ValueError(f"balance={name}: the shards keep no such label; they have {known}")
+        values = self._read(name, np.arange(len(self)))
+        classes: NDArray[np.int64] = np.unique(values, return_inverse=True)[1]
+        return classes
+
+    def _read(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        return self.shards.gather((name,), rows, within=self.rows)[0]
+
+    def _to_metadata(
+        self, rows: NDArray[np.int64], columns: Sequence[NDArray[Any]]
+    ) -> dict[str, Any]:
+        metadata: dict[str, Any] = {
+            name: Texts(len(rows), partial(self._read, name, rows)) for name in _TEXTS
+        }
+        for name, values in zip(self._columns, columns, strict=True):
+            if name in self.categories:
+                values = values.astype(np.int64)
+            metadata[name] = torch.from_numpy(values)
+        return metadata

@@ -1,0 +1,204 @@
+"""How far a draw goes, and what it takes on the network and on disk, before any cell is fetched.
+
+The catalog knows how many cells a file holds, not how many pass QC; records of earlier runs do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from scdiff_data.archive import GeneAxis
+from scdiff_data.base import order_experiments
+from scdiff_data.constants import SPLITS
+from scdiff_data.pipeline.recipe import Recipe
+from scdiff_data.store import Records
+
+PASSING = 0.72
+"""Cells that pass QC in scBaseCount, at 300 genes and 500 counts; taken for all until records of
+earlier runs tell better."""
+
+_FILE_CELL_BYTES = 12_600
+
+_ARCHIVED_CELL_BYTES = 16_000
+
+_N_GENES = 36_601
+"""Of scBaseCount: compressed bytes a cell of a file, bytes a cell of an archive, human genes."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How far the draw goes, if a certain fraction of the cells passes QC.
+
+    Parameters
+    ----------
+    n_experiments, n_cells
+        Experiments tried, and cells drawn from them.
+    n_per_split
+        Of these cells, how many go to `train`, `val` and `test`; None if a column decides.
+    fetch_bytes
+        Bytes still to be fetched.
+    peak_bytes, end_bytes
+        Bytes on disk of the whole data directory, at the most and at the end.
+    new_bytes
+        Bytes that the disk must have free to get to the peak.
+    costs
+        What the settings cost, in bytes, the most first.
+    """
+
+    n_experiments: int
+    n_cells: int
+    n_per_split: dict[str, int] | None
+    fetch_bytes: int
+    peak_bytes: int
+    end_bytes: int
+    new_bytes: int
+    costs: Sequence[tuple[int, str]]
+
+
+class Forecast:
+    """The candidates in the order of the draw, with what earlier runs know of them.
+
+    Parameters
+    ----------
+    recipe
+        What is wanted.
+    data_dir
+        Where records and downloads of earlier runs are.
+    candidates
+        The catalog's rows that the draw is from.
+    retry_failed
+        Whether experiments that failed for good are tried again.
+
+    Attributes
+    ----------
+    passing
+        Fraction of cells that is likely to pass QC.
+    """
+
+    def __init__(
+        self, recipe: Recipe, data_dir: Path, candidates: pa.Table, *, retry_failed: bool
+    ) -> None:
+        self._recipe = recipe
+        rows = {row["experiment_id"]: row for row in candidates.to_pylist()}
+        self._rows = [rows[i] for i in order_experiments(list(rows), seed=recipe.seed)]
+        self._n_in_files = np.array([row["n_cells"] for row in self._rows], np.int64)
+        sizes = [row["size"] or row["n_cells"] * _FILE_CELL_BYTES for row in self._rows]
+        self._file_bytes = np.array(sizes, np.int64)
+        self._records: dict[int, dict[str, Any]] = {}
+        self._n_genes, downloads = _N_GENES, data_dir / "downloads"
+        if (data_dir / "metadata" / "genes.parquet").exists():
+            axis = GeneAxis.read(data_dir / "metadata" / "genes.parquet")
+            self._n_genes = len(axis)
+            there = {path.stem for path in (data_dir / "cells").glob("*.json")}
+            records = Records(data_dir, recipe.archive_key, retry_failed=retry_failed)
+            for place, row in enumerate(self._rows):
+                if row["experiment_id"] in there and (record := records.find(row, axis)):
+                    self._records[place] = record
+        self._fetched = {
+            path.name.removesuffix(".part").removesuffix(".h5ad"): path.stat().st_size
+            for path in downloads.glob("*.h5ad*")
+        }
+        archived = [r for r in self._records.values() if r["status"] == "archived"]
+        n_in_files = sum(r["n_cells_in_file"] for r in archived)
+        n_archived = sum(r["n_cells"] for r in archived)
+        quality = recipe.quality
+        filters = any(v for v in (quality.min_genes, quality.min_counts, quality.max_genes))
+        self.passing = PASSING if filters else 1.0
+        if n_in_files:
+            self.passing = sum(r["n_cells_passing"] for r in archived) / n_in_files
+        self._cell_bytes = _ARCHIVED_CELL_BYTES
+        if n_archived:
+            n_bytes = sum(r["file"]["size"] for r in archived if r["n_cells"])
+            self._cell_bytes = n_bytes // n_archived
+
+    def n_cells(self, passing: float) -> NDArray[np.float64]:
+        """Cells that each experiment gives if a fraction of those in unknown files passes QC."""
+        cap = self._recipe.max_cells_per_experiment
+        n_cells: NDArray[np.float64] = np.minimum(
+            self._n_in_files * passing, np.inf if cap is None else cap
+        )
+        for place, record in self._records.items():
+            n_cells[place] = record.get("n_cells", 0)
+        return n_cells
+
+    def draw(self, passing: float, *, n_threads: int, keep_downloads: bool) -> Draw:
+        """How far the draw goes, and what it takes."""
+        recipe, n_cells = self._recipe, self.n_cells(passing)
+        wanted = recipe.cell_count
+        reached = np.cumsum(n_cells)
+        n_tried = len(n_cells)
+        if wanted is not None:
+            n_tried = min(n_tried, int(np.searchsorted(reached, wanted - 1e-6)) + 1)
+        available = int(reached[n_tried - 1]) if n_tried else 0
+        n_drawn = available if wanted is None else min(available, wanted)
+
+        unknown = [place for place in range(n_tried) if place not in self._records]
+        files = self._file_bytes[unknown]
+        there = sum(self._fetched.get(self._rows[p]["experiment_id"], 0) for p in unknown)
+        at_once = min(n_threads + 1, len(files))
+        window = np.convolve(files, np.ones(at_once, np.int64)).max() if at_once else 0
+        archives = available * self._cell_bytes
+        archived = sum(
+            self._records[p]["file"]["size"]
+            for p in range(n_tried)
+            if p in self._records and self._records[p].get("n_cells")
+        )
+        shards = n_drawn * (2 * (recipe.n_kept or self._n_genes) + 64)
+        kept = int(files.sum()) if keep_downloads else 0
+        end = archives + shards + kept
+        peak = max(end, archives + int(window))
+        given = recipe.genes is not None
+        genes = f"genes={recipe.n_kept} names" if given else f"n_hvgs={_text(recipe.n_hvgs)}"
+        costs = [
+            (archives, f"cell_count={_text(wanted)}: the archive of all genes"),
+            (shards, f"{genes}: the shards"),
+            (0 if kept else int(window), f"n_threads={n_threads}: source files there at once"),
+            (kept, "keep_downloads=true: source files that stay"),
+            (
+                self._over_cap(unknown, passing),
+                f"max_cells_per_experiment={recipe.max_cells_per_experiment}: fetched for cells "
+                "over the cap",
+            ),
+        ]
+        return Draw(
+            n_experiments=n_tried,
+            n_cells=n_drawn,
+            n_per_split=self._divide(n_cells[:n_tried], n_drawn),
+            fetch_bytes=max(0, int(files.sum()) - there),
+            peak_bytes=peak,
+            end_bytes=end,
+            new_bytes=max(0, peak - archived - there),
+            costs=sorted((cost for cost in costs if cost[0]), reverse=True),
+        )
+
+    def _over_cap(self, unknown: list[int], passing: float) -> int:
+        cap = self._recipe.max_cells_per_experiment
+        if cap is None or not unknown:
+            return 0
+        passed = np.maximum(self._n_in_files[unknown] * passing, 1)
+        return int((self._file_bytes[unknown] * np.clip(1 - cap / passed, 0, 1)).sum())
+
+    def _divide(self, n_cells: NDArray[np.float64], n_drawn: int) -> dict[str, int] | None:
+        """Cells of each split, where hashes of the experiments or fractions of the cells decide."""
+        rule = self._recipe.split_rule
+        if rule.by == "cell":
+            parts = [round(n_drawn * float(f)) for f in (rule.val, rule.test)]  # type: ignore[arg-type]
+            return dict(zip(SPLITS, (n_drawn - sum(parts), *parts), strict=True))
+        if rule.by != "experiment":
+            return None
+        n_taken = n_cells.copy()
+        if len(n_taken):
+            n_taken[-1] -= n_taken.sum() - n_drawn  # of the last one only what is missing
+        ids = [row["experiment_id"] for row in self._rows[: len(n_taken)]]
+        splits = rule.assign_by_hash(ids, seed=self._recipe.seed)
+        sizes = np.bincount(splits, weights=n_taken, minlength=len(SPLITS))
+        return {name: round(size) for name, size in zip(SPLITS, sizes, strict=True)}
+
+
+def _text(value: int | None) -> str:
+    return "null" if value is None else str(value)

@@ -1,0 +1,201 @@
+"""What a run would draw, fetch and store, worked out from the catalog before any cell is fetched.
+
+Each figure is given for the best case, in which all cells pass QC, and for the likely one.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from scdiff_data.pipeline.forecast import Draw, Forecast
+from scdiff_data.pipeline.recipe import Recipe
+from scdiff_data.sources import filter_catalog, group_experiments
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do; `print` it.
+
+    Parameters
+    ----------
+    recipe
+        What is wanted.
+    data_dir
+        Where it goes.
+    in_catalog, matching
+        Experiments and cells, in the catalog and after filters and exclusions.
+    most_cells
+        Cells that there are at most, after the cap and as far as earlier runs know of QC.
+    passing
+        Fraction of cells that is likely to pass QC.
+    best, likely
+        The draw if every cell passes QC, and if that fraction does.
+    without
+        Cells that there would be at most without one of the filters, exclusions or the cap.
+    free_bytes
+        Free space on the disk.
+    """
+
+    recipe: Recipe
+    data_dir: Path
+    in_catalog: tuple[int, int]
+    matching: tuple[int, int]
+    most_cells: int
+    passing: float
+    best: Draw
+    likely: Draw
+    without: Mapping[str, int]
+    free_bytes: int
+
+    def check(self) -> None:
+        """Refuse to start what cannot end well.
+
+        Raises
+        ------
+        ValueError
+            If even all the cells that there are would not be enough.
+        OSError
+            If the disk cannot hold the data.
+        """
+        if self.shortage:
+            raise ValueError(self.shortage)
+        if self.lack_of_room:
+            raise OSError(self.lack_of_room)
+
+    @property
+    def shortage(self) -> str | None:
+        """Why there cannot be as many cells as are wanted, and what binds; None if there can."""
+        wanted = self.recipe.cell_count
+        if wanted is None or self.most_cells >= wanted:
+            return None
+        relief = ", ".join(f"{n} without {name}" for name, n in self.without.items())
+        return (
+            f"cell_count={wanted}, but the {self.matching[0]} experiments that pass the filters "
+            f"hold at most {self.most_cells} cells{f' ({relief})' if relief else ''}: lower "
+            "cell_count, loosen filters, or raise max_cells_per_experiment"
+        )
+
+    @property
+    def lack_of_room(self) -> str | None:
+        """What the disk lacks even in the best case; None if it can hold the data."""
+        if self.best.new_bytes <= self.free_bytes:
+            return None
+        return (
+            f"{self.data_dir} has {_size(self.free_bytes)} free, the run needs about "
+            f"{_size(self.best.new_bytes)}: free some, set data_dir to a larger disk, or lower "
+            "cell_count"
+        )
+
+    def __str__(self) -> str:
+        best, likely, wanted = self.best, self.likely, self.recipe.cell_count
+        known = best == likely
+        drawn = f"{likely.n_cells:,} cells of {likely.n_experiments:,} experiments"
+        if not known:
+            drawn += f" if {self.passing:.0%} of the cells pass QC ({best.n_experiments:,} if all)"
+        fetched = _size(likely.fetch_bytes)
+        lines = [
+            ("source", ", ".join(str(v) for v in self.recipe.source.settings().values())),
+            ("catalog", _of_experiments(*self.in_catalog)),
+            ("match the filters", _of_experiments(*self.matching)),
+            ("draw", drawn),
+        ]
+        if wanted is not None and likely.n_cells < wanted <= self.most_cells:
+            lines.append(("", f"that is fewer than cell_count={wanted:,}: loosen filters or QC"))
+        if likely.n_per_split is not None:
+            parts = [f"{n:,} {name}" for name, n in likely.n_per_split.items()]
+            lines.append(("split", " + ".join(parts)))
+        lines += [
+            ("to fetch", fetched if known else f"{fetched} ({_size(best.fetch_bytes)} if all)"),
+            (
+                "on disk",
+                f"{_size(likely.peak_bytes)} at peak, {_size(likely.end_bytes)} at the end; "
+                f"{_size(likely.new_bytes)} to come, {_size(self.free_bytes)} free",
+            ),
+            *(
+                ("costs most" if i == 0 else "", f"{_size(n_bytes):>8}  {text}")
+                for i, (n_bytes, text) in enumerate(likely.costs)
+            ),
+        ]
+        obstacles = [text for text in (self.shortage, self.lack_of_room) if text]
+        lines += [("cannot be", text) for text in obstacles]
+        return "\n".join(f"{name:18} {text}".rstrip() for name, text in lines)
+
+
+def make_plan(
+    recipe: Recipe,
+    data_dir: Path,
+    catalog: pa.Table,
+    *,
+    n_threads: int,
+    keep_downloads: bool,
+    retry_failed: bool,
+) -> Plan:
+    """Work out what `prepare` would do with a catalog; see `Plan`."""
+    candidates = filter_catalog(catalog, recipe.filters, recipe.exclude)
+    group_experiments(candidates, recipe.batch_key)  # says at once if there is no such column
+    forecast = Forecast(recipe, data_dir, candidates, retry_failed=retry_failed)
+    return Plan(
+        recipe=recipe,
+        data_dir=data_dir,
+        in_catalog=_count(catalog),
+        matching=_count(candidates),
+        most_cells=int(forecast.n_cells(1.0).sum()),
+        passing=forecast.passing,
+        best=forecast.draw(1.0, n_threads=n_threads, keep_downloads=keep_downloads),
+        likely=forecast.draw(forecast.passing, n_threads=n_threads, keep_downloads=keep_downloads),
+        without=_count_without(recipe, catalog),
+        free_bytes=shutil.disk_usage(data_dir).free,
+    )
+
+
+def _count(table: pa.Table) -> tuple[int, int]:
+    return len(table), sum(table["n_cells"].to_pylist())
+
+
+def _count_without(recipe: Recipe, catalog: pa.Table) -> dict[str, int]:
+    """Cells that there would be at most without each single setting that takes some away."""
+
+    def most(table: pa.Table, cap: int | None) -> int:
+        n_cells = table["n_cells"].to_numpy()
+        return int(n_cells.sum() if cap is None else np.minimum(n_cells, cap).sum())
+
+    cap = recipe.max_cells_per_experiment
+    counts = {
+        f"filters.{name}": most(
+            filter_catalog(
+                catalog, {k: v for k, v in recipe.filters.items() if k != name}, recipe.exclude
+            ),
+            cap,
+        )
+        for name in recipe.filters
+    }
+    counts |= {
+        f"exclude.{name}": most(
+            filter_catalog(
+                catalog, recipe.filters, {k: v for k, v in recipe.exclude.items() if k != name}
+            ),
+            cap,
+        )
+        for name in recipe.exclude
+    }
+    if cap is not None:
+        counts["max_cells_per_experiment"] = most(
+            filter_catalog(catalog, recipe.filters, recipe.exclude), None
+        )
+    return counts
+
+
+def _of_experiments(n_experiments: int, n_cells: int) -> str:
+    return f"{n_experiments:,} experiments, {n_cells:,} cells"
+
+
+def _size(n_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.1f} {unit}" if unit != "B" else f"{n_bytes:.0f} B"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"

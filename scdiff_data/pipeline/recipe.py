@@ -1,0 +1,216 @@
+"""Everything that decides what a data directory holds, checked before any work starts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scdiff_data.archive import QualityFilter
+from scdiff_data.base import digest
+from scdiff_data.genes import GeneSettings, NamedGenes
+from scdiff_data.pipeline.split import Split
+from scdiff_data.sources import Condition, Source, StoredSource
+from scdiff_data.store import SCHEMA_VERSION
+
+CELL_COLUMNS = ("cell_id", "experiment_id", "archive_row", "total_counts", "n_genes")
+"""What is known of every cell beside its labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What to prepare. The same recipe and catalog give the same bytes.
+
+    Parameters
+    ----------
+    source
+        Where cells come from.
+    cell_count
+        Cells wanted, exactly, after QC; None takes every cell that passes.
+    seed
+        Of the draw, the split and the shuffle.
+    filters, exclude
+        Conditions on catalog columns, see `filter_catalog`.
+    max_cells_per_experiment
+        Cap, so that no study dominates; the cells are chosen by keyed hash. None has no cap.
+    min_genes, min_counts, max_genes
+        Quality filter, see `QualityFilter`; None does not filter.
+    split
+        `{by: experiment | cell | COLUMN, val: …, test: …}`, see `Split`.
+    labels
+        Columns of the cells or of the catalog that batches can carry.
+    n_hvgs
+        Genes to choose; None keeps all.
+    min_cells_pct
+        Percentage of training cells that must express a chosen gene, 0 to 100: 0.1 is 0.1 %.
+    flavor
+        How genes are ranked: `dispersion` (variance/mean of counts), or as scanpy does, `seurat`,
+        `cell_ranger` or `seurat_v3` (which needs scikit-misc).
+    normalize
+        For `dispersion`: whether counts are scaled to 10,000 a cell first, so that experiments of
+        different depths do not look variable. `seurat` and `cell_ranger` always do.
+    batch_key
+        Column of the catalog, or `experiment_id`: genes are ranked within each of its values, and
+        those chosen that are variable in most. None ranks them over all training cells.
+    genes
+        The genes to keep, in this order, in place of a choice: ids or symbols, a file of one a
+        line, or another data set's `hvg_info.json`. Those that the data lack are zeros.
+    fallback_min_genes
+        Of a cell that expresses fewer of the chosen genes than this, empty places take its
+        most expressed other genes, see `fill_empty`; 0 never does.
+    shard_size
+        Cells a shard.
+    max_failed_fraction
+        The run stops once more than this fraction of at least 10 experiments tried has failed.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+    """
+
+    source: Source
+    cell_count: int | None = None
+    seed: int = 42
+    filters: Mapping[str, Condition] = field(default_factory=dict)
+    exclude: Mapping[str, Condition] = field(default_factory=dict)
+    max_cells_per_experiment: int | None = None
+    min_genes: int | None = 300
+    min_counts: int | None = 500
+    max_genes: int | None = None
+    split: Mapping[str, Any] = field(default_factory=dict)
+    labels: Sequence[str] = ("cell_type",)
+    n_hvgs: int | None = 2000
+    min_cells_pct: float = 0.1
+    flavor: str = "dispersion"
+    normalize: bool = False
+    batch_key: str | None = None
+    genes: str | Path | Sequence[str] | NamedGenes | None = None
+    fallback_min_genes: int = 0
+    shard_size: int = 10_000
+    max_failed_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("cell_count", "max_cells_per_experiment", "n_hvgs", "shard_size"):
+            value = getattr(self, name)
+            if value is None and name != "shard_size":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name in ("min_genes", "min_counts", "max_genes"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 0):
+                raise ValueError(
+                    f"{name} must be a whole number of at least 0 or null, got {value!r}"
+                )
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed must be a whole number of at least 0, got {self.seed!r}")
+        if not 0 <= self.max_failed_fraction <= 1:
+            raise ValueError(
+                f"max_failed_fraction must be in 0 … 1, got {self.max_failed_fraction}"
+            )
+        self._check_genes()
+        if isinstance(self.labels, str):
+            raise ValueError(f"labels must be a list of names, got the text {self.labels!r}")
+        if not isinstance(self.filters, Mapping) or not isinstance(self.exclude, Mapping):
+            raise ValueError("filters and exclude must map columns of the catalog to values")
+        if clash := set(self.columns) & set(CELL_COLUMNS):
+            raise ValueError(
+                f"labels or split.by name {sorted(clash)}, which every cell carries already"
+            )
+
+    def _check_genes(self) -> None:
+        if not isinstance(self.fallback_min_genes, int) or self.fallback_min_genes < 0:
+            raise ValueError(
+                "fallback_min_genes must be a whole number of at least 0, got "
+                f"{self.fallback_min_genes!r}"
+            )
+        if self.genes is not None:
+            object.__setattr__(self, "genes", NamedGenes.read(self.genes))
+        self.gene_settings  # noqa: B018 - checks them
+
+    @property
+    def quality(self) -> QualityFilter:
+        """The quality filter."""
+        return QualityFilter(self.min_genes, self.min_counts, self.max_genes)
+
+    @property
+    def gene_settings(self) -> GeneSettings:
+        """How genes are chosen."""
+        return GeneSettings(
+            n_hvgs=self.n_hvgs,
+            min_cells_pct=self.min_cells_pct,
+            flavor=self.flavor,
+            normalize=self.normalize,
+            batch_key=self.batch_key,
+            genes=self.genes if isinstance(self.genes, NamedGenes) else None,
+        )
+
+    def archive_key(self, row: Mapping[str, Any]) -> str:
+        """Fingerprint of everything but the gene axis that a catalog row's archive depends on."""
+        quality, cap = self.quality, self.max_cells_per_experiment
+        return digest(
+            [
+                SCHEMA_VERSION,
+                self.source.settings()["source"],
+                [row["path"], row["size"], row["checksum"]],
+                [quality.min_genes, quality.min_counts, quality.max_genes],
+                None if cap is None else [cap, self.seed],
+            ]
+        )
+
+    @property
+    def n_kept(self) -> int | None:
+        """Genes that a cell of the shards has; None is all."""
+        return len(self.genes.names) if isinstance(self.genes, NamedGenes) else self.n_hvgs
+
+    @property
+    def split_rule(self) -> Split:
+        """The split."""
+        return Split.from_mapping(self.split)
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the cells or of the catalog that are needed: the labels, and the split's."""
+        by = self.split_rule.by
+        is_own = self.split_rule.by_hash or by == "experiment_id"
+        is_extra = not is_own and by not in self.labels
+        return [*self.labels, by] if is_extra else list(self.labels)
+
+    def settings(self) -> dict[str, Any]:
+        """Plain JSON values, for the manifest."""
+        plain = {
+            name: getattr(self, name)
+            for name in self.__dataclass_fields__
+            if name not in ("source", "filters", "exclude", "split", "labels", "genes")
+        }
+        return {
+            "source": self.source.settings(),
+            **plain,
+            "filters": _plain(self.filters),
+            "exclude": _plain(self.exclude),
+            "split": self.split_rule.settings(),
+            "labels": list(self.labels),
+            "genes": self.genes.settings() if isinstance(self.genes, NamedGenes) else None,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], **changes: Any) -> "Recipe":
+        """Build from what `settings` gave, with changes; its source names data, but opens none."""
+        genes = settings["genes"]
+        if isinstance(genes, Mapping):
+            genes = NamedGenes(tuple(genes["hvg_names"]), tuple(genes["hvg_symbols"]))
+        source = StoredSource(settings["source"])
+        return cls(**({**settings, "source": source, "genes": genes} | changes))
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of all settings and of the files' schema version."""
+        return digest([SCHEMA_VERSION, self.settings()])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value

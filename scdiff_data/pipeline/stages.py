@@ -1,0 +1,247 @@
+"""All stages up to the shards, in order; each is skipped when nothing it depends on changed.
+
+    catalog ──▶ draw, download, archive ──▶ cells ──▶ HVGs ──▶ shards ──▶ config.json
+
+Killed at any moment, the same call goes on; the result is the same to the byte.
+"""
+
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from scdiff_data.errors import ManifestError
+from scdiff_data.pipeline.assemble import choose_again, finish
+from scdiff_data.pipeline.fill_archive import Collector
+from scdiff_data.pipeline.planning import Plan, make_plan
+from scdiff_data.pipeline.recipe import Recipe
+from scdiff_data.sources import Bucket, filter_catalog, read_snapshot, take_snapshot
+from scdiff_data.store import Manifest, unlink_manifest
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(
+    recipe: Recipe,
+    data_dir: str | Path,
+    *,
+    n_threads: int = 4,
+    max_memory: int = 1 << 30,
+    keep_downloads: bool = False,
+    refresh_catalog: bool = False,
+    retry_failed: bool = False,
+) -> Manifest:
+    """Make a data directory from a recipe, or find that it is made.
+
+    Parameters
+    ----------
+    recipe
+        What is wanted.
+    data_dir
+        Where everything goes. Two processes may ask for the same directory: the second waits. A
+        finished one may be read-only.
+    n_threads
+        Downloads at a time.
+    max_memory
+        Bytes that the conversion of one file may take.
+    keep_downloads
+        Whether source files stay in `downloads/` once they are archived.
+    refresh_catalog
+        Whether the catalog's snapshot is renewed.
+    retry_failed
+        Whether experiments that failed for good are tried again.
+
+    Raises
+    ------
+    ValueError
+        If the settings contradict each other or the data.
+    FileNotFoundError
+        If the source has no catalog.
+    DownloadError
+        If the bucket cannot be read, or too many experiments failed.
+    OSError
+        If the directory cannot be written, or its disk is full; what is there stays.
+    """
+    data_dir = Path(data_dir)
+    if n_threads < 1 or max_memory < 1 << 20:
+        raise ValueError(
+            f"n_threads must be at least 1 and max_memory at least 1 MiB, got {n_threads} and "
+            f"{max_memory}"
+        )
+    is_known = not (refresh_catalog or retry_failed)
+    if is_known and data_dir.is_dir() and not os.access(data_dir, os.W_OK):
+        finished = _find_finished(recipe, data_dir)
+        if finished is not None:
+            return finished
+    with _explain_faults(data_dir), _lock(data_dir):
+        finished = _find_finished(recipe, data_dir) if is_known else None
+        if finished is not None:
+            return finished
+        bucket, catalog = _open_source(recipe, data_dir, refresh_catalog=refresh_catalog)
+        forecast = make_plan(
+            recipe,
+            data_dir,
+            catalog,
+            n_threads=n_threads,
+            keep_downloads=keep_downloads,
+            retry_failed=retry_failed,
+        )
+        forecast.check()
+        logger.info("the plan:\n%s", forecast)
+        unlink_manifest(data_dir)
+        candidates = filter_catalog(catalog, recipe.filters, recipe.exclude)
+        collector = Collector(
+            recipe,
+            data_dir,
+            bucket,
+            n_threads=n_threads,
+            max_memory=max_memory,
+            keep_downloads=keep_downloads,
+            retry_failed=retry_failed,
+        )
+        collected = collector.collect(candidates)
+        return finish(recipe, data_dir, candidates, collected, n_threads=n_threads)
+
+
+def plan(
+    recipe: Recipe,
+    data_dir: str | Path,
+    *,
+    n_threads: int = 4,
+    keep_downloads: bool = False,
+    refresh_catalog: bool = False,
+    retry_failed: bool = False,
+) -> Plan:
+    """Say what `prepare` would draw, fetch and store, without fetching a cell.
+
+    The catalog's snapshot is taken if there is none yet, so the run will follow the same one.
+
+    Parameters
+    ----------
+    recipe, data_dir, n_threads, keep_downloads, refresh_catalog, retry_failed
+        As `prepare` takes them.
+
+    Raises
+    ------
+    ValueError
+        If no experiment passes the filters, or a filter names no column of the catalog.
+    FileNotFoundError
+        If the source has no catalog.
+    """
+    data_dir = Path(data_dir)
+    with _explain_faults(data_dir), _lock(data_dir):
+        _, catalog = _open_source(recipe, data_dir, refresh_catalog=refresh_catalog)
+    return make_plan(
+        recipe,
+        data_dir,
+        catalog,
+        n_threads=n_threads,
+        keep_downloads=keep_downloads,
+        retry_failed=retry_failed,
+    )
+
+
+def choose_genes_again(
+    data_dir: str | Path, *, replace: bool = False, n_threads: int = 4, **changes: Any
+) -> Manifest:
+    """Choose genes by other settings, from the archive alone, and write the shards anew.
+
+    Parameters
+    ----------
+    data_dir
+        A prepared directory.
+    replace
+        Whether the genes and shards that are there may be replaced.
+    n_threads
+        Threads that sum genes.
+    changes
+        `n_hvgs`, `min_cells_pct`, `flavor`, `normalize`, `batch_key` or `genes`, see `Recipe`; what
+        is not named stays.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the directory was not prepared.
+    ManifestError
+        If its archives are damaged.
+    ValueError
+        If a setting is out of its range, or other genes are there and `replace` is False.
+    """
+    data_dir = Path(data_dir)
+    if not data_dir.is_dir():
+        raise FileNotFoundError(f"{data_dir} is no directory: name one that was prepared")
+    with _explain_faults(data_dir), _lock(data_dir):
+        return choose_again(data_dir, changes, replace=replace, n_threads=n_threads)
+
+
+def _open_source(
+    recipe: Recipe, data_dir: Path, *, refresh_catalog: bool
+) -> tuple[Bucket, pa.Table]:
+    bucket = recipe.source.open(data_dir / "source")
+    path = data_dir / "metadata" / "catalog.parquet"
+    catalog = None if refresh_catalog else read_snapshot(path, recipe.source)
+    if catalog is None:
+        unlink_manifest(data_dir)
+        catalog = take_snapshot(path, recipe.source, bucket)
+    return bucket, catalog
+
+
+@contextmanager
+def _lock(data_dir: Path) -> Iterator[None]:
+    """Hold the directory's lock, saying so if another process has it."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(data_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.warning("another process prepares %s: waiting for it", data_dir)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _explain_faults(data_dir: Path) -> Iterator[None]:
+    """Say what to do about a disk that is full or cannot be written, and about Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        logger.warning("stopped: the same command goes on from here")
+        raise
+    except (OSError, RuntimeError) as error:
+        # HDF5 tells some of these by their text alone.
+        code = getattr(error, "errno", None)
+        if code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+            raise OSError(
+                errno.ENOSPC,
+                f"the disk of {data_dir} is full: free some space and run the same command, which "
+                "goes on from here, or set data_dir to a larger disk",
+            ) from error
+        if code in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise OSError(
+                code,
+                f"cannot write in {data_dir}, which holds no finished data of these settings "
+                f"({error}): set data_dir to a folder that can be written",
+            ) from error
+        raise
+
+
+def _find_finished(recipe: Recipe, data_dir: Path) -> Manifest | None:
+    """The manifest, if it is of this recipe and all its files are there."""
+    try:
+        manifest = Manifest.read(data_dir)
+        manifest.check_files()
+    except FileNotFoundError:
+        return None
+    except ManifestError as error:
+        logger.warning("%s; preparing what is missing", error)
+        return None
+    return manifest if manifest.content["recipe_digest"] == recipe.digest else None

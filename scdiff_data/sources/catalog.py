@@ -1,0 +1,162 @@
+"""The catalog on disk, and which of its experiments the settings allow.
+
+The catalog is snapshotted into the data directory at the first run, because upstream changes its
+files in place; from then on the draw depends on the snapshot alone.
+"""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from scdiff_data.base import digest, write_parquet
+from scdiff_data.sources.source import Bucket, Source
+
+logger = logging.getLogger(__name__)
+
+
+SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+"""What an experiment may be called: its id becomes a file's name."""
+
+
+MISSING = ("", "none", "not specified", "nan", "null")
+"""Texts, lower case, that mean no value."""
+
+
+_COLUMNS = ["experiment_id", "path", "n_cells", "size", "checksum"]
+"""What every catalog has; a snapshot that was taken with others is taken anew."""
+
+
+Condition = str | float | Sequence[str | float | None] | Mapping[str, float] | None
+
+
+def read_snapshot(path: Path, source: Source) -> pa.Table | None:
+    """Read the snapshot at `path`; None if there is none of this source."""
+    if not path.exists():
+        return None
+    stored = pq.read_table(path)
+    return stored if (stored.schema.metadata or {}).get(b"source") == _key(source) else None
+
+
+def take_snapshot(path: Path, source: Source, bucket: Bucket) -> pa.Table:
+    """Read the source's catalog and keep it at `path`.
+
+    Rows whose id could not name a file, or repeats, are left out and logged: ids are untrusted.
+    """
+    table = source.read_catalog(bucket)
+    seen: set[str | None] = set()
+    keep, left_out = [], []
+    for experiment_id in table["experiment_id"].to_pylist():
+        usable = (
+            bool(experiment_id and SAFE_ID.fullmatch(experiment_id)) and experiment_id not in seen
+        )
+        seen.add(experiment_id)
+        keep.append(usable)
+        if not usable:
+            left_out.append(experiment_id)
+    if left_out:
+        logger.warning(
+            "left out %d experiments whose id is missing, repeated or unsafe as a file name, such "
+            "as %r",
+            len(left_out),
+            left_out[0],
+        )
+    table = table.filter(pa.array(keep)).replace_schema_metadata({b"source": _key(source)})
+    write_parquet(path, table)
+    return table
+
+
+def _key(source: Source) -> bytes:
+    return digest([_COLUMNS, source.settings()]).encode()
+
+
+def normalize_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Lower case, no blanks around, and null for every text that means no value."""
+    text = pc.utf8_lower(pc.utf8_trim_whitespace(values.cast(pa.string())))
+    return pc.if_else(pc.is_in(text, pa.array(MISSING)), pa.scalar(None, pa.string()), text)
+
+
+def filter_catalog(
+    catalog: pa.Table, filters: Mapping[str, Condition], exclude: Mapping[str, Condition]
+) -> pa.Table:
+    """Keep the rows that meet every condition in `filters` and none in `exclude`.
+
+    A condition is a value or a list of values (text is compared without case; None matches a
+    missing value), or for numbers a range `{min: …, max: …}`, both ends included.
+
+    Raises
+    ------
+    ValueError
+        If a column does not exist, a range is given for text, or no experiment is left.
+    """
+    passes = {f"filters.{n}": _match(catalog, n, c, "filters") for n, c in filters.items()}
+    passes |= {f"exclude.{n}": ~_match(catalog, n, c, "exclude") for n, c in exclude.items()}
+    keep = np.logical_and.reduce([np.ones(len(catalog), dtype=bool), *passes.values()])
+    if not keep.any():
+        alone = ", ".join(f"{name} alone {passed.sum()}" for name, passed in passes.items())
+        raise ValueError(
+            f"none of the catalog's {len(catalog)} experiments passes filters={dict(filters)} and "
+            f"exclude={dict(exclude)} ({alone} of them): loosen them"
+        )
+    return catalog.filter(pa.array(keep))
+
+
+def _match(table: pa.Table, name: str, condition: Condition, setting: str) -> NDArray[np.bool_]:
+    if name not in table.column_names:
+        raise ValueError(
+            f"{setting} names no column of the catalog: {name!r}; it has {table.column_names}"
+        )
+    column = table[name]
+    is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    if isinstance(condition, Mapping):
+        if not is_number or not condition or set(condition) - {"min", "max"}:
+            raise ValueError(
+                f"{setting}.{name}={dict(condition)}: a range is {{min: …, max: …}} on a column of "
+                f"numbers; this one is {column.type}"
+            )
+        low, high = condition.get("min", -np.inf), condition.get("max", np.inf)
+        matched = pc.and_(pc.greater_equal(column, low), pc.less_equal(column, high))
+    else:
+        is_list = isinstance(condition, Sequence) and not isinstance(condition, str)
+        wanted: list[Any] = list(condition) if is_list else [condition]  # type: ignore[arg-type]
+        if is_number:
+            values: Any = pa.array(wanted, pa.float64())
+            column = column.cast(pa.float64())
+        else:
+            values = normalize_text(
+                pa.chunked_array([pa.array([None if v is None else str(v) for v in wanted])])
+            )
+            values = values.combine_chunks()
+            column = normalize_text(column)
+        matched = pc.is_in(column, values)
+    return np.asarray(
+        pc.fill_null(matched, fill_value=False).to_numpy(zero_copy_only=False), dtype=bool
+    )
+
+
+def group_experiments(catalog: pa.Table, column: str | None) -> dict[str, str]:
+    """Each experiment's value of a column, texts as filters compare them; "" without a column.
+
+    Raises
+    ------
+    ValueError
+        If the catalog has no such column.
+    """
+    ids = catalog["experiment_id"].to_pylist()
+    if column is None:
+        return dict.fromkeys(ids, "")
+    if column not in catalog.column_names:
+        raise ValueError(
+            f"batch_key names no column of the catalog: {column!r}; it has {catalog.column_names}"
+        )
+    if column == "experiment_id":
+        return dict(zip(ids, ids, strict=True))
+    values = pc.fill_null(normalize_text(catalog[column]), "missing")
+    return dict(zip(ids, values.to_pylist(), strict=True))

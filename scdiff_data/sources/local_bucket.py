@@ -1,0 +1,62 @@
+"""A small bucket on disk, laid out as scBaseCount is."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import scipy.sparse as sp
+
+from scdiff_data.base import write_aside, write_parquet
+from scdiff_data.sources.scbasecount import ScBaseCount
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def make_experiment(matrix: sp.spmatrix, *, obs: pd.DataFrame, var: pd.DataFrame) -> "AnnData":
+    """An experiment with scBaseCount's own columns."""
+    from anndata import AnnData
+
+    totals = np.asarray(matrix.sum(axis=1)).ravel()
+    obs["gene_count_Unique"] = np.diff(matrix.tocsr().indptr).astype(np.int64)
+    obs["umi_count_Unique"] = totals.astype(np.float32)
+    obs["cell_ontology_term_id"] = ""
+    return AnnData(X=matrix.astype(np.float32), obs=obs, var=var.copy())
+
+
+def write_bucket(
+    root: Path,
+    layout: ScBaseCount,
+    experiments: dict[str, "AnnData"],
+    columns: dict[str, list[Any]],
+) -> None:
+    """Write the experiments' files, and last the metadata that say the bucket is whole."""
+    ids = list(experiments)
+    for experiment_id, cells in experiments.items():
+        cells.obs["SRX_accession"] = experiment_id
+        with write_aside(_h5ad_path(root, layout, experiment_id)) as aside:
+            cells.write_h5ad(aside, compression="gzip", convert_strings_to_categoricals=False)
+    n = len(ids)
+    metadata = {
+        "entrez_id": pa.array(range(n), pa.int64()),
+        "srx_accession": ids,
+        "file_path": [f"gs://moved-away/{experiment_id}.h5ad" for experiment_id in ids],
+        "obs_count": pa.array([cells.n_obs for cells in experiments.values()], pa.int64()),
+        "lib_prep": ["10x_Genomics"] * n,
+        "tech_10x": ["3_prime_gex"] * n,
+        "cell_prep": ["single_cell"] * n,
+        "organism": ["Homo sapiens"] * n,
+        "disease": ["unsure"] * n,
+    }
+    write_parquet(metadata_path(root, layout), pa.table(metadata | columns))
+
+
+def metadata_path(root: Path, layout: ScBaseCount) -> Path:
+    """Where the catalog of the bucket lies: written last, so it is there once all is."""
+    return root / layout.folder("metadata") / "sample_metadata.parquet"
+
+
+def _h5ad_path(root: Path, layout: ScBaseCount, experiment_id: str) -> Path:
+    return root / layout.folder("h5ad") / f"{experiment_id}.h5ad"

@@ -1,0 +1,97 @@
+"""Where cells come from: a source answers the question which experiments there are.
+
+The answer is the *catalog*, a table of one row an experiment:
+
+    experiment_id   string   letters, digits, '.', '_', '-'
+    path            string   the experiment's h5ad file, relative to the source's url
+    n_cells         int64    cells in that file
+    size            int64    bytes of that file, null where the source does not say
+    checksum        string   `md5:HEX` or `crc32c:HEX` of that file, null likewise
+    …               every metadata column that the source has
+
+Nothing after the catalog knows which source it was. Paths are relative, so a mirror can stand in
+for the bucket without changing a byte of what is made from it.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+_TIMEOUT = 120
+"""Seconds that one request to Google Cloud Storage may take."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """An fsspec root that a catalog's paths are relative to.
+
+    Parameters
+    ----------
+    url
+        Any fsspec URL or a local folder.
+    storage_options
+        What fsspec passes to the file system. A `gs://` bucket is read anonymously unless a token
+        is named here, and no billing project is ever sent unless one is named here.
+    """
+
+    url: str
+    storage_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def connect(self) -> tuple[Any, str]:
+        """The fsspec file system, and the root's path in it without a trailing slash."""
+        import fsspec
+
+        options = dict(self.storage_options)
+        if self.url.startswith(("gs://", "gcs://")):
+            # gcsfs otherwise asks a gRPC service about the bucket first, which needs credentials.
+            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+            options.setdefault("token", "anon")
+            options.setdefault("requests_timeout", _TIMEOUT)  # gcsfs itself waits for ever
+        file_system, root = fsspec.url_to_fs(self.url, **options)
+        return file_system, str(root).rstrip("/")
+
+
+class Source(Protocol):
+    """What `prepare` needs of a source."""
+
+    def settings(self) -> dict[str, Any]:
+        """What identifies the data, as plain JSON values; changing it makes another data set."""
+        ...
+
+    def open(self, workdir: Path) -> Bucket:
+        """Make the cells reachable; a source that makes its own files writes them in `workdir`."""
+        ...
+
+    def read_catalog(self, bucket: Bucket) -> pa.Table:
+        """Read the catalog, one row an experiment."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoredSource:
+    """A source known by its settings alone: of a directory whose cells are all there.
+
+    Parameters
+    ----------
+    known
+        What the source's `settings` gave.
+    """
+
+    known: Mapping[str, Any]
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as they were."""
+        return dict(self.known)
+
+    def open(self, workdir: Path) -> Bucket:
+        """Nothing to open: raises ValueError."""
+        del workdir
+        raise ValueError(f"the source {dict(self.known)} is known by its settings alone")
+
+    def read_catalog(self, bucket: Bucket) -> pa.Table:
+        """Nothing to read: raises ValueError."""
+        raise ValueError(f"{bucket} has no catalog of {dict(self.known)}")

@@ -1,0 +1,21 @@
+"""A prepared directory: what lies where, whether it is whole, and the shards training reads.
+
+Read `manifest`, `records`, `fallback`, `shards`, `shard_rows`.
+"""
+
+from scdiff_data.store.manifest import SCHEMA_VERSION, Manifest, unlink_manifest
+from scdiff_data.store.records import Records, list_experiments, sum_dropped
+from scdiff_data.store.shard_rows import ShardMap, check_shards
+from scdiff_data.store.shards import write_shards
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Manifest",
+    "Records",
+    "ShardMap",
+    "check_shards",
+    "list_experiments",
+    "sum_dropped",
+    "unlink_manifest",
+    "write_shards",
+]

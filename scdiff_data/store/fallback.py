@@ -1,0 +1,146 @@
+"""Cells that express few of the chosen genes: their empty places take other genes of theirs.
+
+Off by default, because a column then no longer means one gene. Which gene a place holds instead is
+kept sparsely in the shard: of cell i, `slots` and `genes` from `indptr[i]` to `indptr[i + 1]`.
+"""
+
+from typing import Any, NamedTuple
+
+import h5py
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from scdiff_data.base import map_dataset
+
+
+class Replacements(NamedTuple):
+    """Places that hold another gene: cells, their columns, and genes' places on the axis; [n]."""
+
+    cells: NDArray[np.int64]
+    slots: NDArray[np.int32]
+    genes: NDArray[np.int32]
+
+
+def fill_empty(
+    matrix: tuple[NDArray[Any], NDArray[Any], NDArray[np.int16]],
+    rows: NDArray[np.int64],
+    cells: NDArray[np.int64],
+    slot_of_gene: NDArray[np.int32],
+    expression: NDArray[np.int16],
+    *,
+    min_genes: int,
+) -> Replacements:
+    """Fill the empty places of cells that express fewer than `min_genes` of the chosen genes.
+
+    The first empty place takes the most expressed of the cell's other genes, and so on; of equally
+    expressed ones the first on the axis.
+
+    Parameters
+    ----------
+    matrix
+        An archive's indptr, indices and data.
+    rows, cells
+        Rows of the archive, and the rows of `expression` that hold them.
+    slot_of_gene
+        Each gene's column, or -1, int32 [n_reference].
+    expression
+        Counts of the chosen genes, int16 [n_cells, n_genes]; changed in place.
+    min_genes
+        Cells that express at least so many stay as they are.
+    """
+    room = np.zeros(len(rows) + 1, np.int64)
+    _count_room(*matrix, rows, cells, slot_of_gene, expression, min_genes, room)
+    starts = np.cumsum(room)
+    slots, genes = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32)
+    _fill(*matrix, rows, cells, slot_of_gene, expression, starts, slots, genes)
+    return Replacements(np.repeat(cells, np.diff(starts)), slots, genes)
+
+
+def write_replacements(file: h5py.File, found: list[Replacements], n_cells: int) -> None:
+    """Write a shard's replacements, by cell."""
+    cells, slots, genes = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    order = np.argsort(cells, kind="stable")
+    n_each = np.bincount(cells, minlength=n_cells)
+    file["fallback/indptr"] = np.concatenate([[0], np.cumsum(n_each)]).astype(np.int64)
+    file["fallback/slots"], file["fallback/genes"] = slots[order], genes[order]
+
+
+def map_replacements(file: h5py.File) -> tuple[NDArray[Any], ...]:
+    """Map a shard's replacements: indptr, slots, genes."""
+    return tuple(map_dataset(file[f"fallback/{name}"]) for name in ("indptr", "slots", "genes"))
+
+
+def replace_genes(
+    stored: tuple[NDArray[Any], ...], rows: NDArray[np.int64], gene_ids: NDArray[np.int64]
+) -> None:
+    """Set the gene of every place that holds another one; `gene_ids` int64 [n, width], in place.
+
+    Replacements beyond the width are left out.
+    """
+    indptr, slots, genes = stored
+    starts, n_each = indptr[rows], indptr[rows + 1] - indptr[rows]
+    cells = np.repeat(np.arange(len(rows)), n_each)
+    firsts = np.repeat(np.cumsum(n_each) - n_each, n_each)
+    places = np.repeat(starts, n_each) + np.arange(len(cells)) - firsts
+    kept = slots[places] < gene_ids.shape[1]
+    gene_ids[cells[kept], slots[places][kept]] = genes[places][kept]
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_room(
+    indptr: NDArray[Any],
+    indices: NDArray[Any],
+    data: NDArray[Any],
+    rows: NDArray[Any],
+    cells: NDArray[Any],
+    slot_of_gene: NDArray[Any],
+    expression: NDArray[Any],
+    min_genes: int,
+    room: NDArray[Any],
+) -> None:
+    """How many places of each cell are filled: room[0] stays 0."""
+    n_slots = expression.shape[1]
+    for i in range(len(rows)):
+        n_expressed, n_other = 0, 0
+        for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
+            if data[k] > 0:
+                if slot_of_gene[indices[k]] < 0:
+                    n_other += 1
+                else:
+                    n_expressed += 1
+        if n_expressed < min_genes:
+            room[i + 1] = min(n_slots - n_expressed, n_other)
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill(
+    indptr: NDArray[Any],
+    indices: NDArray[Any],
+    data: NDArray[Any],
+    rows: NDArray[Any],
+    cells: NDArray[Any],
+    slot_of_gene: NDArray[Any],
+    expression: NDArray[Any],
+    starts: NDArray[Any],
+    slots: NDArray[Any],
+    genes: NDArray[Any],
+) -> None:
+    for i in range(len(rows)):
+        at, end = starts[i], starts[i + 1]
+        if at == end:
+            continue
+        low, high = indptr[rows[i]], indptr[rows[i] + 1]
+        # Negative counts first, then the genes' order: a stable sort puts the most expressed first.
+        order = np.argsort(-data[low:high].astype(np.int64), kind="mergesort")
+        slot = 0
+        for k in order:
+            if slot_of_gene[indices[low + k]] >= 0:
+                continue
+            while expression[cells[i], slot] != 0:
+                slot += 1
+            expression[cells[i], slot] = data[low + k]
+            slots[at], genes[at] = slot, indices[low + k]
+            at += 1
+            if at == end:
+                break

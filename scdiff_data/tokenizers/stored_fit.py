@@ -1,0 +1,123 @@
+"""A tokenizer's fit, kept beside the data it was made on, and in the checkpoints of models.
+
+`prepare_data` writes it once a node, so that all ranks and later runs take the same; a fit of other
+data is never used.
+"""
+
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scdiff_data.base import digest, write_aside
+from scdiff_data.tokenizers.ranks import Tokenizer
+
+_N_FIT_CELLS = 20_000
+"""Training cells that a tokenizer is fitted on: the first, which are a random sample already."""
+
+
+@dataclass(frozen=True)
+class FitData:
+    """What a fit is made on.
+
+    Parameters
+    ----------
+    folder
+        The data directory.
+    digest, genes_digest
+        Fingerprints of the shards, and of their genes.
+    read_training_counts
+        Gives the counts and total counts of the first so many training cells.
+    """
+
+    folder: Path
+    digest: str
+    genes_digest: str
+    read_training_counts: Callable[[int], tuple[NDArray[np.int16], NDArray[np.integer[Any]]]]
+
+
+def store_fit(tokenizer: Tokenizer, data: FitData) -> None:
+    """Fit a tokenizer on the training cells and keep it, if that was not done or is of other data.
+
+    A directory that cannot be written is left as it is: every run then fits for itself.
+    """
+    if _read_fit(tokenizer, data) is not None or not os.access(data.folder, os.W_OK):
+        return
+    _fit(tokenizer, data)
+    content = {"data": data.digest, "state": tokenizer.state_dict()}
+    with write_aside(_path(tokenizer, data)) as aside:
+        torch.save(content, aside)
+
+
+def open_fit(tokenizer: Tokenizer, data: FitData) -> None:
+    """Take the kept fit, or fit again where there is none of these data."""
+    state = _read_fit(tokenizer, data)
+    if state is None:
+        _fit(tokenizer, data)
+    else:
+        tokenizer.restore(state)
+
+
+def describe_fit(tokenizer: Tokenizer | None, data: FitData) -> dict[str, Any]:
+    """What a checkpoint keeps: plain values and tensors."""
+    genes = {"genes": data.genes_digest}
+    if tokenizer is None:
+        return genes
+    return genes | {"tokenizer": type(tokenizer).__name__, "state": dict(tokenizer.state_dict())}
+
+
+def restore_fit(tokenizer: Tokenizer | None, data: FitData, stored: Mapping[str, Any]) -> None:
+    """Take a checkpoint's fit.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint is of other genes or of another tokenizer.
+    """
+    own = describe_fit(tokenizer, data)
+    way_out = (
+        "take the data and the tokenizer that the checkpoint was made with, or load its weights "
+        "alone into a new run, as model=pretrained does"
+    )
+    if stored["genes"] != own["genes"]:
+        raise ValueError(
+            f"the checkpoint was trained on other genes than {data.folder} has: {way_out}"
+        )
+    there, here = stored.get("tokenizer"), own.get("tokenizer")
+    if there != here:
+        raise ValueError(
+            f"the checkpoint was trained with tokenizer {there}, not {here}: {way_out}"
+        )
+    if tokenizer is None:
+        return
+    edges = [state["edges"].tolist() if "edges" in state else None
+             for state in (stored["state"], own["state"])]  # fmt: skip
+    if edges[0] != edges[1]:
+        raise ValueError(
+            f"the checkpoint's tokens stand for other counts: its bins start at {edges[0]}, those "
+            f"here at {edges[1]}: {way_out}"
+        )
+    tokenizer.restore(stored["state"])
+
+
+def _fit(tokenizer: Tokenizer, data: FitData) -> None:
+    tokenizer.fit(*data.read_training_counts(_N_FIT_CELLS))
+
+
+def _read_fit(tokenizer: Tokenizer, data: FitData) -> dict[str, Any] | None:
+    try:
+        content = torch.load(_path(tokenizer, data), weights_only=True)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):  # none there, or damaged
+        return None
+    return dict(content["state"]) if content["data"] == data.digest else None
+
+
+def _path(tokenizer: Tokenizer, data: FitData) -> Path:
+    name = type(tokenizer).__name__
+    return data.folder / "tokenizers" / f"{name}-{digest(tokenizer.settings())}.pt"

@@ -1,0 +1,11 @@
+"""What Lightning takes: the DataModule, exact resuming, an optimizer, callbacks.
+
+Read `datamodule`, `resume`; `optimizer`, `weight_ema` and `speed` stand alone.
+"""
+
+from scdiff_data.training.datamodule import ScRNADataModule
+from scdiff_data.training.optimizer import make_optimizer
+from scdiff_data.training.speed import Speed
+from scdiff_data.training.weight_ema import WeightEMA
+
+__all__ = ["ScRNADataModule", "Speed", "WeightEMA", "make_optimizer"]

@@ -1,0 +1,311 @@
+"""The DataModule: `prepare_data` makes the data, `setup` opens them, loaders serve them."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from numpy.typing import NDArray
+
+from scdiff_data.base import digest
+from scdiff_data.errors import ManifestError
+from scdiff_data.loading import CellBatch, CellSampler, HVGDataset, ResumableLoader
+from scdiff_data.pipeline import Plan, Recipe, plan, prepare
+from scdiff_data.sources import Condition, Source
+from scdiff_data.store import Manifest, check_shards
+from scdiff_data.tokenizers import (
+    FitData,
+    TokenBatch,
+    Tokenizer,
+    describe_fit,
+    open_fit,
+    restore_fit,
+    store_fit,
+)
+from scdiff_data.training.resume import Bookmark
+
+logger = logging.getLogger(__name__)
+
+
+class ScRNADataModule(LightningDataModule):
+    """Cells for any LightningModule, from a source to shuffled, resumable batches on every rank.
+
+    A batch is a `CellBatch(expression, metadata)`, or with a tokenizer a
+    `TokenBatch(tokens, metadata)`, so `x, metadata = batch` is all that a module must know.
+
+    Parameters
+    ----------
+    source
+        Where cells come from: `ScBaseCount()`, `H5adFolder(path)`, `Pbmc()`, `SimulatedAtlas()`.
+    data_dir
+        Where everything is kept; prepared once, then found.
+    cell_count, seed, filters, exclude, max_cells_per_experiment, min_genes, min_counts, max_genes
+        Which cells, see `Recipe`.
+    split, labels, shard_size, max_failed_fraction
+        How they are divided and stored, see `Recipe`.
+    n_hvgs, min_cells_pct, flavor, normalize, batch_key, genes, fallback_min_genes
+        Which genes of theirs, see `Recipe`.
+    n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed
+        How they are prepared, see `prepare`.
+    batch_size
+        Cells a batch on each rank.
+    block_size
+        Neighbouring cells that stay together when training cells are shuffled; above 1 for disks
+        that hate random reads, at a cost in mixing.
+    balance
+        A label, or `experiment_id`: training cells are drawn with replacement, each of its values
+        as often as any other. A missing value counts as one.
+    num_workers
+        Worker processes of each loader; 0 is fastest unless the trainer itself is busy.
+    persistent_workers
+        Whether workers live on between epochs.
+    tokenizer
+        Turns counts into tokens on the batch's own device; None leaves counts.
+    verify
+        What `setup` compares with the manifest: sizes and headers of the shards, or with `full`
+        also the checksum of every byte.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of its range; before any work starts.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        data_dir: str | Path,
+        *,
+        cell_count: int | None = None,
+        seed: int = 42,
+        filters: Mapping[str, Condition] | None = None,
+        exclude: Mapping[str, Condition] | None = None,
+        max_cells_per_experiment: int | None = None,
+        min_genes: int | None = 300,
+        min_counts: int | None = 500,
+        max_genes: int | None = None,
+        split: Mapping[str, Any] | None = None,
+        labels: Sequence[str] = ("cell_type",),
+        n_hvgs: int | None = 2000,
+        min_cells_pct: float = 0.1,
+        flavor: str = "dispersion",
+        normalize: bool = False,
+        batch_key: str | None = None,
+        genes: str | Path | Sequence[str] | None = None,
+        fallback_min_genes: int = 0,
+        shard_size: int = 10_000,
+        max_failed_fraction: float = 0.1,
+        n_threads: int = 4,
+        max_memory: int = 1 << 30,
+        keep_downloads: bool = False,
+        refresh_catalog: bool = False,
+        retry_failed: bool = False,
+        batch_size: int = 128,
+        block_size: int = 1,
+        balance: str | None = None,
+        num_workers: int = 0,
+        persistent_workers: bool = False,
+        tokenizer: Tokenizer | None = None,
+        verify: Literal["headers", "full"] = "headers",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["source", "tokenizer"], logger=False)
+        # Checkpoints hold plain values only.
+        self.hparams["data_dir"] = str(data_dir)
+        self.hparams["genes"] = str(genes) if isinstance(genes, Path) else genes
+        self.recipe = Recipe(
+            source=source,
+            cell_count=cell_count,
+            seed=seed,
+            filters=filters or {},
+            exclude=exclude or {},
+            max_cells_per_experiment=max_cells_per_experiment,
+            min_genes=min_genes,
+            min_counts=min_counts,
+            max_genes=max_genes,
+            split=split or {},
+            labels=labels,
+            n_hvgs=n_hvgs,
+            min_cells_pct=min_cells_pct,
+            flavor=flavor,
+            normalize=normalize,
+            batch_key=batch_key,
+            genes=genes,
+            fallback_min_genes=fallback_min_genes,
+            shard_size=shard_size,
+            max_failed_fraction=max_failed_fraction,
+        )
+        if batch_size < 1 or block_size < 1 or num_workers < 0:
+            raise ValueError(
+                "batch_size must be at least 1, block_size at least 1 and num_workers at least 0, "
+                f"got {batch_size}, {block_size} and {num_workers}"
+            )
+        if cell_count is not None and batch_size > cell_count:
+            raise ValueError(
+                f"batch_size={batch_size} exceeds cell_count={cell_count}: lower batch_size or "
+                "draw more cells"
+            )
+        self.data_dir, self.batch_size, self.seed = Path(data_dir), batch_size, seed
+        if verify not in ("headers", "full"):
+            raise ValueError(f"verify must be headers or full, got {verify!r}")
+        self.tokenizer, self._verify = tokenizer, verify
+        self._block_size, self._balance = block_size, balance
+        self._bookmark = Bookmark()
+        self._how = {
+            "n_threads": n_threads,
+            "max_memory": max_memory,
+            "keep_downloads": keep_downloads,
+            "refresh_catalog": refresh_catalog,
+            "retry_failed": retry_failed,
+        }
+        self._workers = {
+            "num_workers": num_workers,
+            "persistent_workers": persistent_workers,
+        }
+
+    def plan(self) -> Plan:
+        """What `prepare_data` would draw, fetch and store, without fetching a cell."""
+        how = {k: v for k, v in self._how.items() if k != "max_memory"}
+        return plan(self.recipe, self.data_dir, **how)  # type: ignore[arg-type]
+
+    def prepare_data(self) -> None:
+        """Run all stages up to the shards, or find them done; Lightning calls this once a node."""
+        manifest = prepare(self.recipe, self.data_dir, **self._how)  # type: ignore[arg-type]
+        if self.tokenizer is not None:
+            store_fit(self.tokenizer, _fit_data(manifest))
+        # Once is enough: `fit` and `test` in one run call this twice.
+        self._how |= {"refresh_catalog": False, "retry_failed": False}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the shards and fit the tokenizer; builds nothing on disk.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the data directory was not prepared.
+        ManifestError
+            If it was prepared with other settings, or is damaged.
+        ValueError
+            If a batch exceeds a rank's share of the training cells.
+        """
+        del stage
+        manifest = Manifest.read(self.data_dir)
+        if manifest.content["recipe_digest"] != self.recipe.digest:
+            raise ManifestError(
+                f"{self.data_dir} was prepared with other settings "
+                f"({_describe_difference(manifest.content['recipe'], self.recipe.settings())}): "
+                "call prepare_data(), or run 'python train.py prepare_only=true'"
+            )
+        check_shards(manifest, full=self._verify == "full")
+        self.train_dataset = HVGDataset(self.data_dir, split="train")
+        self.val_dataset = HVGDataset(self.data_dir, split="val")
+        self.test_dataset = HVGDataset(self.data_dir, split="test")
+        balance = self._balance
+        self._classes = None if balance is None else self.train_dataset.read_classes(balance)
+        self._sampler(self.train_dataset, train=True)  # says at once if batches are too large
+        if self.tokenizer is not None:
+            open_fit(self.tokenizer, _fit_data(manifest))
+        self._manifest = manifest
+        n_experiments = manifest.content["experiments"]
+        if self.trainer is None or self.trainer.is_global_zero:
+            sizes = [f"{n:,} {s} of {n_experiments[s]:,}" for s, n in manifest.n_cells.items()]
+            logger.info("cells: %s experiments", ", ".join(sizes))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What checkpoints keep: the genes' fingerprint, the tokenizer's fit, how far it went."""
+        kept = describe_fit(self.tokenizer, _fit_data(self._manifest))
+        return kept | {"progress": self._bookmark.describe(self.trainer)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the cells not seen; raises ValueError if genes or tokens are others."""
+        restore_fit(self.tokenizer, _fit_data(self._manifest), state_dict)
+        if self.trainer is not None and self.trainer.training and state_dict.get("progress"):
+            sampler = self._sampler(self.train_dataset, train=True)
+            self._bookmark.open(self.trainer, state_dict["progress"], sampler)
+
+    @property
+    def gene_ids(self) -> list[str]:
+        """Ids of a batch's genes, in their order."""
+        return self.train_dataset.gene_ids
+
+    @property
+    def gene_symbols(self) -> list[str]:
+        """Symbols of a batch's genes, in their order."""
+        return self.train_dataset.gene_symbols
+
+    @property
+    def gene_places(self) -> list[int] | None:
+        """The genes' rows in `metadata/genes.parquet`, where places may hold others; else None."""
+        return self.train_dataset.gene_places
+
+    @property
+    def n_reference_genes(self) -> int:
+        """Genes of the reference axis, of which a place may hold any with `fallback_min_genes`."""
+        return int(self._manifest.content["genes"]["n_reference"])
+
+    @property
+    def categories(self) -> dict[str, list[str]]:
+        """What the codes of each text label stand for."""
+        return self.train_dataset.categories
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Full batches of training cells, in another order every epoch."""
+        return self._bookmark.follow(self._loader(self.train_dataset, train=True))
+
+    def val_dataloader(self) -> ResumableLoader | list[Any]:
+        """Every validation cell once; nothing, if the split has no validation cells."""
+        return self._loader(self.val_dataset) if len(self.val_dataset) else []
+
+    def test_dataloader(self) -> ResumableLoader | list[Any]:
+        """Every test cell once; nothing, if the split has no test cells."""
+        return self._loader(self.test_dataset) if len(self.test_dataset) else []
+
+    def on_after_batch_transfer(
+        self, batch: CellBatch, dataloader_idx: int
+    ) -> CellBatch | TokenBatch:
+        """Tokenise, on the device that the batch is now on."""
+        del dataloader_idx
+        if self.tokenizer is None:
+            return batch
+        counts = batch.expression
+        tokens = self.tokenizer.to(counts.device).encode(counts)
+        return TokenBatch(tokens, batch.metadata | {"counts": counts})
+
+    def _sampler(self, dataset: HVGDataset, *, train: bool) -> CellSampler:
+        return CellSampler(
+            len(dataset),
+            self.batch_size,
+            n_ranks=self.trainer.world_size if self.trainer else 1,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            seed=self.seed,
+            shuffle=train,
+            drop_last=train,
+            block_size=self._block_size if train else 1,
+            classes=self._classes if train else None,
+        )
+
+    def _loader(self, dataset: HVGDataset, *, train: bool = False) -> ResumableLoader:
+        return ResumableLoader(
+            dataset,
+            self._sampler(dataset, train=train),
+            pin_memory=torch.cuda.is_available(),
+            **self._workers,  # type: ignore[arg-type]
+        )
+
+
+def _fit_data(manifest: Manifest) -> FitData:
+    def read_training_counts(n: int) -> tuple[NDArray[np.int16], NDArray[np.integer[Any]]]:
+        cells = HVGDataset(manifest.data_dir, split="train", labels=[])[:n]
+        return cells.expression.numpy(), cells.metadata["total_counts"].numpy()
+
+    shards = [e["sha256"] for e in manifest.content["files"] if e["path"].startswith("processed/")]
+    chosen = manifest.content["genes"]["chosen_digest"]
+    return FitData(manifest.data_dir, digest(shards), chosen, read_training_counts)
+
+
+def _describe_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    names = [name for name in wanted if found.get(name) != wanted[name]]
+    return ", ".join(f"{name}: {found.get(name)!r} there, {wanted[name]!r} here" for name in names)
