@@ -33,6 +33,8 @@ from scdiff_data.archive.gene_axis import GeneAxis
 from scdiff_data.base.threads import Workers
 from scdiff_data.genes.choice import choose_genes
 from scdiff_data.genes.statistics import TrainingGenes
+from scdiff_data.pipeline.cell_table import splits_of_rows
+from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.manifest import Manifest
 from scdiff_data.store.shards import write_shards
 
@@ -69,8 +71,9 @@ class Data:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.manifest = folder, Manifest.read(folder)
-        self.axis = GeneAxis.read(folder / "metadata" / "genes.parquet")
-        self.cells = pq.read_table(folder / "metadata" / "cells.parquet")
+        self.directory = self.manifest.directory
+        self.axis = GeneAxis.read(self.directory.genes)
+        self.cells = pq.read_table(self.directory.cells)
         entries = [e for e in self.manifest.content["files"] if e["path"].startswith("cells/")]
         self.archives = {Path(e["path"]).stem: folder / e["path"] for e in entries}
         self.checksums = {Path(e["path"]).stem: e["sha256"] for e in entries}
@@ -80,8 +83,10 @@ class Data:
         recipe = Recipe.from_settings(stored, flavor=flavor, n_hvgs=N_HVGS)
         batch_of = dict.fromkeys(self.archives, "")
         with Workers(n_threads) as workers:
+            splits = dict(splits_of_rows(self.cells, self.archives))
+            statistics = {name: self.directory.statistics(name) for name in splits}
             training = TrainingGenes(
-                self.cells, self.archives, self.checksums, self.folder, batch_of, workers
+                splits, self.archives, self.checksums, statistics, batch_of, workers
             )
             choice = choose_genes(
                 recipe.gene_settings, self.axis, training.batches, training.count_above
@@ -135,7 +140,7 @@ def sharding(_: str, folder: Path) -> dict[str, Any]:
 
     def write() -> None:
         write_shards(
-            target,
+            DataDirectory(target),
             data.cells,
             data.archives,
             gene_indices=np.array(info["hvg_indices"]),

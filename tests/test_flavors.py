@@ -38,7 +38,9 @@ class Case:
             for e in manifest.content["files"]
             if e["path"].startswith("cells/")
         }
-        self.archives = {name: folder / "cells" / f"{name}.h5ad" for name in self.checksums}
+        directory = manifest.directory
+        self.archives = {name: directory.archive(name) for name in self.checksums}
+        self.statistics = {name: directory.statistics(name) for name in self.checksums}
         parts = {name: ad.read_h5ad(path) for name, path in self.archives.items()}
         names = self.table["experiment_id"].combine_chunks()
         rows = self.table["archive_row"].to_numpy()
@@ -64,7 +66,7 @@ class Case:
                 dict(splits_of_rows(self.table, self.archives)),
                 self.archives,
                 self.checksums,
-                self.folder,
+                self.statistics,
                 batch_of,
                 workers,
             )
@@ -175,7 +177,7 @@ def test_cell_ranger_on_genes_of_equal_means_says_what_to_do(pbmc: Case) -> None
             dict(splits_of_rows(pbmc.table, pbmc.archives)),
             pbmc.archives,
             pbmc.checksums,
-            pbmc.folder,
+            pbmc.statistics,
             batch_of,
             workers,
         )

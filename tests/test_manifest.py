@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from scdiff_data import ManifestError
+from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.manifest import Manifest
 
 
@@ -39,7 +40,7 @@ def test_the_manifest_says_how_the_data_were_made(pbmc_dir: Path) -> None:
 @pytest.mark.parametrize("damage", ["missing", "has 3 bytes"])
 def test_files_that_differ_from_the_manifest_are_named(tmp_path: Path, damage: str) -> None:
     entry = {"path": "processed/batch_0000.h5", "size": 10, "sha256": "0"}
-    manifest = Manifest.write(tmp_path, {"files": [entry]})
+    manifest = Manifest.write(DataDirectory(tmp_path), {"files": [entry]})
     if damage != "missing":
         (tmp_path / "processed").mkdir()
         (tmp_path / "processed" / "batch_0000.h5").write_bytes(b"abc")

@@ -12,6 +12,7 @@ from test_prepare import ATLAS_SETTINGS, digest_tree
 
 from scdiff_data import Pbmc, Plan, Recipe, ScBaseCount, plan, prepare
 from scdiff_data.pipeline.planning import make_plan
+from scdiff_data.store.layout import DataDirectory
 
 CATALOG = pa.table(
     {
@@ -29,7 +30,7 @@ CATALOG = pa.table(
 def planned(folder: Path, keep_downloads: bool = False, **settings: Any) -> Plan:
     return make_plan(
         Recipe(source=Pbmc(), **settings),
-        folder,
+        DataDirectory(folder),
         CATALOG,
         n_threads=2,
         keep_downloads=keep_downloads,

@@ -8,10 +8,16 @@ import pytest
 from cases import pbmc_recipe
 
 from scdiff_data.archive.gene_axis import GeneAxis
+from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.records import Records, list_experiments, sum_dropped
 
 ROW = {"experiment_id": "A", "path": "A.h5ad", "size": 3, "checksum": None}
 AXIS = GeneAxis(("g1", "g2"), ("g1", "g2"))
+
+
+def records_of(folder: Path, *, retry_failed: bool = False, **changes: Any) -> Records:
+    key_of = pbmc_recipe(**changes).archive_key
+    return Records(DataDirectory(folder), key_of, retry_failed=retry_failed)
 
 
 def archived(data_dir: Path, **changes: Any) -> dict[str, Any]:
@@ -23,16 +29,13 @@ def archived(data_dir: Path, **changes: Any) -> dict[str, Any]:
 
 
 def test_a_record_holds_while_its_settings_and_its_archive_do(tmp_path: Path) -> None:
-    records = Records(tmp_path, pbmc_recipe().archive_key)
+    records = records_of(tmp_path)
     assert records.find(ROW, AXIS) is None
     written = records.write(ROW, archived(tmp_path))
     assert records.find(ROW, AXIS) == written
-    assert (
-        Records(tmp_path, pbmc_recipe(n_hvgs=9, cell_count=7).archive_key).find(ROW, AXIS)
-        == written
-    )
+    assert records_of(tmp_path, n_hvgs=9, cell_count=7).find(ROW, AXIS) == written
     for changes in ({"min_genes": 3}, {"max_cells_per_experiment": 4}):
-        assert Records(tmp_path, pbmc_recipe(**changes).archive_key).find(ROW, AXIS) is None
+        assert records_of(tmp_path, **changes).find(ROW, AXIS) is None
     assert records.find(ROW | {"size": 4}, AXIS) is None  # replaced upstream
     assert records.find(ROW, GeneAxis(("g2", "g1"), ("g2", "g1"))) is None
     (tmp_path / "cells" / "A.h5ad").write_bytes(b"ab")
@@ -40,18 +43,16 @@ def test_a_record_holds_while_its_settings_and_its_archive_do(tmp_path: Path) ->
 
 
 def test_the_first_experiment_must_have_given_the_reference_genes_itself(tmp_path: Path) -> None:
-    records = Records(tmp_path, pbmc_recipe().archive_key)
+    records = records_of(tmp_path)
     records.write(ROW, archived(tmp_path, file_genes="others"))
     assert records.find(ROW, AXIS) is not None
     assert records.find(ROW, AXIS, is_reference=True) is None
 
 
 def test_a_failure_holds_until_it_is_to_be_tried_again(tmp_path: Path) -> None:
-    written = Records(tmp_path, pbmc_recipe().archive_key).write(
-        ROW, {"status": "failed", "reason": "gone"}
-    )
-    assert Records(tmp_path, pbmc_recipe().archive_key).find(ROW, None) == written
-    assert Records(tmp_path, pbmc_recipe().archive_key, retry_failed=True).find(ROW, None) is None
+    written = records_of(tmp_path).write(ROW, {"status": "failed", "reason": "gone"})
+    assert records_of(tmp_path).find(ROW, None) == written
+    assert records_of(tmp_path, retry_failed=True).find(ROW, None) is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"key"'])
@@ -60,7 +61,7 @@ def test_a_damaged_record_is_none(
 ) -> None:
     (tmp_path / "cells").mkdir()
     (tmp_path / "cells" / "A.json").write_text(text)
-    assert Records(tmp_path, pbmc_recipe().archive_key).find(ROW, AXIS) is None
+    assert records_of(tmp_path).find(ROW, AXIS) is None
     assert "A.json is damaged" in caplog.text
 
 

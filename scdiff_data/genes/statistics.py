@@ -29,7 +29,7 @@ class TrainingGenes:
         Of each experiment's archive rows the split, 0 train, 1 val, 2 test, or -1 if not drawn.
     archives, checksums
         Path and checksum of each experiment's archive.
-    data_dir
+    paths
         Where each experiment's statistics are kept. Only of an experiment whose drawn cells or
         splits changed are cells read again.
     batch_of
@@ -42,8 +42,6 @@ class TrainingGenes:
     batches
         Statistics of each batch's training cells, by its name; experiments are added in the order
         of their ids, so float sums are the same to the last bit.
-    paths
-        The experiments' files, in that order.
     """
 
     def __init__(
@@ -51,16 +49,14 @@ class TrainingGenes:
         splits: Mapping[str, NDArray[np.int8]],
         archives: Mapping[str, Path],
         checksums: Mapping[str, str],
-        data_dir: Path,
+        paths: Mapping[str, Path],
         batch_of: Mapping[str, str],
         workers: Workers,
     ) -> None:
         self._archives, self._workers = archives, workers
         self._rows: dict[str, list[tuple[str, NDArray[np.int64]]]] = {}
         self.batches: dict[str, GeneStatistics] = {}
-        self.paths: list[Path] = []
         keys = {name: key_of(checksums[name], codes) for name, codes in splits.items()}
-        paths = {name: statistics_path(data_dir, name) for name in splits}
         missing = [name for name in splits if not _is_stored(paths[name], keys[name])]
         missing.sort(key=lambda name: -archives[name].stat().st_size)  # threads end together
         with tqdm(total=len(missing), desc="gene statistics", unit="file", disable=None) as bar:
@@ -74,7 +70,6 @@ class TrainingGenes:
 
             (Workers(1) if len(missing) == 1 else workers).map(write, missing)
         for name, split_of_row in splits.items():
-            self.paths.append(paths[name])
             by_split = read_statistics(paths[name])
             if "train" in by_split:
                 rows = np.flatnonzero(split_of_row == 0)
@@ -99,11 +94,6 @@ class TrainingGenes:
                 for name, rows in self._rows[batch]
             ),
         )
-
-
-def statistics_path(data_dir: Path, experiment_id: str) -> Path:
-    """Where an experiment's statistics are kept."""
-    return data_dir / "statistics" / f"{experiment_id}.npz"
 
 
 def key_of(checksum: str, split_of_row: NDArray[np.int8]) -> str:

@@ -74,7 +74,7 @@ class HVGDataset(Dataset[CellBatch]):
         labels: Sequence[str] | None = None,
     ) -> None:
         manifest = Manifest.read(folder)
-        manifest.check_files("processed/")
+        manifest.check_files(manifest.directory.shards)
         self._cells = SplitCells(manifest, split, labels)
         stored = len(self._cells.shards.gene_ids)
         if n_hvgs is not None and not 1 <= n_hvgs <= stored:
@@ -155,21 +155,21 @@ class ScRNADataset(Dataset[CellBatch]):
         labels: Sequence[str] | None = None,
     ) -> None:
         manifest = Manifest.read(folder)
-        manifest.check_files("cells/", "metadata/", "processed/")
-        metadata = manifest.data_dir / "metadata"
+        directory = manifest.directory
+        manifest.check_files(directory.archives, directory.metadata, directory.shards)
         self._cells, self._sparse = SplitCells(manifest, split, labels), sparse
         self.labels, self.categories = self._cells.labels, self._cells.categories
-        axis = GeneAxis.read(metadata / "genes.parquet")
+        axis = GeneAxis.read(directory.genes)
         self.gene_ids, self.gene_symbols = list(axis.ids), list(axis.symbols)
         self.n_genes = len(axis)
         columns = ["experiment_id", "archive_row"]
-        cells = pq.read_table(metadata / "cells.parquet", columns=columns).combine_chunks()
+        cells = pq.read_table(directory.cells, columns=columns).combine_chunks()
         experiments, rows = cells["experiment_id"].chunk(0), self._cells.rows
         own = slice(rows.start, rows.stop)
         self._experiment = experiments.indices.to_numpy()[own].astype(np.int32)
         self._archive_row = cells["archive_row"].to_numpy()[own].astype(np.int32)
-        names, folder = experiments.dictionary.to_pylist(), manifest.data_dir / "cells"
-        self._archives = ArchiveMap([folder / f"{name}.h5ad" for name in names])
+        names = experiments.dictionary.to_pylist()
+        self._archives = ArchiveMap([directory.archive(name) for name in names])
 
     def __len__(self) -> int:
         return len(self._cells)

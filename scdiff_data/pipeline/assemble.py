@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,21 @@ from scdiff_data.pipeline.cell_table import draw_table, split_codes, splits_of_r
 from scdiff_data.pipeline.fill_archive import Collected
 from scdiff_data.pipeline.recipe import Recipe
 from scdiff_data.sources import filter_catalog, group_experiments
-from scdiff_data.store import Manifest, Records, list_experiments, sum_dropped, write_shards
+from scdiff_data.store import (
+    DataDirectory,
+    Manifest,
+    Records,
+    list_experiments,
+    sum_dropped,
+    write_shards,
+)
 
 logger = logging.getLogger(__name__)
 
 
 def finish(
     recipe: Recipe,
-    data_dir: Path,
+    directory: DataDirectory,
     candidates: pa.Table,
     collected: Collected,
     *,
@@ -39,7 +45,7 @@ def finish(
     ----------
     recipe
         What is wanted.
-    data_dir
+    directory
         Where the archives are, and everything goes.
     candidates
         The catalog's rows that the draw is from.
@@ -53,28 +59,29 @@ def finish(
     ValueError
         If the settings contradict the data.
     """
-    metadata, axis = data_dir / "metadata", collected.axis
+    axis = collected.axis
     records = {r["experiment_id"]: r for r in collected.records if r.get("n_cells")}
-    archives = {name: data_dir / record["file"]["path"] for name, record in records.items()}
+    archives = {name: directory.archive(name) for name in records}
     cells = draw_table(recipe, archives, {r["experiment_id"]: r for r in candidates.to_pylist()})
-    write_parquet(metadata / "cells.parquet", cells)
+    write_parquet(directory.cells, cells)
     experiments = list_experiments(collected.records, cells)
-    write_json(metadata / "experiments.json", experiments)
+    write_json(directory.experiments, experiments)
 
     checksums = {name: record["file"]["sha256"] for name, record in records.items()}
     batch_of = group_experiments(candidates, recipe.batch_key)
     splits = dict(splits_of_rows(cells, archives))
+    statistics = {name: directory.statistics(name) for name in splits}
     with Workers(n_threads) as workers:
-        training = TrainingGenes(splits, archives, checksums, data_dir, batch_of, workers)
+        training = TrainingGenes(splits, archives, checksums, statistics, batch_of, workers)
         choice = choose_genes(recipe.gene_settings, axis, training.batches, training.count_above)
-    write_json(data_dir / "hvg_info.json", choice.to_dict(axis, recipe.gene_settings))
-    plot_hvgs(data_dir / "hvg_analysis.png", choice, axis)
+    write_json(directory.hvg_info, choice.to_dict(axis, recipe.gene_settings))
+    plot_hvgs(directory.hvg_figure, choice, axis)
     _report_absent(choice)
 
     shards_key = digest([recipe.digest, checksums, list(choice.ids)])
     with tqdm(total=len(cells), desc="shards", unit="cell", disable=None) as bar:
         shards = write_shards(
-            data_dir / "processed",
+            directory,
             cells,
             archives,
             gene_indices=choice.indices,
@@ -88,21 +95,20 @@ def finish(
             report_cells=bar.update,
         )
     written = [
-        *(metadata / name for name in ("catalog.parquet", "genes.parquet", "experiments.json")),
-        metadata / "cells.parquet",
-        *training.paths,
-        *(data_dir / name for name in ("hvg_info.json", "hvg_analysis.png")),
+        *(directory.catalog, directory.genes, directory.experiments, directory.cells),
+        *statistics.values(),
+        *(directory.hvg_info, directory.hvg_figure),
         *shards,
     ]
     codes, experiment = split_codes(cells), cells["experiment_id"].combine_chunks().indices
     sizes = np.bincount(codes, minlength=len(SPLITS)).tolist()
     n_experiments = [len(np.unique(experiment.to_numpy()[codes == code])) for code in range(3)]
     return Manifest.write(
-        data_dir,
+        directory,
         {
             "recipe": recipe.settings(),
             "recipe_digest": recipe.digest,
-            "catalog_digest": hash_file(metadata / "catalog.parquet"),
+            "catalog_digest": hash_file(directory.catalog),
             "genes": {
                 "n_reference": len(axis),
                 "reference_digest": axis.digest,
@@ -115,13 +121,13 @@ def finish(
             "shards_key": shards_key,
             "dropped": sum_dropped(experiments),
             "files": [record["file"] for record in records.values()]
-            + [describe_file(path, data_dir) for path in written],
+            + [describe_file(path, directory.path) for path in written],
         },
     )
 
 
 def choose_again(
-    data_dir: Path, changes: Mapping[str, Any], *, replace: bool, n_threads: int
+    directory: DataDirectory, changes: Mapping[str, Any], *, replace: bool, n_threads: int
 ) -> Manifest:
     """Choose genes of a finished directory by other settings, and write its shards anew.
 
@@ -130,7 +136,7 @@ def choose_again(
 
     Parameters
     ----------
-    data_dir
+    directory
         The directory.
     changes
         Settings of the choice, as `Recipe` has them; the others stay.
@@ -148,7 +154,7 @@ def choose_again(
     ValueError
         If a setting is out of its range, or other genes are there and `replace` is False.
     """
-    manifest = Manifest.read_replaced(data_dir) or Manifest.read(data_dir)
+    manifest = Manifest.read_replaced(directory) or Manifest.read(directory.path)
     recipe = Recipe.from_settings(manifest.content["recipe"], **changes)
     stored = manifest.content["recipe"]
     if not replace:
@@ -157,26 +163,26 @@ def choose_again(
             return manifest
         different = [f"{k}={stored[k]}" for k in changes if stored[k] != recipe.settings()[k]]
         raise ValueError(
-            f"{data_dir} holds genes chosen with {', '.join(different)}: --force replaces them, "
-            "hvg_info.json and the shards"
+            f"{directory.path} holds genes chosen with {', '.join(different)}: --force replaces "
+            f"them, {directory.hvg_info.name} and the shards"
         )
-    manifest.check_files("cells/")
-    axis = GeneAxis.read(data_dir / "metadata" / "genes.parquet")
-    catalog = pq.read_table(data_dir / "metadata" / "catalog.parquet")
+    manifest.check_files(directory.archives)
+    axis = GeneAxis.read(directory.genes)
+    catalog = pq.read_table(directory.catalog)
     candidates = filter_catalog(catalog, recipe.filters, recipe.exclude)
     rows = {row["experiment_id"]: row for row in candidates.to_pylist()}
-    known, found = Records(data_dir, recipe.archive_key), []
-    for entry in json.loads((data_dir / "metadata" / "experiments.json").read_text("utf-8")):
+    known, found = Records(directory, recipe.archive_key), []
+    for entry in json.loads(directory.experiments.read_text("utf-8")):
         record = known.find(rows[entry["experiment_id"]], axis)
         if record is None:
             raise ManifestError(
-                f"the record or archive of experiment {entry['experiment_id']} in {data_dir}/cells "
-                "is missing or damaged: run 'python train.py prepare_only=true', which fetches "
-                "what is missing"
+                f"the record or archive of experiment {entry['experiment_id']} in "
+                f"{directory.archives} is missing or damaged: run 'python train.py "
+                "prepare_only=true', which fetches what is missing"
             )
         found.append(record)
     manifest.set_aside()
-    return finish(recipe, data_dir, candidates, Collected(axis, found), n_threads=n_threads)
+    return finish(recipe, directory, candidates, Collected(axis, found), n_threads=n_threads)
 
 
 def _report_absent(choice: GeneChoice) -> None:

@@ -23,11 +23,11 @@ from tqdm import tqdm
 from scdiff_data.archive import GeneAxis, read_gene_axis, read_obs, write_archive
 from scdiff_data.base import Workers, describe_file, order_experiments
 from scdiff_data.errors import CountError, DownloadError
-from scdiff_data.genes import NamedGenes, key_of, statistics_path, sum_genes, write_statistics
+from scdiff_data.genes import NamedGenes, key_of, sum_genes, write_statistics
 from scdiff_data.pipeline.cell_table import split_experiment
 from scdiff_data.pipeline.recipe import Recipe
 from scdiff_data.sources import Bucket, download
-from scdiff_data.store import Records
+from scdiff_data.store import DataDirectory, Records
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ class Collector:
     ----------
     recipe
         What is wanted.
-    data_dir
-        Where `cells/`, `downloads/` and `metadata/genes.parquet` go.
+    directory
+        Where archives, their records, downloads and the reference genes go.
     bucket
         Where the catalog's files are.
     n_threads
@@ -67,7 +67,7 @@ class Collector:
     def __init__(
         self,
         recipe: Recipe,
-        data_dir: Path,
+        directory: DataDirectory,
         bucket: Bucket,
         *,
         n_threads: int,
@@ -75,13 +75,11 @@ class Collector:
         keep_downloads: bool,
         retry_failed: bool,
     ) -> None:
-        self._recipe, self._data_dir, self._bucket = recipe, data_dir, bucket
+        self._recipe, self._directory, self._bucket = recipe, directory, bucket
         self._n_threads, self._max_memory = n_threads, max_memory
         self._n_conversion_threads = min(n_threads, os.cpu_count() or 1)
         self._keep_downloads = keep_downloads
-        self._records = Records(data_dir, recipe.archive_key, retry_failed=retry_failed)
-        self._downloads = data_dir / "downloads"
-        self._genes_path = data_dir / "metadata" / "genes.parquet"
+        self._records = Records(directory, recipe.archive_key, retry_failed=retry_failed)
 
     def collect(self, catalog: pa.Table) -> Collected:
         """Try experiments in the order of the draw until `cell_count` cells are in.
@@ -98,7 +96,8 @@ class Collector:
         waiting = deque(order_experiments(list(rows), seed=self._recipe.seed))
         ahead: deque[tuple[dict[str, Any], Future[Path] | None]] = deque()
         axis: GeneAxis | None = None
-        stored = GeneAxis.read(self._genes_path) if self._genes_path.exists() else None
+        genes = self._directory.genes
+        stored = GeneAxis.read(genes) if genes.exists() else None
         records: list[dict[str, Any]] = []
         n_cells = 0
         with (
@@ -122,7 +121,7 @@ class Collector:
                     record = self._archive(row, future or fetch(row), axis)
                 records.append(record)
                 if axis is None and record.get("n_cells"):
-                    axis = GeneAxis.read(self._genes_path)
+                    axis = GeneAxis.read(genes)
                     self._warn_of_missing_columns(row)
                     if isinstance(self._recipe.genes, NamedGenes):
                         self._recipe.genes.find(axis)  # says at once if they are of no use here
@@ -140,7 +139,7 @@ class Collector:
         """Wait for the download, convert it, and leave the record of what came of it."""
         experiment_id = row["experiment_id"]
         record: dict[str, Any]
-        target = self._data_dir / "cells" / f"{experiment_id}.h5ad"
+        target = self._directory.archive(experiment_id)
         try:
             source = future.result()
             used = axis or read_gene_axis(source)
@@ -164,13 +163,13 @@ class Collector:
             record = {"status": "archived", **report.to_dict()}
             if report.n_cells:
                 if axis is None:
-                    used.write(self._genes_path)
-                file = describe_file(target, self._data_dir)
+                    used.write(self._directory.genes)
+                file = describe_file(target, self._directory.path)
                 record |= {"axis": used.digest, "file": file}
                 self._sum_genes(row, target, file["sha256"])
         record = self._records.write(row, record)
         if not self._keep_downloads:
-            (self._downloads / f"{experiment_id}.h5ad").unlink(missing_ok=True)
+            self._directory.download(experiment_id).unlink(missing_ok=True)
         return record
 
     def _sum_genes(self, row: Mapping[str, Any], archive: Path, checksum: str) -> None:
@@ -179,7 +178,7 @@ class Collector:
         split_of_row = split_experiment(self._recipe, experiment_id, read_obs(archive), row)
         with Workers(self._n_conversion_threads) as workers:
             by_split = sum_genes(archive, split_of_row, workers)
-        path = statistics_path(self._data_dir, experiment_id)
+        path = self._directory.statistics(experiment_id)
         write_statistics(path, key_of(checksum, split_of_row), by_split)
 
     @contextmanager
@@ -192,7 +191,7 @@ class Collector:
 
         def fetch(row: Mapping[str, Any]) -> "Future[Path]":
             bar.total = (bar.total or 0) + (row["size"] or 0)
-            local = self._downloads / f"{row['experiment_id']}.h5ad"
+            local = self._directory.download(row["experiment_id"])
             return pool.submit(
                 download,
                 file_system,
@@ -213,7 +212,7 @@ class Collector:
             pool.shutdown(cancel_futures=True)
             bar.close()
         if finished and not self._keep_downloads:
-            shutil.rmtree(self._downloads, ignore_errors=True)
+            shutil.rmtree(self._directory.downloads, ignore_errors=True)
 
     def _most_cells(self, row: Mapping[str, Any]) -> int:
         cap = self._recipe.max_cells_per_experiment
@@ -221,7 +220,7 @@ class Collector:
 
     def _warn_of_missing_columns(self, row: Mapping[str, Any]) -> None:
         """Say at the first experiment what would otherwise be found out at the end of the run."""
-        obs = read_obs(self._data_dir / "cells" / f"{row['experiment_id']}.h5ad")
+        obs = read_obs(self._directory.archive(row["experiment_id"]))
         if missing := [name for name in self._recipe.columns if name not in {*obs, *row}]:
             logger.warning(
                 "labels or split.by name %s, which neither experiment %s nor the catalog has: if "

@@ -5,7 +5,6 @@ The catalog knows how many cells a file holds, not how many pass QC; records of 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from scdiff_data.archive import GeneAxis
 from scdiff_data.base import order_experiments
 from scdiff_data.constants import SPLITS
 from scdiff_data.pipeline.recipe import Recipe
-from scdiff_data.store import Records
+from scdiff_data.store import DataDirectory, Records
 
 PASSING = 0.72
 """Cells that pass QC in scBaseCount, at 300 genes and 500 counts; taken for all until records of
@@ -67,7 +66,7 @@ class Forecast:
     ----------
     recipe
         What is wanted.
-    data_dir
+    directory
         Where records and downloads of earlier runs are.
     candidates
         The catalog's rows that the draw is from.
@@ -81,7 +80,7 @@ class Forecast:
     """
 
     def __init__(
-        self, recipe: Recipe, data_dir: Path, candidates: pa.Table, *, retry_failed: bool
+        self, recipe: Recipe, directory: DataDirectory, candidates: pa.Table, *, retry_failed: bool
     ) -> None:
         self._recipe = recipe
         rows = {row["experiment_id"]: row for row in candidates.to_pylist()}
@@ -90,18 +89,18 @@ class Forecast:
         sizes = [row["size"] or row["n_cells"] * _FILE_CELL_BYTES for row in self._rows]
         self._file_bytes = np.array(sizes, np.int64)
         self._records: dict[int, dict[str, Any]] = {}
-        self._n_genes, downloads = _N_GENES, data_dir / "downloads"
-        if (data_dir / "metadata" / "genes.parquet").exists():
-            axis = GeneAxis.read(data_dir / "metadata" / "genes.parquet")
+        self._n_genes = _N_GENES
+        if directory.genes.exists():
+            axis = GeneAxis.read(directory.genes)
             self._n_genes = len(axis)
-            there = {path.stem for path in (data_dir / "cells").glob("*.json")}
-            records = Records(data_dir, recipe.archive_key, retry_failed=retry_failed)
+            there = {path.stem for path in directory.archives.glob("*.json")}
+            records = Records(directory, recipe.archive_key, retry_failed=retry_failed)
             for place, row in enumerate(self._rows):
                 if row["experiment_id"] in there and (record := records.find(row, axis)):
                     self._records[place] = record
         self._fetched = {
             path.name.removesuffix(".part").removesuffix(".h5ad"): path.stat().st_size
-            for path in downloads.glob("*.h5ad*")
+            for path in directory.downloads.glob("*.h5ad*")
         }
         archived = [r for r in self._records.values() if r["status"] == "archived"]
         n_in_files = sum(r["n_cells_in_file"] for r in archived)

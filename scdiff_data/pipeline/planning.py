@@ -14,6 +14,7 @@ import pyarrow as pa
 from scdiff_data.pipeline.forecast import Draw, Forecast
 from scdiff_data.pipeline.recipe import Recipe
 from scdiff_data.sources import filter_catalog, group_experiments
+from scdiff_data.store import DataDirectory
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Plan:
 
 def make_plan(
     recipe: Recipe,
-    data_dir: Path,
+    directory: DataDirectory,
     catalog: pa.Table,
     *,
     n_threads: int,
@@ -137,10 +138,10 @@ def make_plan(
     """Work out what `prepare` would do with a catalog; see `Plan`."""
     candidates = filter_catalog(catalog, recipe.filters, recipe.exclude)
     group_experiments(candidates, recipe.batch_key)  # says at once if there is no such column
-    forecast = Forecast(recipe, data_dir, candidates, retry_failed=retry_failed)
+    forecast = Forecast(recipe, directory, candidates, retry_failed=retry_failed)
     return Plan(
         recipe=recipe,
-        data_dir=data_dir,
+        data_dir=directory.path,
         in_catalog=_count(catalog),
         matching=_count(candidates),
         most_cells=int(forecast.n_cells(1.0).sum()),
@@ -148,7 +149,7 @@ def make_plan(
         best=forecast.draw(1.0, n_threads=n_threads, keep_downloads=keep_downloads),
         likely=forecast.draw(forecast.passing, n_threads=n_threads, keep_downloads=keep_downloads),
         without=_count_without(recipe, catalog),
-        free_bytes=shutil.disk_usage(data_dir).free,
+        free_bytes=shutil.disk_usage(directory.path).free,
     )
 
 

@@ -22,7 +22,7 @@ from scdiff_data.pipeline.fill_archive import Collector
 from scdiff_data.pipeline.planning import Plan, make_plan
 from scdiff_data.pipeline.recipe import Recipe
 from scdiff_data.sources import Bucket, filter_catalog, read_snapshot, take_snapshot
-from scdiff_data.store import Manifest, unlink_manifest
+from scdiff_data.store import DataDirectory, Manifest, unlink_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -68,25 +68,25 @@ def prepare(
     OSError
         If the directory cannot be written, or its disk is full; what is there stays.
     """
-    data_dir = Path(data_dir)
+    directory = DataDirectory(Path(data_dir))
     if n_threads < 1 or max_memory < 1 << 20:
         raise ValueError(
             f"n_threads must be at least 1 and max_memory at least 1 MiB, got {n_threads} and "
             f"{max_memory}"
         )
     is_known = not (refresh_catalog or retry_failed)
-    if is_known and data_dir.is_dir() and not os.access(data_dir, os.W_OK):
-        finished = _find_finished(recipe, data_dir)
+    if is_known and directory.path.is_dir() and not os.access(directory.path, os.W_OK):
+        finished = _find_finished(recipe, directory)
         if finished is not None:
             return finished
-    with _explain_faults(data_dir), _lock(data_dir):
-        finished = _find_finished(recipe, data_dir) if is_known else None
+    with _explain_faults(directory.path), _lock(directory):
+        finished = _find_finished(recipe, directory) if is_known else None
         if finished is not None:
             return finished
-        bucket, catalog = _open_source(recipe, data_dir, refresh_catalog=refresh_catalog)
+        bucket, catalog = _open_source(recipe, directory, refresh_catalog=refresh_catalog)
         forecast = make_plan(
             recipe,
-            data_dir,
+            directory,
             catalog,
             n_threads=n_threads,
             keep_downloads=keep_downloads,
@@ -94,11 +94,11 @@ def prepare(
         )
         forecast.check()
         logger.info("the plan:\n%s", forecast)
-        unlink_manifest(data_dir)
+        unlink_manifest(directory)
         candidates = filter_catalog(catalog, recipe.filters, recipe.exclude)
         collector = Collector(
             recipe,
-            data_dir,
+            directory,
             bucket,
             n_threads=n_threads,
             max_memory=max_memory,
@@ -106,7 +106,7 @@ def prepare(
             retry_failed=retry_failed,
         )
         collected = collector.collect(candidates)
-        return finish(recipe, data_dir, candidates, collected, n_threads=n_threads)
+        return finish(recipe, directory, candidates, collected, n_threads=n_threads)
 
 
 def plan(
@@ -134,12 +134,12 @@ def plan(
     FileNotFoundError
         If the source has no catalog.
     """
-    data_dir = Path(data_dir)
-    with _explain_faults(data_dir), _lock(data_dir):
-        _, catalog = _open_source(recipe, data_dir, refresh_catalog=refresh_catalog)
+    directory = DataDirectory(Path(data_dir))
+    with _explain_faults(directory.path), _lock(directory):
+        _, catalog = _open_source(recipe, directory, refresh_catalog=refresh_catalog)
     return make_plan(
         recipe,
-        data_dir,
+        directory,
         catalog,
         n_threads=n_threads,
         keep_downloads=keep_downloads,
@@ -173,34 +173,33 @@ def choose_genes_again(
     ValueError
         If a setting is out of its range, or other genes are there and `replace` is False.
     """
-    data_dir = Path(data_dir)
-    if not data_dir.is_dir():
-        raise FileNotFoundError(f"{data_dir} is no directory: name one that was prepared")
-    with _explain_faults(data_dir), _lock(data_dir):
-        return choose_again(data_dir, changes, replace=replace, n_threads=n_threads)
+    directory = DataDirectory(Path(data_dir))
+    if not directory.path.is_dir():
+        raise FileNotFoundError(f"{directory.path} is no directory: name one that was prepared")
+    with _explain_faults(directory.path), _lock(directory):
+        return choose_again(directory, changes, replace=replace, n_threads=n_threads)
 
 
 def _open_source(
-    recipe: Recipe, data_dir: Path, *, refresh_catalog: bool
+    recipe: Recipe, directory: DataDirectory, *, refresh_catalog: bool
 ) -> tuple[Bucket, pa.Table]:
-    bucket = recipe.source.open(data_dir / "source")
-    path = data_dir / "metadata" / "catalog.parquet"
-    catalog = None if refresh_catalog else read_snapshot(path, recipe.source)
+    bucket = recipe.source.open(directory.source)
+    catalog = None if refresh_catalog else read_snapshot(directory.catalog, recipe.source)
     if catalog is None:
-        unlink_manifest(data_dir)
-        catalog = take_snapshot(path, recipe.source, bucket)
+        unlink_manifest(directory)
+        catalog = take_snapshot(directory.catalog, recipe.source, bucket)
     return bucket, catalog
 
 
 @contextmanager
-def _lock(data_dir: Path) -> Iterator[None]:
+def _lock(directory: DataDirectory) -> Iterator[None]:
     """Hold the directory's lock, saying so if another process has it."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(data_dir / ".lock")
+    directory.path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory.lock)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        logger.warning("another process prepares %s: waiting for it", data_dir)
+        logger.warning("another process prepares %s: waiting for it", directory.path)
         lock.acquire()
     try:
         yield
@@ -234,10 +233,10 @@ def _explain_faults(data_dir: Path) -> Iterator[None]:
         raise
 
 
-def _find_finished(recipe: Recipe, data_dir: Path) -> Manifest | None:
+def _find_finished(recipe: Recipe, directory: DataDirectory) -> Manifest | None:
     """The manifest, if it is of this recipe and all its files are there."""
     try:
-        manifest = Manifest.read(data_dir)
+        manifest = Manifest.read(directory.path)
         manifest.check_files()
     except FileNotFoundError:
         return None

@@ -1,8 +1,9 @@
 """A prepared directory: what lies where, whether it is whole, and the shards training reads.
 
-Read `manifest`, `records`, `fallback`, `shards`, `shard_rows`.
+Read `layout`, `manifest`, `records`, `fallback`, `shards`, `shard_rows`.
 """
 
+from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.manifest import SCHEMA_VERSION, Manifest, unlink_manifest
 from scdiff_data.store.records import Records, list_experiments, sum_dropped
 from scdiff_data.store.shard_rows import ShardMap, check_shards
@@ -10,6 +11,7 @@ from scdiff_data.store.shards import write_shards
 
 __all__ = [
     "SCHEMA_VERSION",
+    "DataDirectory",
     "Manifest",
     "Records",
     "ShardMap",

@@ -13,13 +13,10 @@ from typing import Any
 
 from scdiff_data.base import write_json
 from scdiff_data.errors import ManifestError
+from scdiff_data.store.layout import DataDirectory
 
 SCHEMA_VERSION = 1
 """Of the files on disk; data of another version are made anew."""
-
-NAME = "config.json"
-
-_REPLACED = "metadata/replaced.json"
 
 _PACKAGES = ("scdiff_data", "anndata", "h5py", "numpy", "pyarrow")
 
@@ -51,13 +48,15 @@ class Manifest:
         ManifestError
             If the manifest is not valid JSON, or of another schema version.
         """
-        folder = Path(folder)
-        path = folder / NAME
-        if not path.exists() and folder.name == "processed":
-            path = folder.parent / NAME
+        directory = DataDirectory(Path(folder))
+        above = DataDirectory(directory.path.parent)
+        if not directory.manifest.exists() and directory.path.name == above.shards.name:
+            directory = above
+        path = directory.manifest
         if not path.exists():
             raise FileNotFoundError(
-                f"no shards in {folder}: {NAME} is missing; run 'python train.py prepare_only=true'"
+                f"no shards in {folder}: {path.name} is missing; run 'python train.py "
+                "prepare_only=true'"
             )
         try:
             content = json.loads(path.read_text("utf-8"))
@@ -72,30 +71,37 @@ class Manifest:
                 f"{path} has schema version {found}, this scdiff_data reads {SCHEMA_VERSION}: "
                 "prepare again in a new directory"
             )
-        return cls(path.parent, content)
+        return cls(directory.path, content)
 
     @classmethod
-    def write(cls, data_dir: Path, content: Mapping[str, Any]) -> "Manifest":
+    def write(cls, directory: DataDirectory, content: Mapping[str, Any]) -> "Manifest":
         """Write the manifest, adding the schema version and the packages' versions."""
         full = {
             "schema_version": SCHEMA_VERSION,
             **content,
             "packages": {"python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
         }
-        write_json(data_dir / NAME, full)
-        (data_dir / _REPLACED).unlink(missing_ok=True)
-        return cls(data_dir, full)
+        write_json(directory.manifest, full)
+        directory.replaced.unlink(missing_ok=True)
+        return cls(directory.path, full)
 
     @classmethod
-    def read_replaced(cls, data_dir: Path) -> "Manifest | None":
+    def read_replaced(cls, directory: DataDirectory) -> "Manifest | None":
         """Read what `set_aside` left, if the work that was to replace it was cut off."""
-        path = data_dir / _REPLACED
-        return cls(data_dir, json.loads(path.read_text("utf-8"))) if path.exists() else None
+        path = directory.replaced
+        if not path.exists():
+            return None
+        return cls(directory.path, json.loads(path.read_text("utf-8")))
 
     def set_aside(self) -> None:
         """Unfinish the directory, but keep the manifest, for the same work to go on from it."""
-        write_json(self.data_dir / _REPLACED, self.content)
-        (self.data_dir / NAME).unlink(missing_ok=True)
+        write_json(self.directory.replaced, self.content)
+        self.directory.manifest.unlink(missing_ok=True)
+
+    @property
+    def directory(self) -> DataDirectory:
+        """What lies where."""
+        return DataDirectory(self.data_dir)
 
     @property
     def n_cells(self) -> dict[str, int]:
@@ -110,10 +116,10 @@ class Manifest:
     @property
     def shards(self) -> list[Path]:
         """The shards in their order."""
-        names = [entry["path"] for entry in self.content["files"]]
-        return [self.data_dir / name for name in names if name.startswith("processed/")]
+        paths = (self.data_dir / entry["path"] for entry in self.content["files"])
+        return [path for path in paths if path.parent == self.directory.shards]
 
-    def check_files(self, *folders: str) -> None:
+    def check_files(self, *folders: Path) -> None:
         """Compare the sizes of the files in some folders, or of all files, with the manifest.
 
         Raises
@@ -121,20 +127,21 @@ class Manifest:
         ManifestError
             If a file is missing or has another size.
         """
+        name = self.directory.manifest.name
         for entry in self.content["files"]:
-            if folders and not entry["path"].startswith(folders):
-                continue
             path = self.data_dir / entry["path"]
+            if folders and path.parent not in folders:
+                continue
             size = path.stat().st_size if path.exists() else None
             if size != entry["size"]:
                 found = "is missing" if size is None else f"has {size} bytes"
                 raise ManifestError(
-                    f"{path} {found}, {NAME} says {entry['size']} bytes: delete {path} and {NAME}, "
+                    f"{path} {found}, {name} says {entry['size']} bytes: delete {path} and {name}, "
                     "and prepare again; what is whole stays"
                 )
 
 
-def unlink_manifest(data_dir: Path) -> None:
+def unlink_manifest(directory: DataDirectory) -> None:
     """Unfinish the directory: a manifest never stands beside files that it does not describe."""
-    for name in (NAME, _REPLACED):
-        (data_dir / name).unlink(missing_ok=True)
+    for path in (directory.manifest, directory.replaced):
+        path.unlink(missing_ok=True)

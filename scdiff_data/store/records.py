@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from scdiff_data.archive import GeneAxis
 from scdiff_data.base import write_json
+from scdiff_data.store.layout import DataDirectory
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ class Records:
 
     Parameters
     ----------
-    data_dir
+    directory
         The directory.
     key_of
         Of a row of the catalog, the fingerprint of what its archive depends on; records of another
@@ -35,12 +36,12 @@ class Records:
 
     def __init__(
         self,
-        data_dir: Path,
+        directory: DataDirectory,
         key_of: Callable[[Mapping[str, Any]], str],
         *,
         retry_failed: bool = False,
     ) -> None:
-        self._data_dir, self._key, self._retry_failed = data_dir, key_of, retry_failed
+        self._directory, self._key, self._retry_failed = directory, key_of, retry_failed
 
     def find(
         self, row: Mapping[str, Any], axis: GeneAxis | None, *, is_reference: bool = False
@@ -70,7 +71,7 @@ class Records:
             return None if self._retry_failed else record
         if record["n_cells"] == 0:
             return record
-        archive = self._data_dir / record["file"]["path"]
+        archive = self._directory.path / record["file"]["path"]
         whole = archive.exists() and archive.stat().st_size == record["file"]["size"]
         same_axis = axis is not None and record["axis"] == axis.digest
         if is_reference:
@@ -84,7 +85,7 @@ class Records:
         return record
 
     def _path(self, row: Mapping[str, Any]) -> Path:
-        return self._data_dir / "cells" / f"{row['experiment_id']}.json"
+        return self._directory.record(row["experiment_id"])
 
 
 def list_experiments(records: Sequence[Mapping[str, Any]], cells: pa.Table) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scdiff_data.base import Buffers, copy_bytes, hash_file, map_dataset, prefetch
 from scdiff_data.errors import ManifestError
 from scdiff_data.store.fallback import map_replacements, replace_genes
-from scdiff_data.store.manifest import NAME, Manifest
+from scdiff_data.store.manifest import Manifest
 
 _AHEAD = 1024
 """Bytes between the lines of a row that are asked for ahead: the processor finds the rest."""
@@ -186,8 +186,8 @@ def check_shards(manifest: Manifest, *, full: bool) -> None:
     ManifestError
         If a shard is of another run, or damaged.
     """
-    manifest.check_files("processed/")
-    content, first = manifest.content, 0
+    manifest.check_files(manifest.directory.shards)
+    content, first, name = manifest.content, 0, manifest.directory.manifest.name
     checksums = {entry["path"]: entry["sha256"] for entry in content["files"]}
     n_cells, n_genes = sum(manifest.n_cells.values()), content["genes"]["n_chosen"]
     for path in manifest.shards:
@@ -200,18 +200,18 @@ def check_shards(manifest: Manifest, *, full: bool) -> None:
                 is_mapped = expression.id.get_offset() is not None and expression.dtype == np.int16
         except (OSError, KeyError) as error:
             raise ManifestError(
-                f"{path} is damaged ({error}): delete it and {NAME}, and prepare again; what is "
+                f"{path} is damaged ({error}): delete it and {name}, and prepare again; what is "
                 "whole stays"
             ) from error
         if found != wanted or not is_mapped:
             raise ManifestError(
-                f"{path} is of another run: it has key and shape {found}, {NAME} says {wanted}: "
-                f"delete it and {NAME}, and prepare again; what is whole stays"
+                f"{path} is of another run: it has key and shape {found}, {name} says {wanted}: "
+                f"delete it and {name}, and prepare again; what is whole stays"
             )
         if full and hash_file(path) != checksums[path.relative_to(manifest.data_dir).as_posix()]:
             raise ManifestError(
-                f"{path} has another checksum than {NAME} says, so bytes of it have changed: "
-                f"delete it and {NAME}, and prepare again; what is whole stays"
+                f"{path} has another checksum than {name} says, so bytes of it have changed: "
+                f"delete it and {name}, and prepare again; what is whole stays"
             )
 
 

@@ -28,17 +28,13 @@ from numpy.typing import NDArray
 from scdiff_data.archive import map_matrix
 from scdiff_data.base import Workers, write_aside
 from scdiff_data.store.fallback import Replacements, fill_empty, write_replacements
+from scdiff_data.store.layout import DataDirectory
 
 _BLOCK_BYTES = 64 << 20
 
 
-def shard_path(folder: Path, number: int) -> Path:
-    """Path of shard `number`, from 0 on."""
-    return folder / f"batch_{number:04d}.h5"
-
-
 def write_shards(
-    folder: Path,
+    directory: DataDirectory,
     cells: pa.Table,
     archives: Mapping[str, Path],
     *,
@@ -56,7 +52,7 @@ def write_shards(
 
     Parameters
     ----------
-    folder
+    directory
         Where they go; shards there of another key are deleted.
     cells
         One row a cell in global order: `cell_id`, `experiment_id` (dictionary), `archive_row`,
@@ -80,8 +76,9 @@ def write_shards(
         Called with the number of cells of each finished shard.
     """
     starts = range(0, len(cells), shard_size)
-    paths = [shard_path(folder, number) for number in range(len(starts))]
-    for stale in set(folder.glob("batch_*")) - {path for path in paths if _read_key(path) == key}:
+    paths = [directory.shard(number) for number in range(len(starts))]
+    kept = {path for path in paths if _read_key(path) == key}
+    for stale in set(directory.shards.glob("batch_*")) - kept:
         stale.unlink()
     experiments = cells["experiment_id"].combine_chunks()
     width = {name: _byte_width(cells[name]) for name in ("cell_id", "experiment_id")}

@@ -28,14 +28,17 @@ class FitData:
 
     Parameters
     ----------
-    folder
+    data_dir
         The data directory.
+    folder
+        Where in it fits are kept.
     digest, genes_digest
         Fingerprints of the shards, and of their genes.
     read_training_counts
         Gives the counts and total counts of the first so many training cells.
     """
 
+    data_dir: Path
     folder: Path
     digest: str
     genes_digest: str
@@ -47,7 +50,7 @@ def store_fit(tokenizer: Tokenizer, data: FitData) -> None:
 
     A directory that cannot be written is left as it is: every run then fits for itself.
     """
-    if _read_fit(tokenizer, data) is not None or not os.access(data.folder, os.W_OK):
+    if _read_fit(tokenizer, data) is not None or not os.access(data.data_dir, os.W_OK):
         return
     _fit(tokenizer, data)
     content = {"data": data.digest, "state": tokenizer.state_dict()}
@@ -87,7 +90,7 @@ def restore_fit(tokenizer: Tokenizer | None, data: FitData, stored: Mapping[str,
     )
     if stored["genes"] != own["genes"]:
         raise ValueError(
-            f"the checkpoint was trained on other genes than {data.folder} has: {way_out}"
+            f"the checkpoint was trained on other genes than {data.data_dir} has: {way_out}"
         )
     there, here = stored.get("tokenizer"), own.get("tokenizer")
     if there != here:
@@ -120,4 +123,4 @@ def _read_fit(tokenizer: Tokenizer, data: FitData) -> dict[str, Any] | None:
 
 def _path(tokenizer: Tokenizer, data: FitData) -> Path:
     name = type(tokenizer).__name__
-    return data.folder / "tokenizers" / f"{name}-{digest(tokenizer.settings())}.pt"
+    return data.folder / f"{name}-{digest(tokenizer.settings())}.pt"

@@ -301,9 +301,14 @@ def _fit_data(manifest: Manifest) -> FitData:
         cells = HVGDataset(manifest.data_dir, split="train", labels=[])[:n]
         return cells.expression.numpy(), cells.metadata["total_counts"].numpy()
 
-    shards = [e["sha256"] for e in manifest.content["files"] if e["path"].startswith("processed/")]
-    chosen = manifest.content["genes"]["chosen_digest"]
-    return FitData(manifest.data_dir, digest(shards), chosen, read_training_counts)
+    shards = {path.relative_to(manifest.data_dir).as_posix() for path in manifest.shards}
+    return FitData(
+        manifest.data_dir,
+        manifest.directory.fits,
+        digest=digest([e["sha256"] for e in manifest.content["files"] if e["path"] in shards]),
+        genes_digest=manifest.content["genes"]["chosen_digest"],
+        read_training_counts=read_training_counts,
+    )
 
 
 def _describe_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -1,0 +1,126 @@
+"""What lies where in a data directory: the names that no other room spells.
+
+config.json                      the manifest
+hvg_info.json                    the genes chosen, and why
+hvg_analysis.png                 the same as a picture
+cells/{experiment_id}.h5ad       an experiment's archive
+cells/{experiment_id}.json       what became of the experiment
+statistics/{experiment_id}.npz   what its genes add up to
+metadata/                        catalog.parquet, genes.parquet, cells.parquet, experiments.json
+processed/batch_0000.h5 …        the shards
+tokenizers/                      what tokenizers were fitted to
+source/                          what a source that makes its own files wrote
+downloads/                       source files on their way, and .part of them
+.lock                            held while something is written
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class DataDirectory:
+    """The paths in a data directory; each is a place, whether or not something is there.
+
+    Parameters
+    ----------
+    path
+        The directory.
+    """
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        """What the directory holds and how it was made, written last."""
+        return self.path / "config.json"
+
+    @property
+    def replaced(self) -> Path:
+        """The manifest of what is being made anew, until that is done."""
+        return self.metadata / "replaced.json"
+
+    @property
+    def hvg_info(self) -> Path:
+        """The genes chosen, and why."""
+        return self.path / "hvg_info.json"
+
+    @property
+    def hvg_figure(self) -> Path:
+        """The same as a picture."""
+        return self.path / "hvg_analysis.png"
+
+    @property
+    def metadata(self) -> Path:
+        """The folder of the four tables."""
+        return self.path / "metadata"
+
+    @property
+    def catalog(self) -> Path:
+        """The catalog's snapshot."""
+        return self.metadata / "catalog.parquet"
+
+    @property
+    def genes(self) -> Path:
+        """The reference genes."""
+        return self.metadata / "genes.parquet"
+
+    @property
+    def cells(self) -> Path:
+        """The drawn cells, one row each."""
+        return self.metadata / "cells.parquet"
+
+    @property
+    def experiments(self) -> Path:
+        """What became of every experiment tried."""
+        return self.metadata / "experiments.json"
+
+    @property
+    def archives(self) -> Path:
+        """The folder of archives and records."""
+        return self.path / "cells"
+
+    def archive(self, experiment_id: str) -> Path:
+        """An experiment's archive."""
+        return self.archives / f"{experiment_id}.h5ad"
+
+    def record(self, experiment_id: str) -> Path:
+        """What became of an experiment."""
+        return self.archives / f"{experiment_id}.json"
+
+    def statistics(self, experiment_id: str) -> Path:
+        """What an experiment's genes add up to."""
+        return self.path / "statistics" / f"{experiment_id}.npz"
+
+    @property
+    def shards(self) -> Path:
+        """The folder of the shards."""
+        return self.path / "processed"
+
+    def shard(self, number: int) -> Path:
+        """Shard `number`, from 0 on."""
+        return self.shards / f"batch_{number:04d}.h5"
+
+    @property
+    def fits(self) -> Path:
+        """The folder of what tokenizers were fitted to."""
+        return self.path / "tokenizers"
+
+    @property
+    def source(self) -> Path:
+        """The folder of a source that makes its own files."""
+        return self.path / "source"
+
+    @property
+    def downloads(self) -> Path:
+        """The folder of source files on their way."""
+        return self.path / "downloads"
+
+    def download(self, experiment_id: str) -> Path:
+        """An experiment's source file."""
+        return self.downloads / f"{experiment_id}.h5ad"
+
+    @property
+    def lock(self) -> Path:
+        """Held while something is written."""
+        return self.path / ".lock"
