@@ -74,12 +74,12 @@ class Data:
         self.directory = self.manifest.directory
         self.axis = GeneAxis.read(self.directory.genes)
         self.cells = pq.read_table(self.directory.cells)
-        entries = [e for e in self.manifest.content["files"] if e["path"].startswith("cells/")]
-        self.archives = {Path(e["path"]).stem: folder / e["path"] for e in entries}
-        self.checksums = {Path(e["path"]).stem: e["sha256"] for e in entries}
+        entries = [e for e in self.manifest.files if e.path.startswith("cells/")]
+        self.archives = {Path(e.path).stem: folder / e.path for e in entries}
+        self.checksums = {Path(e.path).stem: e.sha256 for e in entries}
 
     def choose(self, flavor: str, n_threads: int = N_THREADS) -> list[str]:
-        stored = self.manifest.content["recipe"]
+        stored = self.manifest.recipe
         recipe = Recipe.from_settings(stored, flavor=flavor, n_hvgs=N_HVGS)
         batch_of = dict.fromkeys(self.archives, "")
         with Workers(n_threads) as workers:

@@ -63,9 +63,8 @@ def _choose_genes(data_dir: str, *, force: bool, **changes: Any) -> None:
         changes.setdefault("genes", None)  # settings of a choice: there is one to be made
     n_threads = os.cpu_count() or 1
     manifest = choose_genes_again(data_dir, replace=force, n_threads=n_threads, **changes)
-    genes = manifest.content["genes"]
     print(
-        f"{genes['n_chosen']:,} of {genes['n_reference']:,} genes, "
+        f"{manifest.genes.n_chosen:,} of {manifest.genes.n_reference:,} genes, "
         f"{sum(manifest.n_cells.values()):,} cells in {len(manifest.shards)} shards: "
         f"{manifest.data_dir}"
     )

@@ -36,7 +36,7 @@ def test_other_genes_are_those_that_preparing_with_them_gives(
     assert found == {k: v for k, v in wanted.items() if not k.startswith("source/")}
     (data_dir / "config.json").chmod(0o444)
     # The DataModule finds it finished: nothing of the source is asked for.
-    assert prepare(recipe, data_dir).content["genes"]["n_chosen"] == 30
+    assert prepare(recipe, data_dir).genes.n_chosen == 30
     assert not (data_dir / "source").exists()
 
 

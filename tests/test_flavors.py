@@ -34,9 +34,7 @@ class Case:
         self.axis = GeneAxis.read(folder / "metadata" / "genes.parquet")
         self.table = pq.read_table(folder / "metadata" / "cells.parquet")
         self.checksums = {
-            Path(e["path"]).stem: e["sha256"]
-            for e in manifest.content["files"]
-            if e["path"].startswith("cells/")
+            Path(e.path).stem: e.sha256 for e in manifest.files if e.path.startswith("cells/")
         }
         directory = manifest.directory
         self.archives = {name: directory.archive(name) for name in self.checksums}

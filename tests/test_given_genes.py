@@ -81,7 +81,7 @@ def test_given_genes_are_the_columns_and_absent_ones_are_zeros_that_are_reported
     info = json.loads((tmp_path / "hvg_info.json").read_text())
     assert info["hvg_indices"] == [columns[0], -1, columns[1]]
     assert info["flavor"] == "given"
-    assert info["statistics"]["n_genes_absent"] == manifest.content["genes"]["n_absent"] == 1
+    assert info["statistics"]["n_genes_absent"] == manifest.genes.n_absent == 1
 
 
 def test_an_ambiguous_symbol_stops_the_run_at_the_first_experiment(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_batches_are_a_columns_values_without_case_or_blanks(tmp_path: Path) -> 
     manifest = prepare(recipe, tmp_path)
     info = json.loads((tmp_path / "hvg_info.json").read_text())
     assert info["settings"]["batch_key"] == "tissue"
-    assert manifest.content["genes"]["n_chosen"] == 50
+    assert manifest.genes.n_chosen == 50
 
 
 def choose(train: np.ndarray, **settings: Any) -> GeneChoice:

@@ -1,15 +1,16 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from scdiff_data import ManifestError
-from scdiff_data.store.layout import DataDirectory
+from scdiff_data.base.files import FileEntry
 from scdiff_data.store.manifest import Manifest
 
 
 def test_a_manifest_is_found_from_the_directory_and_from_processed(pbmc_dir: Path) -> None:
-    assert Manifest.read(pbmc_dir).content == Manifest.read(str(pbmc_dir / "processed")).content
+    assert Manifest.read(pbmc_dir) == Manifest.read(str(pbmc_dir / "processed"))
 
 
 def test_a_missing_manifest_says_what_to_run(tmp_path: Path) -> None:
@@ -38,9 +39,11 @@ def test_the_manifest_says_how_the_data_were_made(pbmc_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "has 3 bytes"])
-def test_files_that_differ_from_the_manifest_are_named(tmp_path: Path, damage: str) -> None:
-    entry = {"path": "processed/batch_0000.h5", "size": 10, "sha256": "0"}
-    manifest = Manifest.write(DataDirectory(tmp_path), {"files": [entry]})
+def test_files_that_differ_from_the_manifest_are_named(
+    tmp_path: Path, pbmc_dir: Path, damage: str
+) -> None:
+    entry = FileEntry("processed/batch_0000.h5", size=10, sha256="0")
+    manifest = replace(Manifest.read(pbmc_dir), data_dir=tmp_path, files=(entry,))
     if damage != "missing":
         (tmp_path / "processed").mkdir()
         (tmp_path / "processed" / "batch_0000.h5").write_bytes(b"abc")

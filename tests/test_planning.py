@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from test_prepare import ATLAS_SETTINGS, digest_tree
 
 from scdiff_data import Pbmc, Plan, Recipe, ScBaseCount, plan, prepare
+from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.planning import make_plan
 from scdiff_data.store.layout import DataDirectory
 
@@ -32,9 +33,7 @@ def planned(folder: Path, keep_downloads: bool = False, **settings: Any) -> Plan
         Recipe(source=Pbmc(), **settings),
         DataDirectory(folder),
         CATALOG,
-        n_threads=2,
-        keep_downloads=keep_downloads,
-        retry_failed=False,
+        PrepareOptions(n_threads=2, keep_downloads=keep_downloads),
     )
 
 

@@ -114,12 +114,12 @@ def test_a_finished_directory_may_be_read_only(small_disk: Path) -> None:
     made = prepare(pbmc_recipe(), small_disk / "data")
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     found = prepare(pbmc_recipe(), small_disk / "data")
-    assert found.content == made.content
+    assert found == made
     assert len(HVGDataset(small_disk / "data")) == 700
     for recipe, folder in ((pbmc_recipe(n_hvgs=32), "data"), (pbmc_recipe(), "new")):
         with pytest.raises(OSError, match=r"cannot write in .*data_dir to a folder that can be"):
             prepare(recipe, small_disk / folder)
-    assert prepare(pbmc_recipe(), small_disk / "data").content == made.content
+    assert prepare(pbmc_recipe(), small_disk / "data") == made
 
 
 def test_a_file_in_place_of_the_directory_is_a_clear_error(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_links_in_the_way_are_not_written_through(tmp_path: Path, atlas_bucket: 
             (data / folder / (name + suffix)).symlink_to(victims / (name + suffix))
     manifest = prepare(atlas_recipe(atlas_bucket), data)
     assert {path.read_text() for path in victims.iterdir()} == {"precious"}
-    archives = [e["path"] for e in manifest.content["files"] if e["path"].startswith("cells/")]
+    archives = [e.path for e in manifest.files if e.path.startswith("cells/")]
     assert len(archives) == 4
     assert not any((data / path).is_symlink() for path in archives)
 

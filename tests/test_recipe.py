@@ -1,8 +1,11 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scdiff_data import H5adFolder, Pbmc, Recipe, ScBaseCount
+from scdiff_data.genes.named import NamedGenes
+from scdiff_data.pipeline.split import Split
 
 
 @pytest.mark.parametrize(
@@ -70,3 +73,21 @@ def test_a_folder_that_is_not_there_is_found_when_it_is_needed() -> None:
     recipe = Recipe(source=H5adFolder("nowhere"))
     with pytest.raises(FileNotFoundError, match="nowhere"):
         _ = recipe.digest
+
+
+def test_when_a_run_gives_up_does_not_decide_what_it_makes() -> None:
+    recipe, patient = Recipe(source=Pbmc()), Recipe(source=Pbmc(), max_failed_fraction=0.5)
+    assert patient.digest == recipe.digest
+    assert recipe.makes_what(patient.settings())
+    assert not recipe.makes_what(Recipe(source=Pbmc(), seed=7).settings())
+
+
+def test_a_recipe_holds_its_settings_parsed(tmp_path: Path) -> None:
+    (tmp_path / "genes.txt").write_text("A\nB  # the second\n")
+    recipe = Recipe(
+        source=Pbmc(), genes=tmp_path / "genes.txt", split={"by": "cell", "val": 0}, labels=["a"]
+    )
+    assert recipe.genes == NamedGenes(("A", "B"))
+    assert recipe.split == Split(by="cell", val=0)
+    assert recipe.labels == ("a",)
+    assert Recipe.from_settings(recipe.settings()).settings() == recipe.settings()

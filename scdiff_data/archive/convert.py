@@ -8,9 +8,8 @@ Genes are aligned by id, cells filtered by QC, values checked on the way: what i
 counts, and what was left out is in its report.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -80,10 +79,6 @@ class ArchiveReport:
     n_genes_missing: int
     n_genes_duplicated: int
     file_genes: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
 
 def write_archive(

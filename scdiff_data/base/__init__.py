@@ -6,7 +6,7 @@ Each file stands alone: `files`, `hashing`, `threads`, `hdf5_chunks`, `hdf5_map`
 
 from scdiff_data.base.array_pool import Buffers
 from scdiff_data.base.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
-from scdiff_data.base.files import describe_file, write_aside, write_json, write_parquet
+from scdiff_data.base.files import FileEntry, describe_file, write_aside, write_json, write_parquet
 from scdiff_data.base.hashing import digest, draw_cells, hash_file, keyed_hash, order_experiments
 from scdiff_data.base.hdf5_chunks import StoredValues, list_filters
 from scdiff_data.base.hdf5_map import map_dataset
@@ -19,6 +19,7 @@ __all__ = [
     "GREY",
     "ORANGE",
     "Buffers",
+    "FileEntry",
     "StoredValues",
     "Workers",
     "add_eight",

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,28 @@ def write_parquet(path: Path, table: pa.Table) -> None:
         pq.write_table(table, aside, compression="zstd")
 
 
-def describe_file(path: Path, root: Path) -> dict[str, Any]:
-    """A manifest's entry: path under `root`, size in bytes, SHA-256."""
-    return {
-        "path": path.relative_to(root).as_posix(),
-        "size": path.stat().st_size,
-        "sha256": hash_file(path),
-    }
+@dataclass(frozen=True)
+class FileEntry:
+    """What a file holds, so that damage is noticed.
+
+    Parameters
+    ----------
+    path
+        Below the root that it belongs to, with forward slashes.
+    size
+        Bytes.
+    sha256
+        Hex SHA-256 of them.
+    """
+
+    path: str
+    size: int
+    sha256: str
+
+
+def describe_file(path: Path, root: Path) -> FileEntry:
+    """Measure and hash a file below `root`."""
+    return FileEntry(path.relative_to(root).as_posix(), path.stat().st_size, hash_file(path))
 
 
 def _flush_folder(folder: Path) -> None:

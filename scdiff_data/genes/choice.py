@@ -189,7 +189,7 @@ def choose_genes(
     is_candidate = whole.n_expressing >= whole.n_cells * settings.min_cells_pct / 100
     n_candidates = int((is_candidate & (whole.n_expressing > 0)).sum())
     score = np.where(whole.n_expressing > 0, dispersion, np.nan)
-    if isinstance(settings.genes, NamedGenes):
+    if settings.genes is not None:
         how, indices = "given", settings.genes.find(axis)
     elif settings.n_hvgs is None:
         how, indices = "all", np.arange(len(axis))
@@ -242,9 +242,9 @@ def _name(
 ) -> tuple[list[str], list[str]]:
     """Names of the genes kept: another data set's stay as they are, so that its models fit."""
     given = settings.genes
-    if isinstance(given, NamedGenes) and given.symbols is not None:
+    if given is not None and given.symbols is not None:
         return list(given.names), list(given.symbols)
-    names = given.names if isinstance(given, NamedGenes) else axis.ids
+    names = axis.ids if given is None else given.names
     ids = [axis.ids[i] if i >= 0 else names[place] for place, i in enumerate(indices)]
     symbols = [axis.symbols[i] if i >= 0 else names[place] for place, i in enumerate(indices)]
     return ids, symbols

@@ -16,14 +16,16 @@ from scdiff_data.constants import SPLITS
 from scdiff_data.errors import ManifestError
 from scdiff_data.genes import GeneChoice, TrainingGenes, choose_genes, plot_hvgs
 from scdiff_data.pipeline.cell_table import draw_table, split_codes, splits_of_rows
-from scdiff_data.pipeline.fill_archive import Collected
+from scdiff_data.pipeline.fill_archive import FilledArchive
 from scdiff_data.pipeline.recipe import Recipe
-from scdiff_data.sources import filter_catalog, group_experiments
+from scdiff_data.sources import filter_catalog, group_experiments, read_rows
 from scdiff_data.store import (
     DataDirectory,
+    GeneCounts,
     Manifest,
     Records,
     list_experiments,
+    mark_unfinished,
     sum_dropped,
     write_shards,
 )
@@ -31,11 +33,11 @@ from scdiff_data.store import (
 logger = logging.getLogger(__name__)
 
 
-def finish(
+def assemble(
     recipe: Recipe,
     directory: DataDirectory,
     candidates: pa.Table,
-    collected: Collected,
+    filled: FilledArchive,
     *,
     n_threads: int,
 ) -> Manifest:
@@ -49,8 +51,8 @@ def finish(
         Where the archives are, and everything goes.
     candidates
         The catalog's rows that the draw is from.
-    collected
-        The reference genes, and the records of the experiments in the order of the draw.
+    filled
+        The reference genes, and what became of the experiments tried.
     n_threads
         Threads that sum genes, and shards written at a time.
 
@@ -59,15 +61,15 @@ def finish(
     ValueError
         If the settings contradict the data.
     """
-    axis = collected.axis
-    records = {r["experiment_id"]: r for r in collected.records if r.get("n_cells")}
-    archives = {name: directory.archive(name) for name in records}
-    cells = draw_table(recipe, archives, {r["experiment_id"]: r for r in candidates.to_pylist()})
+    axis = filled.axis
+    files = {r.experiment_id: r.file for r in filled.records if r.file is not None}
+    archives = {name: directory.archive(name) for name in files}
+    cells = draw_table(recipe, archives, read_rows(candidates))
     write_parquet(directory.cells, cells)
-    experiments = list_experiments(collected.records, cells)
+    experiments = list_experiments(filled.records, cells)
     write_json(directory.experiments, experiments)
 
-    checksums = {name: record["file"]["sha256"] for name, record in records.items()}
+    checksums = {name: file.sha256 for name, file in files.items()}
     batch_of = group_experiments(candidates, recipe.batch_key)
     splits = dict(splits_of_rows(cells, archives))
     statistics = {name: directory.statistics(name) for name in splits}
@@ -103,30 +105,29 @@ def finish(
     codes, experiment = split_codes(cells), cells["experiment_id"].combine_chunks().indices
     sizes = np.bincount(codes, minlength=len(SPLITS)).tolist()
     n_experiments = [len(np.unique(experiment.to_numpy()[codes == code])) for code in range(3)]
-    return Manifest.write(
-        directory,
-        {
-            "recipe": recipe.settings(),
-            "recipe_digest": recipe.digest,
-            "catalog_digest": hash_file(directory.catalog),
-            "genes": {
-                "n_reference": len(axis),
-                "reference_digest": axis.digest,
-                "n_chosen": len(choice.indices),
-                "n_absent": choice.n_absent,
-                "chosen_digest": digest(list(choice.ids)),
-            },
-            "cells": dict(zip(SPLITS, sizes, strict=True)),
-            "experiments": dict(zip(SPLITS, n_experiments, strict=True)),
-            "shards_key": shards_key,
-            "dropped": sum_dropped(experiments),
-            "files": [record["file"] for record in records.values()]
-            + [describe_file(path, directory.path) for path in written],
-        },
+    manifest = Manifest(
+        data_dir=directory.path,
+        recipe=recipe.settings(),
+        recipe_digest=recipe.digest,
+        catalog_digest=hash_file(directory.catalog),
+        genes=GeneCounts(
+            n_reference=len(axis),
+            reference_digest=axis.digest,
+            n_chosen=len(choice.indices),
+            n_absent=choice.n_absent,
+            chosen_digest=digest(list(choice.ids)),
+        ),
+        n_cells=dict(zip(SPLITS, sizes, strict=True)),
+        n_experiments=dict(zip(SPLITS, n_experiments, strict=True)),
+        shards_key=shards_key,
+        dropped=sum_dropped(experiments),
+        files=(*files.values(), *(describe_file(path, directory.path) for path in written)),
     )
+    manifest.write()
+    return manifest
 
 
-def choose_again(
+def reassemble(
     directory: DataDirectory, changes: Mapping[str, Any], *, replace: bool, n_threads: int
 ) -> Manifest:
     """Choose genes of a finished directory by other settings, and write its shards anew.
@@ -155,11 +156,11 @@ def choose_again(
         If a setting is out of its range, or other genes are there and `replace` is False.
     """
     manifest = Manifest.read_replaced(directory) or Manifest.read(directory.path)
-    recipe = Recipe.from_settings(manifest.content["recipe"], **changes)
-    stored = manifest.content["recipe"]
+    stored = manifest.recipe
+    recipe = Recipe.from_settings(stored, **changes)
     if not replace:
         manifest.check_files()
-        if manifest.content["recipe_digest"] == recipe.digest:
+        if recipe.makes_what(stored):
             return manifest
         different = [f"{k}={stored[k]}" for k in changes if stored[k] != recipe.settings()[k]]
         raise ValueError(
@@ -170,7 +171,7 @@ def choose_again(
     axis = GeneAxis.read(directory.genes)
     catalog = pq.read_table(directory.catalog)
     candidates = filter_catalog(catalog, recipe.filters, recipe.exclude)
-    rows = {row["experiment_id"]: row for row in candidates.to_pylist()}
+    rows = read_rows(candidates)
     known, found = Records(directory, recipe.archive_key), []
     for entry in json.loads(directory.experiments.read_text("utf-8")):
         record = known.find(rows[entry["experiment_id"]], axis)
@@ -181,8 +182,8 @@ def choose_again(
                 "prepare_only=true', which fetches what is missing"
             )
         found.append(record)
-    manifest.set_aside()
-    return finish(recipe, directory, candidates, Collected(axis, found), n_threads=n_threads)
+    mark_unfinished(directory, keep=True)
+    return assemble(recipe, directory, candidates, FilledArchive(axis, found), n_threads=n_threads)
 
 
 def _report_absent(choice: GeneChoice) -> None:

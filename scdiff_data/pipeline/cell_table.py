@@ -8,7 +8,6 @@ then test, each shuffled; a row's place in the table is the cell's global row nu
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from scdiff_data.base import draw_cells
 from scdiff_data.constants import SPLITS
 from scdiff_data.pipeline.recipe import CELL_COLUMNS, Recipe
 from scdiff_data.pipeline.split import assign_splits, check_sizes, check_values
+from scdiff_data.sources import CatalogRow
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 def draw_table(
     recipe: Recipe,
     archives: Mapping[str, Path],
-    catalog: Mapping[str, Mapping[str, Any]],
+    catalog: Mapping[str, CatalogRow],
 ) -> pa.Table:
     """Draw the cells, divide them into splits, and number them.
 
@@ -50,7 +50,7 @@ def draw_table(
     ValueError
         If neither cells nor catalog have a label, or a split comes out empty.
     """
-    rule, names = recipe.split_rule, recipe.columns
+    rule, names = recipe.split, recipe.columns
     frames, left = [], recipe.cell_count
     for experiment_id, path in archives.items():
         obs = read_obs(path)
@@ -58,14 +58,15 @@ def draw_table(
         if left is not None:
             rows = draw_cells(obs.index.to_list(), left, seed=recipe.seed)
             left -= len(rows)
-        frames.append(_experiment_frame(experiment_id, obs, rows, names, catalog[experiment_id]))
+        frames.append(_experiment_frame(catalog[experiment_id], obs, rows, names))
     columns = {
         name: _join([frame[name] for frame in frames]) for name in (*CELL_COLUMNS[1:], *names)
     }
     columns["cell_id"] = pa.concat_arrays([frame["cell_id"] for frame in frames])
     for name in names:
         if columns[name].null_count == len(columns[name]):
-            known = sorted({*obs.columns, *next(iter(catalog.values()))} - set(CELL_COLUMNS))
+            in_catalog = next(iter(catalog.values())).columns
+            known = sorted({*obs.columns, *in_catalog} - set(CELL_COLUMNS))
             raise ValueError(
                 f"no cell has a value for the label {name!r}; cells and catalog have {known}"
             )
@@ -83,14 +84,12 @@ def draw_table(
 
 
 def split_experiment(
-    recipe: Recipe, experiment_id: str, obs: pd.DataFrame, catalog_row: Mapping[str, Any]
+    recipe: Recipe, catalog_row: CatalogRow, obs: pd.DataFrame
 ) -> NDArray[np.int8]:
     """Split of each of an archive's cells, were all of them drawn: 0 train, 1 val, 2 test."""
-    frame = _experiment_frame(experiment_id, obs, np.arange(len(obs)), recipe.columns, catalog_row)
+    frame = _experiment_frame(catalog_row, obs, np.arange(len(obs)), recipe.columns)
     columns = {name: _join([values]) for name, values in frame.items() if name != "cell_id"}
-    return assign_splits(
-        recipe.split_rule, columns | {"cell_id": frame["cell_id"]}, seed=recipe.seed
-    )
+    return assign_splits(recipe.split, columns | {"cell_id": frame["cell_id"]}, seed=recipe.seed)
 
 
 def split_codes(cells: pa.Table) -> NDArray[np.int8]:
@@ -110,22 +109,22 @@ def _global_order(splits: NDArray[np.int8], *, seed: int) -> NDArray[np.int64]:
 
 
 def _experiment_frame(
-    experiment_id: str,
+    catalog_row: CatalogRow,
     obs: pd.DataFrame,
     rows: NDArray[np.int64],
     labels: Sequence[str],
-    catalog_row: Mapping[str, Any],
 ) -> dict[str, pa.Array]:
     obs = obs.iloc[rows]
     frame = {
         "cell_id": pa.array(obs.index, pa.string()),
-        "experiment_id": pa.array([experiment_id] * len(obs), pa.string()),
+        "experiment_id": pa.array([catalog_row.experiment_id] * len(obs), pa.string()),
         "archive_row": pa.array(rows, pa.int64()),
         "total_counts": pa.array(obs["total_counts"], pa.int64()),
         "n_genes": pa.array(obs["n_genes"], pa.int32()),
     }
     for name in labels:
-        values = obs[name].to_numpy() if name in obs else [catalog_row.get(name)] * len(obs)
+        of_all = catalog_row.columns.get(name)
+        values = obs[name].to_numpy() if name in obs else [of_all] * len(obs)
         frame[name] = pa.array(values, from_pandas=True)
     return frame
 

@@ -5,7 +5,6 @@ The catalog knows how many cells a file holds, not how many pass QC; records of 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +13,10 @@ from numpy.typing import NDArray
 from scdiff_data.archive import GeneAxis
 from scdiff_data.base import order_experiments
 from scdiff_data.constants import SPLITS
+from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.recipe import Recipe
-from scdiff_data.store import DataDirectory, Records
+from scdiff_data.sources import read_rows
+from scdiff_data.store import DataDirectory, ExperimentRecord, Records
 
 PASSING = 0.72
 """Cells that pass QC in scBaseCount, at 300 genes and 500 counts; taken for all until records of
@@ -30,7 +31,7 @@ _N_GENES = 36_601
 
 
 @dataclass(frozen=True)
-class Draw:
+class DrawForecast:
     """How far the draw goes, if a certain fraction of the cells passes QC.
 
     Parameters
@@ -70,8 +71,8 @@ class Forecast:
         Where records and downloads of earlier runs are.
     candidates
         The catalog's rows that the draw is from.
-    retry_failed
-        Whether experiments that failed for good are tried again.
+    options
+        How it is done: what is there at once, stays or is tried again.
 
     Attributes
     ----------
@@ -80,40 +81,43 @@ class Forecast:
     """
 
     def __init__(
-        self, recipe: Recipe, directory: DataDirectory, candidates: pa.Table, *, retry_failed: bool
+        self,
+        recipe: Recipe,
+        directory: DataDirectory,
+        candidates: pa.Table,
+        options: PrepareOptions,
     ) -> None:
-        self._recipe = recipe
-        rows = {row["experiment_id"]: row for row in candidates.to_pylist()}
+        self._recipe, self._options = recipe, options
+        rows = read_rows(candidates)
         self._rows = [rows[i] for i in order_experiments(list(rows), seed=recipe.seed)]
-        self._n_in_files = np.array([row["n_cells"] for row in self._rows], np.int64)
-        sizes = [row["size"] or row["n_cells"] * _FILE_CELL_BYTES for row in self._rows]
+        self._n_in_files = np.array([row.n_cells for row in self._rows], np.int64)
+        sizes = [row.size or row.n_cells * _FILE_CELL_BYTES for row in self._rows]
         self._file_bytes = np.array(sizes, np.int64)
-        self._records: dict[int, dict[str, Any]] = {}
+        self._records: dict[int, ExperimentRecord] = {}
         self._n_genes = _N_GENES
         if directory.genes.exists():
             axis = GeneAxis.read(directory.genes)
             self._n_genes = len(axis)
             there = {path.stem for path in directory.archives.glob("*.json")}
-            records = Records(directory, recipe.archive_key, retry_failed=retry_failed)
+            records = Records(directory, recipe.archive_key, retry_failed=options.retry_failed)
             for place, row in enumerate(self._rows):
-                if row["experiment_id"] in there and (record := records.find(row, axis)):
+                if row.experiment_id in there and (record := records.find(row, axis)):
                     self._records[place] = record
         self._fetched = {
             path.name.removesuffix(".part").removesuffix(".h5ad"): path.stat().st_size
             for path in directory.downloads.glob("*.h5ad*")
         }
-        archived = [r for r in self._records.values() if r["status"] == "archived"]
-        n_in_files = sum(r["n_cells_in_file"] for r in archived)
-        n_archived = sum(r["n_cells"] for r in archived)
+        reports = [r.report for r in self._records.values() if r.report is not None]
+        n_in_files = sum(report.n_cells_in_file for report in reports)
+        n_archived = sum(report.n_cells for report in reports)
         quality = recipe.quality
         filters = any(v for v in (quality.min_genes, quality.min_counts, quality.max_genes))
         self.passing = PASSING if filters else 1.0
         if n_in_files:
-            self.passing = sum(r["n_cells_passing"] for r in archived) / n_in_files
+            self.passing = sum(report.n_cells_passing for report in reports) / n_in_files
         self._cell_bytes = _ARCHIVED_CELL_BYTES
         if n_archived:
-            n_bytes = sum(r["file"]["size"] for r in archived if r["n_cells"])
-            self._cell_bytes = n_bytes // n_archived
+            self._cell_bytes = sum(map(_archive_bytes, self._records.values())) // n_archived
 
     def n_cells(self, passing: float) -> NDArray[np.float64]:
         """Cells that each experiment gives if a fraction of those in unknown files passes QC."""
@@ -122,11 +126,12 @@ class Forecast:
             self._n_in_files * passing, np.inf if cap is None else cap
         )
         for place, record in self._records.items():
-            n_cells[place] = record.get("n_cells", 0)
+            n_cells[place] = record.n_cells
         return n_cells
 
-    def draw(self, passing: float, *, n_threads: int, keep_downloads: bool) -> Draw:
-        """How far the draw goes, and what it takes."""
+    def draw(self, passing: float) -> DrawForecast:
+        """How far the draw goes, and what it takes, if a fraction of unknown cells passes QC."""
+        n_threads = self._options.n_threads
         recipe, n_cells = self._recipe, self.n_cells(passing)
         wanted = recipe.cell_count
         reached = np.cumsum(n_cells)
@@ -138,17 +143,14 @@ class Forecast:
 
         unknown = [place for place in range(n_tried) if place not in self._records]
         files = self._file_bytes[unknown]
-        there = sum(self._fetched.get(self._rows[p]["experiment_id"], 0) for p in unknown)
+        there = sum(self._fetched.get(self._rows[p].experiment_id, 0) for p in unknown)
         at_once = min(n_threads + 1, len(files))
         window = np.convolve(files, np.ones(at_once, np.int64)).max() if at_once else 0
         archives = available * self._cell_bytes
-        archived = sum(
-            self._records[p]["file"]["size"]
-            for p in range(n_tried)
-            if p in self._records and self._records[p].get("n_cells")
-        )
+        tried = (record for place, record in self._records.items() if place < n_tried)
+        archived = sum(map(_archive_bytes, tried))
         shards = n_drawn * (2 * (recipe.n_kept or self._n_genes) + 64)
-        kept = int(files.sum()) if keep_downloads else 0
+        kept = int(files.sum()) if self._options.keep_downloads else 0
         end = archives + shards + kept
         peak = max(end, archives + int(window))
         given = recipe.genes is not None
@@ -164,7 +166,7 @@ class Forecast:
                 "over the cap",
             ),
         ]
-        return Draw(
+        return DrawForecast(
             n_experiments=n_tried,
             n_cells=n_drawn,
             n_per_split=self._divide(n_cells[:n_tried], n_drawn),
@@ -184,7 +186,7 @@ class Forecast:
 
     def _divide(self, n_cells: NDArray[np.float64], n_drawn: int) -> dict[str, int] | None:
         """Cells of each split, where hashes of the experiments or fractions of the cells decide."""
-        rule = self._recipe.split_rule
+        rule = self._recipe.split
         if rule.by == "cell":
             parts = [round(n_drawn * float(f)) for f in (rule.val, rule.test)]  # type: ignore[arg-type]
             return dict(zip(SPLITS, (n_drawn - sum(parts), *parts), strict=True))
@@ -193,10 +195,14 @@ class Forecast:
         n_taken = n_cells.copy()
         if len(n_taken):
             n_taken[-1] -= n_taken.sum() - n_drawn  # of the last one only what is missing
-        ids = [row["experiment_id"] for row in self._rows[: len(n_taken)]]
+        ids = [row.experiment_id for row in self._rows[: len(n_taken)]]
         splits = rule.assign_by_hash(ids, seed=self._recipe.seed)
         sizes = np.bincount(splits, weights=n_taken, minlength=len(SPLITS))
         return {name: round(size) for name, size in zip(SPLITS, sizes, strict=True)}
+
+
+def _archive_bytes(record: ExperimentRecord) -> int:
+    return 0 if record.file is None else record.file.size
 
 
 def _text(value: int | None) -> str:

@@ -4,16 +4,18 @@ Each figure is given for the best case, in which all cells pass QC, and for the 
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from scdiff_data.pipeline.forecast import Draw, Forecast
+from scdiff_data.pipeline.forecast import DrawForecast, Forecast
+from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.recipe import Recipe
-from scdiff_data.sources import filter_catalog, group_experiments
+from scdiff_data.sources import filter_catalog, group_experiments, match_conditions
 from scdiff_data.store import DataDirectory
 
 
@@ -27,6 +29,8 @@ class Plan:
         What is wanted.
     data_dir
         Where it goes.
+    candidates
+        The catalog's rows that the draw is from: those that pass filters and exclusions.
     in_catalog, matching
         Experiments and cells, in the catalog and after filters and exclusions.
     most_cells
@@ -43,12 +47,13 @@ class Plan:
 
     recipe: Recipe
     data_dir: Path
+    candidates: pa.Table
     in_catalog: tuple[int, int]
     matching: tuple[int, int]
     most_cells: int
     passing: float
-    best: Draw
-    likely: Draw
+    best: DrawForecast
+    likely: DrawForecast
     without: Mapping[str, int]
     free_bytes: int
 
@@ -130,24 +135,22 @@ def make_plan(
     recipe: Recipe,
     directory: DataDirectory,
     catalog: pa.Table,
-    *,
-    n_threads: int,
-    keep_downloads: bool,
-    retry_failed: bool,
+    options: PrepareOptions,
 ) -> Plan:
     """Work out what `prepare` would do with a catalog; see `Plan`."""
     candidates = filter_catalog(catalog, recipe.filters, recipe.exclude)
     group_experiments(candidates, recipe.batch_key)  # says at once if there is no such column
-    forecast = Forecast(recipe, directory, candidates, retry_failed=retry_failed)
+    forecast = Forecast(recipe, directory, candidates, options)
     return Plan(
         recipe=recipe,
         data_dir=directory.path,
+        candidates=candidates,
         in_catalog=_count(catalog),
         matching=_count(candidates),
         most_cells=int(forecast.n_cells(1.0).sum()),
         passing=forecast.passing,
-        best=forecast.draw(1.0, n_threads=n_threads, keep_downloads=keep_downloads),
-        likely=forecast.draw(forecast.passing, n_threads=n_threads, keep_downloads=keep_downloads),
+        best=forecast.draw(1.0),
+        likely=forecast.draw(forecast.passing),
         without=_count_without(recipe, catalog),
         free_bytes=shutil.disk_usage(directory.path).free,
     )
@@ -159,34 +162,19 @@ def _count(table: pa.Table) -> tuple[int, int]:
 
 def _count_without(recipe: Recipe, catalog: pa.Table) -> dict[str, int]:
     """Cells that there would be at most without each single setting that takes some away."""
+    n_cells, cap = catalog["n_cells"].to_numpy(), recipe.max_cells_per_experiment
+    capped = n_cells if cap is None else np.minimum(n_cells, cap)
+    passes = match_conditions(catalog, recipe.filters, recipe.exclude)
 
-    def most(table: pa.Table, cap: int | None) -> int:
-        n_cells = table["n_cells"].to_numpy()
-        return int(n_cells.sum() if cap is None else np.minimum(n_cells, cap).sum())
+    def passing(names: Iterable[str]) -> NDArray[np.bool_]:
+        keep = np.ones(len(catalog), dtype=bool)
+        for name in names:
+            keep &= passes[name]
+        return keep
 
-    cap = recipe.max_cells_per_experiment
-    counts = {
-        f"filters.{name}": most(
-            filter_catalog(
-                catalog, {k: v for k, v in recipe.filters.items() if k != name}, recipe.exclude
-            ),
-            cap,
-        )
-        for name in recipe.filters
-    }
-    counts |= {
-        f"exclude.{name}": most(
-            filter_catalog(
-                catalog, recipe.filters, {k: v for k, v in recipe.exclude.items() if k != name}
-            ),
-            cap,
-        )
-        for name in recipe.exclude
-    }
+    counts = {name: int(capped[passing(set(passes) - {name})].sum()) for name in passes}
     if cap is not None:
-        counts["max_cells_per_experiment"] = most(
-            filter_catalog(catalog, recipe.filters, recipe.exclude), None
-        )
+        counts["max_cells_per_experiment"] = int(n_cells[passing(passes)].sum())
     return counts
 
 

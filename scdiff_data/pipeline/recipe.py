@@ -1,7 +1,7 @@
-"""Everything that decides what a data directory holds, checked before any work starts."""
+"""What to prepare, checked before any work starts: all that decides what a directory holds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,22 @@ from scdiff_data.archive import QualityFilter
 from scdiff_data.base import digest
 from scdiff_data.genes import GeneSettings, NamedGenes
 from scdiff_data.pipeline.split import Split
-from scdiff_data.sources import Condition, Source, StoredSource
+from scdiff_data.sources import CatalogRow, Condition, Source, StoredSource
 from scdiff_data.store import SCHEMA_VERSION
 
 CELL_COLUMNS = ("cell_id", "experiment_id", "archive_row", "total_counts", "n_genes")
 """What is known of every cell beside its labels."""
 
 
-@dataclass(frozen=True, kw_only=True)
+_PLAIN = (
+    *("cell_count", "seed", "max_cells_per_experiment", "min_genes", "min_counts", "max_genes"),
+    *("n_hvgs", "min_cells_pct", "flavor", "normalize", "batch_key", "fallback_min_genes"),
+    *("shard_size", "max_failed_fraction"),
+)
+"""Settings that are plain values, in the order in which the manifest has them."""
+
+
+@dataclass(frozen=True, init=False)
 class Recipe:
     """What to prepare. The same recipe and catalog give the same bytes.
 
@@ -69,27 +77,68 @@ class Recipe:
     """
 
     source: Source
-    cell_count: int | None = None
-    seed: int = 42
-    filters: Mapping[str, Condition] = field(default_factory=dict)
-    exclude: Mapping[str, Condition] = field(default_factory=dict)
-    max_cells_per_experiment: int | None = None
-    min_genes: int | None = 300
-    min_counts: int | None = 500
-    max_genes: int | None = None
-    split: Mapping[str, Any] = field(default_factory=dict)
-    labels: Sequence[str] = ("cell_type",)
-    n_hvgs: int | None = 2000
-    min_cells_pct: float = 0.1
-    flavor: str = "dispersion"
-    normalize: bool = False
-    batch_key: str | None = None
-    genes: str | Path | Sequence[str] | NamedGenes | None = None
-    fallback_min_genes: int = 0
-    shard_size: int = 10_000
-    max_failed_fraction: float = 0.1
+    cell_count: int | None
+    seed: int
+    filters: Mapping[str, Condition]
+    exclude: Mapping[str, Condition]
+    max_cells_per_experiment: int | None
+    min_genes: int | None
+    min_counts: int | None
+    max_genes: int | None
+    n_hvgs: int | None
+    min_cells_pct: float
+    flavor: str
+    normalize: bool
+    batch_key: str | None
+    fallback_min_genes: int
+    shard_size: int
+    max_failed_fraction: float
+    split: Split
+    labels: tuple[str, ...]
+    genes: NamedGenes | None
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        source: Source,
+        cell_count: int | None = None,
+        seed: int = 42,
+        filters: Mapping[str, Condition] | None = None,
+        exclude: Mapping[str, Condition] | None = None,
+        max_cells_per_experiment: int | None = None,
+        min_genes: int | None = 300,
+        min_counts: int | None = 500,
+        max_genes: int | None = None,
+        split: Mapping[str, Any] | Split | None = None,
+        labels: Sequence[str] = ("cell_type",),
+        n_hvgs: int | None = 2000,
+        min_cells_pct: float = 0.1,
+        flavor: str = "dispersion",
+        normalize: bool = False,
+        batch_key: str | None = None,
+        genes: str | Path | Sequence[str] | NamedGenes | None = None,
+        fallback_min_genes: int = 0,
+        shard_size: int = 10_000,
+        max_failed_fraction: float = 0.1,
+    ) -> None:
+        given = dict(locals())
+        del given["self"]
+        if isinstance(labels, str):
+            raise ValueError(f"labels must be a list of names, got the text {labels!r}")
+        if not isinstance(filters or {}, Mapping) or not isinstance(exclude or {}, Mapping):
+            raise ValueError("filters and exclude must map columns of the catalog to values")
+        parsed = {
+            "filters": _plain(filters or {}),
+            "exclude": _plain(exclude or {}),
+            "split": split if isinstance(split, Split) else Split.from_mapping(split or {}),
+            "labels": tuple(labels),
+            "genes": None if genes is None else NamedGenes.read(genes),
+        }
+        for name, value in (given | parsed).items():
+            object.__setattr__(self, name, value)  # frozen from here on
+        self._check()
+
+    def _check(self) -> None:
         for name in ("cell_count", "max_cells_per_experiment", "n_hvgs", "shard_size"):
             value = getattr(self, name)
             if value is None and name != "shard_size":
@@ -102,31 +151,19 @@ class Recipe:
                 raise ValueError(
                     f"{name} must be a whole number of at least 0 or null, got {value!r}"
                 )
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"seed must be a whole number of at least 0, got {self.seed!r}")
+        for name in ("seed", "fallback_min_genes"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
         if not 0 <= self.max_failed_fraction <= 1:
             raise ValueError(
                 f"max_failed_fraction must be in 0 … 1, got {self.max_failed_fraction}"
             )
-        self._check_genes()
-        if isinstance(self.labels, str):
-            raise ValueError(f"labels must be a list of names, got the text {self.labels!r}")
-        if not isinstance(self.filters, Mapping) or not isinstance(self.exclude, Mapping):
-            raise ValueError("filters and exclude must map columns of the catalog to values")
+        self.gene_settings  # noqa: B018 - checks them
         if clash := set(self.columns) & set(CELL_COLUMNS):
             raise ValueError(
                 f"labels or split.by name {sorted(clash)}, which every cell carries already"
             )
-
-    def _check_genes(self) -> None:
-        if not isinstance(self.fallback_min_genes, int) or self.fallback_min_genes < 0:
-            raise ValueError(
-                "fallback_min_genes must be a whole number of at least 0, got "
-                f"{self.fallback_min_genes!r}"
-            )
-        if self.genes is not None:
-            object.__setattr__(self, "genes", NamedGenes.read(self.genes))
-        self.gene_settings  # noqa: B018 - checks them
 
     @property
     def quality(self) -> QualityFilter:
@@ -142,17 +179,17 @@ class Recipe:
             flavor=self.flavor,
             normalize=self.normalize,
             batch_key=self.batch_key,
-            genes=self.genes if isinstance(self.genes, NamedGenes) else None,
+            genes=self.genes,
         )
 
-    def archive_key(self, row: Mapping[str, Any]) -> str:
+    def archive_key(self, row: CatalogRow) -> str:
         """Fingerprint of everything but the gene axis that a catalog row's archive depends on."""
         quality, cap = self.quality, self.max_cells_per_experiment
         return digest(
             [
                 SCHEMA_VERSION,
                 self.source.settings()["source"],
-                [row["path"], row["size"], row["checksum"]],
+                [row.path, row.size, row.checksum],
                 [quality.min_genes, quality.min_counts, quality.max_genes],
                 None if cap is None else [cap, self.seed],
             ]
@@ -161,36 +198,27 @@ class Recipe:
     @property
     def n_kept(self) -> int | None:
         """Genes that a cell of the shards has; None is all."""
-        return len(self.genes.names) if isinstance(self.genes, NamedGenes) else self.n_hvgs
-
-    @property
-    def split_rule(self) -> Split:
-        """The split."""
-        return Split.from_mapping(self.split)
+        return self.n_hvgs if self.genes is None else len(self.genes.names)
 
     @property
     def columns(self) -> list[str]:
         """Columns of the cells or of the catalog that are needed: the labels, and the split's."""
-        by = self.split_rule.by
-        is_own = self.split_rule.by_hash or by == "experiment_id"
+        by = self.split.by
+        is_own = self.split.by_hash or by == "experiment_id"
         is_extra = not is_own and by not in self.labels
         return [*self.labels, by] if is_extra else list(self.labels)
 
     def settings(self) -> dict[str, Any]:
         """Plain JSON values, for the manifest."""
-        plain = {
-            name: getattr(self, name)
-            for name in self.__dataclass_fields__
-            if name not in ("source", "filters", "exclude", "split", "labels", "genes")
-        }
+        plain = {name: getattr(self, name) for name in _PLAIN}
         return {
             "source": self.source.settings(),
             **plain,
-            "filters": _plain(self.filters),
-            "exclude": _plain(self.exclude),
-            "split": self.split_rule.settings(),
+            "filters": self.filters,
+            "exclude": self.exclude,
+            "split": self.split.settings(),
             "labels": list(self.labels),
-            "genes": self.genes.settings() if isinstance(self.genes, NamedGenes) else None,
+            "genes": None if self.genes is None else self.genes.settings(),
         }
 
     @classmethod
@@ -204,8 +232,18 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        """Fingerprint of all settings and of the files' schema version."""
-        return digest([SCHEMA_VERSION, self.settings()])
+        """Fingerprint of the settings that decide the bytes on disk, and of the schema version."""
+        return _digest_settings(self.settings())
+
+    def makes_what(self, settings: Mapping[str, Any]) -> bool:
+        """Whether a recipe of which `settings` gave these, or a manifest, made the same bytes."""
+        return self.digest == _digest_settings(settings)
+
+
+def _digest_settings(settings: Mapping[str, Any]) -> str:
+    # When a run gives up does not change what it makes, so this one counts as its default, which
+    # older directories' fingerprints were taken with.
+    return digest([SCHEMA_VERSION, {**settings, "max_failed_fraction": 0.1}])
 
 
 def _plain(value: Any) -> Any:

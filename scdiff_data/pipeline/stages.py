@@ -17,12 +17,13 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from scdiff_data.errors import ManifestError
-from scdiff_data.pipeline.assemble import choose_again, finish
-from scdiff_data.pipeline.fill_archive import Collector
+from scdiff_data.pipeline.assemble import assemble, reassemble
+from scdiff_data.pipeline.fill_archive import fill_archive
+from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.planning import Plan, make_plan
 from scdiff_data.pipeline.recipe import Recipe
-from scdiff_data.sources import Bucket, filter_catalog, read_snapshot, take_snapshot
-from scdiff_data.store import DataDirectory, Manifest, unlink_manifest
+from scdiff_data.sources import Bucket, read_snapshot, take_snapshot
+from scdiff_data.store import DataDirectory, Manifest, mark_unfinished
 
 logger = logging.getLogger(__name__)
 
@@ -46,16 +47,8 @@ def prepare(
     data_dir
         Where everything goes. Two processes may ask for the same directory: the second waits. A
         finished one may be read-only.
-    n_threads
-        Downloads at a time.
-    max_memory
-        Bytes that the conversion of one file may take.
-    keep_downloads
-        Whether source files stay in `downloads/` once they are archived.
-    refresh_catalog
-        Whether the catalog's snapshot is renewed.
-    retry_failed
-        Whether experiments that failed for good are tried again.
+    n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed
+        How it is done, see `PrepareOptions`.
 
     Raises
     ------
@@ -68,12 +61,14 @@ def prepare(
     OSError
         If the directory cannot be written, or its disk is full; what is there stays.
     """
+    options = PrepareOptions(
+        n_threads=n_threads,
+        max_memory=max_memory,
+        keep_downloads=keep_downloads,
+        refresh_catalog=refresh_catalog,
+        retry_failed=retry_failed,
+    )
     directory = DataDirectory(Path(data_dir))
-    if n_threads < 1 or max_memory < 1 << 20:
-        raise ValueError(
-            f"n_threads must be at least 1 and max_memory at least 1 MiB, got {n_threads} and "
-            f"{max_memory}"
-        )
     is_known = not (refresh_catalog or retry_failed)
     if is_known and directory.path.is_dir() and not os.access(directory.path, os.W_OK):
         finished = _find_finished(recipe, directory)
@@ -83,30 +78,13 @@ def prepare(
         finished = _find_finished(recipe, directory) if is_known else None
         if finished is not None:
             return finished
-        bucket, catalog = _open_source(recipe, directory, refresh_catalog=refresh_catalog)
-        forecast = make_plan(
-            recipe,
-            directory,
-            catalog,
-            n_threads=n_threads,
-            keep_downloads=keep_downloads,
-            retry_failed=retry_failed,
-        )
-        forecast.check()
-        logger.info("the plan:\n%s", forecast)
-        unlink_manifest(directory)
-        candidates = filter_catalog(catalog, recipe.filters, recipe.exclude)
-        collector = Collector(
-            recipe,
-            directory,
-            bucket,
-            n_threads=n_threads,
-            max_memory=max_memory,
-            keep_downloads=keep_downloads,
-            retry_failed=retry_failed,
-        )
-        collected = collector.collect(candidates)
-        return finish(recipe, directory, candidates, collected, n_threads=n_threads)
+        bucket, catalog = _open_source(recipe, directory, options)
+        planned = make_plan(recipe, directory, catalog, options)
+        planned.check()
+        logger.info("the plan:\n%s", planned)
+        mark_unfinished(directory)
+        filled = fill_archive(recipe, directory, bucket, planned.candidates, options)
+        return assemble(recipe, directory, planned.candidates, filled, n_threads=n_threads)
 
 
 def plan(
@@ -114,6 +92,7 @@ def plan(
     data_dir: str | Path,
     *,
     n_threads: int = 4,
+    max_memory: int = 1 << 30,
     keep_downloads: bool = False,
     refresh_catalog: bool = False,
     retry_failed: bool = False,
@@ -124,7 +103,7 @@ def plan(
 
     Parameters
     ----------
-    recipe, data_dir, n_threads, keep_downloads, refresh_catalog, retry_failed
+    recipe, data_dir, n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed
         As `prepare` takes them.
 
     Raises
@@ -134,17 +113,17 @@ def plan(
     FileNotFoundError
         If the source has no catalog.
     """
-    directory = DataDirectory(Path(data_dir))
-    with _explain_faults(directory.path), _lock(directory):
-        _, catalog = _open_source(recipe, directory, refresh_catalog=refresh_catalog)
-    return make_plan(
-        recipe,
-        directory,
-        catalog,
+    options = PrepareOptions(
         n_threads=n_threads,
+        max_memory=max_memory,
         keep_downloads=keep_downloads,
+        refresh_catalog=refresh_catalog,
         retry_failed=retry_failed,
     )
+    directory = DataDirectory(Path(data_dir))
+    with _explain_faults(directory.path), _lock(directory):
+        _, catalog = _open_source(recipe, directory, options)
+    return make_plan(recipe, directory, catalog, options)
 
 
 def choose_genes_again(
@@ -177,16 +156,16 @@ def choose_genes_again(
     if not directory.path.is_dir():
         raise FileNotFoundError(f"{directory.path} is no directory: name one that was prepared")
     with _explain_faults(directory.path), _lock(directory):
-        return choose_again(directory, changes, replace=replace, n_threads=n_threads)
+        return reassemble(directory, changes, replace=replace, n_threads=n_threads)
 
 
 def _open_source(
-    recipe: Recipe, directory: DataDirectory, *, refresh_catalog: bool
+    recipe: Recipe, directory: DataDirectory, options: PrepareOptions
 ) -> tuple[Bucket, pa.Table]:
     bucket = recipe.source.open(directory.source)
-    catalog = None if refresh_catalog else read_snapshot(directory.catalog, recipe.source)
+    catalog = None if options.refresh_catalog else read_snapshot(directory.catalog, recipe.source)
     if catalog is None:
-        unlink_manifest(directory)
+        mark_unfinished(directory)
         catalog = take_snapshot(directory.catalog, recipe.source, bucket)
     return bucket, catalog
 
@@ -243,4 +222,4 @@ def _find_finished(recipe: Recipe, directory: DataDirectory) -> Manifest | None:
     except ManifestError as error:
         logger.warning("%s; preparing what is missing", error)
         return None
-    return manifest if manifest.content["recipe_digest"] == recipe.digest else None
+    return manifest if recipe.makes_what(manifest.recipe) else None

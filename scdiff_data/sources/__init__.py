@@ -5,9 +5,12 @@ Read `source`, `scbasecount`, `h5ad_folder`, `local_bucket`, `pbmc`, `simulated`
 """
 
 from scdiff_data.sources.catalog import (
+    CatalogRow,
     Condition,
     filter_catalog,
     group_experiments,
+    match_conditions,
+    read_rows,
     read_snapshot,
     take_snapshot,
 )
@@ -20,6 +23,7 @@ from scdiff_data.sources.source import Bucket, Source, StoredSource
 
 __all__ = [
     "Bucket",
+    "CatalogRow",
     "Condition",
     "H5adFolder",
     "Pbmc",
@@ -30,6 +34,8 @@ __all__ = [
     "download",
     "filter_catalog",
     "group_experiments",
+    "match_conditions",
+    "read_rows",
     "read_snapshot",
     "take_snapshot",
 ]

@@ -7,6 +7,7 @@ files in place; from then on the draw depends on the snapshot alone.
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,41 @@ MISSING = ("", "none", "not specified", "nan", "null")
 
 _COLUMNS = ["experiment_id", "path", "n_cells", "size", "checksum"]
 """What every catalog has; a snapshot that was taken with others is taken anew."""
+
+
+@dataclass(frozen=True)
+class CatalogRow:
+    """An experiment, as the catalog has it.
+
+    Parameters
+    ----------
+    experiment_id
+        Its id.
+    path
+        Its h5ad file, relative to the source's url.
+    n_cells
+        Cells in that file.
+    size, checksum
+        Bytes of that file, and `md5:HEX` or `crc32c:HEX` of them; None where the source does not
+        say.
+    columns
+        Every column of the catalog, these among them: what filters and labels may name.
+    """
+
+    experiment_id: str
+    path: str
+    n_cells: int
+    size: int | None
+    checksum: str | None
+    columns: Mapping[str, Any]
+
+
+def read_rows(table: pa.Table) -> dict[str, CatalogRow]:
+    """The rows of a catalog, in its order, by their experiment."""
+    return {
+        row["experiment_id"]: CatalogRow(**{name: row[name] for name in _COLUMNS}, columns=row)
+        for row in table.to_pylist()
+    }
 
 
 Condition = str | float | Sequence[str | float | None] | Mapping[str, float] | None
@@ -96,8 +132,7 @@ def filter_catalog(
     ValueError
         If a column does not exist, a range is given for text, or no experiment is left.
     """
-    passes = {f"filters.{n}": _match(catalog, n, c, "filters") for n, c in filters.items()}
-    passes |= {f"exclude.{n}": ~_match(catalog, n, c, "exclude") for n, c in exclude.items()}
+    passes = match_conditions(catalog, filters, exclude)
     keep = np.logical_and.reduce([np.ones(len(catalog), dtype=bool), *passes.values()])
     if not keep.any():
         alone = ", ".join(f"{name} alone {passed.sum()}" for name, passed in passes.items())
@@ -106,6 +141,20 @@ def filter_catalog(
             f"exclude={dict(exclude)} ({alone} of them): loosen them"
         )
     return catalog.filter(pa.array(keep))
+
+
+def match_conditions(
+    catalog: pa.Table, filters: Mapping[str, Condition], exclude: Mapping[str, Condition]
+) -> dict[str, NDArray[np.bool_]]:
+    """Whether each row passes each single condition, by the name of its setting; bool [n_rows].
+
+    Raises
+    ------
+    ValueError
+        If a column does not exist, or a range is given for text.
+    """
+    passes = {f"filters.{n}": _match(catalog, n, c, "filters") for n, c in filters.items()}
+    return passes | {f"exclude.{n}": ~_match(catalog, n, c, "exclude") for n, c in exclude.items()}
 
 
 def _match(table: pa.Table, name: str, condition: Condition, setting: str) -> NDArray[np.bool_]:

@@ -4,20 +4,22 @@ Read `layout`, `manifest`, `records`, `fallback`, `shards`, `shard_rows`.
 """
 
 from scdiff_data.store.layout import DataDirectory
-from scdiff_data.store.manifest import SCHEMA_VERSION, Manifest, unlink_manifest
-from scdiff_data.store.records import Records, list_experiments, sum_dropped
+from scdiff_data.store.manifest import SCHEMA_VERSION, GeneCounts, Manifest, mark_unfinished
+from scdiff_data.store.records import ExperimentRecord, Records, list_experiments, sum_dropped
 from scdiff_data.store.shard_rows import ShardMap, check_shards
 from scdiff_data.store.shards import write_shards
 
 __all__ = [
     "SCHEMA_VERSION",
     "DataDirectory",
+    "ExperimentRecord",
+    "GeneCounts",
     "Manifest",
     "Records",
     "ShardMap",
     "check_shards",
     "list_experiments",
+    "mark_unfinished",
     "sum_dropped",
-    "unlink_manifest",
     "write_shards",
 ]

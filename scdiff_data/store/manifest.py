@@ -6,12 +6,12 @@ A directory without it is not finished; one whose files differ from it is damage
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from scdiff_data.base import write_json
+from scdiff_data.base import FileEntry, write_json
 from scdiff_data.errors import ManifestError
 from scdiff_data.store.layout import DataDirectory
 
@@ -19,9 +19,33 @@ SCHEMA_VERSION = 1
 """Of the files on disk; data of another version are made anew."""
 
 _PACKAGES = ("scdiff_data", "anndata", "h5py", "numpy", "pyarrow")
+"""Whose versions a manifest names: those that decide what is in the files."""
+
+
+def _list_packages() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
 
 
 @dataclass(frozen=True)
+class GeneCounts:
+    """The genes of a data directory.
+
+    Parameters
+    ----------
+    n_reference, reference_digest
+        Genes of the reference axis, and their fingerprint.
+    n_chosen, n_absent, chosen_digest
+        Genes that the shards hold, how many of them the data lack, and their fingerprint.
+    """
+
+    n_reference: int
+    reference_digest: str
+    n_chosen: int
+    n_absent: int
+    chosen_digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A finished data directory.
 
@@ -29,13 +53,35 @@ class Manifest:
     ----------
     data_dir
         The directory.
-    content
-        `config.json` as read: `schema_version`, `recipe`, `recipe_digest`, `catalog_digest`,
-        `genes`, `cells`, `dropped`, `files`, `packages`.
+    recipe, recipe_digest
+        Every setting, as `Recipe.settings` gave them, and their fingerprint.
+    catalog_digest
+        SHA-256 of the catalog's snapshot.
+    genes
+        The reference genes and the chosen ones.
+    n_cells, n_experiments
+        Cells in each split, and experiments that these are from: `train`, `val`, `test`.
+    shards_key
+        Fingerprint of the settings and archives that the shards were made from; each holds it.
+    dropped
+        What is missing from the shards or was changed on the way, see `sum_dropped`.
+    files
+        Every file that belongs to the data.
+    packages
+        Versions of Python and of the packages that wrote them.
     """
 
     data_dir: Path
-    content: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    recipe_digest: str
+    catalog_digest: str
+    genes: GeneCounts
+    n_cells: Mapping[str, int]
+    n_experiments: Mapping[str, int]
+    shards_key: str
+    dropped: Mapping[str, int]
+    files: tuple[FileEntry, ...]
+    packages: Mapping[str, str] = field(default_factory=_list_packages)
 
     @classmethod
     def read(cls, folder: str | Path) -> "Manifest":
@@ -58,45 +104,60 @@ class Manifest:
                 f"no shards in {folder}: {path.name} is missing; run 'python train.py "
                 "prepare_only=true'"
             )
+        return cls._parse(directory, path)
+
+    @classmethod
+    def read_replaced(cls, directory: DataDirectory) -> "Manifest | None":
+        """Read what `mark_unfinished` kept, if the work that was to replace it was cut off."""
+        path = directory.replaced
+        return cls._parse(directory, path) if path.exists() else None
+
+    @classmethod
+    def _parse(cls, directory: DataDirectory, path: Path) -> "Manifest":
         try:
             content = json.loads(path.read_text("utf-8"))
             found = content["schema_version"]
+            if found == SCHEMA_VERSION:
+                return cls(
+                    data_dir=directory.path,
+                    recipe=content["recipe"],
+                    recipe_digest=content["recipe_digest"],
+                    catalog_digest=content["catalog_digest"],
+                    genes=GeneCounts(**content["genes"]),
+                    n_cells=dict(content["cells"]),
+                    n_experiments=dict(content["experiments"]),
+                    shards_key=content["shards_key"],
+                    dropped=dict(content["dropped"]),
+                    files=tuple(FileEntry(**entry) for entry in content["files"]),
+                    packages=dict(content["packages"]),
+                )
         except (ValueError, TypeError, KeyError) as error:
             raise ManifestError(
                 f"{path} is damaged ({error}): delete it and prepare again; nothing is downloaded "
                 "twice"
             ) from error
-        if found != SCHEMA_VERSION:
-            raise ManifestError(
-                f"{path} has schema version {found}, this scdiff_data reads {SCHEMA_VERSION}: "
-                "prepare again in a new directory"
-            )
-        return cls(directory.path, content)
+        raise ManifestError(
+            f"{path} has schema version {found}, this scdiff_data reads {SCHEMA_VERSION}: "
+            "prepare again in a new directory"
+        )
 
-    @classmethod
-    def write(cls, directory: DataDirectory, content: Mapping[str, Any]) -> "Manifest":
-        """Write the manifest, adding the schema version and the packages' versions."""
-        full = {
+    def write(self) -> None:
+        """Write `config.json`: the directory is finished."""
+        content = {
             "schema_version": SCHEMA_VERSION,
-            **content,
-            "packages": {"python": platform.python_version()} | {p: version(p) for p in _PACKAGES},
+            "recipe": self.recipe,
+            "recipe_digest": self.recipe_digest,
+            "catalog_digest": self.catalog_digest,
+            "genes": asdict(self.genes),
+            "cells": self.n_cells,
+            "experiments": self.n_experiments,
+            "shards_key": self.shards_key,
+            "dropped": self.dropped,
+            "files": [asdict(entry) for entry in self.files],
+            "packages": self.packages,
         }
-        write_json(directory.manifest, full)
-        directory.replaced.unlink(missing_ok=True)
-        return cls(directory.path, full)
-
-    @classmethod
-    def read_replaced(cls, directory: DataDirectory) -> "Manifest | None":
-        """Read what `set_aside` left, if the work that was to replace it was cut off."""
-        path = directory.replaced
-        if not path.exists():
-            return None
-        return cls(directory.path, json.loads(path.read_text("utf-8")))
-
-    def set_aside(self) -> None:
-        """Unfinish the directory, but keep the manifest, for the same work to go on from it."""
-        write_json(self.directory.replaced, self.content)
-        self.directory.manifest.unlink(missing_ok=True)
+        write_json(self.directory.manifest, content)
+        self.directory.replaced.unlink(missing_ok=True)
 
     @property
     def directory(self) -> DataDirectory:
@@ -104,20 +165,20 @@ class Manifest:
         return DataDirectory(self.data_dir)
 
     @property
-    def n_cells(self) -> dict[str, int]:
-        """Cells in each split: `train`, `val`, `test`."""
-        return dict(self.content["cells"])
-
-    @property
     def shard_size(self) -> int:
         """Cells in each shard but the last."""
-        return int(self.content["recipe"]["shard_size"])
+        return int(self.recipe["shard_size"])
+
+    @property
+    def shard_entries(self) -> list[FileEntry]:
+        """What the files of the shards hold, in their order."""
+        folder = self.directory.shards
+        return [entry for entry in self.files if (self.data_dir / entry.path).parent == folder]
 
     @property
     def shards(self) -> list[Path]:
         """The shards in their order."""
-        paths = (self.data_dir / entry["path"] for entry in self.content["files"])
-        return [path for path in paths if path.parent == self.directory.shards]
+        return [self.data_dir / entry.path for entry in self.shard_entries]
 
     def check_files(self, *folders: Path) -> None:
         """Compare the sizes of the files in some folders, or of all files, with the manifest.
@@ -128,20 +189,26 @@ class Manifest:
             If a file is missing or has another size.
         """
         name = self.directory.manifest.name
-        for entry in self.content["files"]:
-            path = self.data_dir / entry["path"]
+        for entry in self.files:
+            path = self.data_dir / entry.path
             if folders and path.parent not in folders:
                 continue
             size = path.stat().st_size if path.exists() else None
-            if size != entry["size"]:
+            if size != entry.size:
                 found = "is missing" if size is None else f"has {size} bytes"
                 raise ManifestError(
-                    f"{path} {found}, {name} says {entry['size']} bytes: delete {path} and {name}, "
+                    f"{path} {found}, {name} says {entry.size} bytes: delete {path} and {name}, "
                     "and prepare again; what is whole stays"
                 )
 
 
-def unlink_manifest(directory: DataDirectory) -> None:
-    """Unfinish the directory: a manifest never stands beside files that it does not describe."""
-    for path in (directory.manifest, directory.replaced):
-        path.unlink(missing_ok=True)
+def mark_unfinished(directory: DataDirectory, *, keep: bool = False) -> None:
+    """Mark a directory as unfinished: no manifest stands beside files that it does not describe.
+
+    With `keep` the manifest is set aside, for `read_replaced` to go on from.
+    """
+    if not keep:
+        directory.replaced.unlink(missing_ok=True)
+        directory.manifest.unlink(missing_ok=True)
+    elif directory.manifest.exists():
+        directory.manifest.replace(directory.replaced)

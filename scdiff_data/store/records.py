@@ -7,17 +7,87 @@ holds as long as the settings that an archive depends on do.
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scdiff_data.archive import GeneAxis
-from scdiff_data.base import write_json
+from scdiff_data.archive import ArchiveReport, GeneAxis
+from scdiff_data.base import FileEntry, write_json
+from scdiff_data.sources import CatalogRow
 from scdiff_data.store.layout import DataDirectory
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExperimentRecord:
+    """What became of an experiment: it failed for a reason, or its report says what was archived.
+
+    Parameters
+    ----------
+    experiment_id
+        The experiment.
+    key
+        Fingerprint of what its archive depends on, beside the gene axis.
+    reason
+        Why it failed for good; None if it did not.
+    report
+        What became of its cells; None if it failed.
+    axis, file
+        Digest of the gene axis that the archive is over, and the archive; None if no cell is in it.
+    """
+
+    experiment_id: str
+    key: str
+    reason: str | None = None
+    report: ArchiveReport | None = None
+    axis: str | None = None
+    file: FileEntry | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it failed for good."""
+        return self.report is None
+
+    @property
+    def n_cells(self) -> int:
+        """Cells archived."""
+        return 0 if self.report is None else self.report.n_cells
+
+    @classmethod
+    def read(cls, path: Path) -> "ExperimentRecord":
+        """Read what `write` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        ValueError, TypeError, KeyError
+            If it is damaged.
+        """
+        content = json.loads(path.read_text("utf-8"))
+        own = content["experiment_id"], content["key"]
+        if content["status"] == "failed":
+            return cls(*own, reason=str(content["reason"]))
+        report = ArchiveReport(**{f.name: content[f.name] for f in fields(ArchiveReport)})
+        if not report.n_cells:
+            return cls(*own, report=report)
+        file = FileEntry(**content["file"])
+        return cls(*own, report=report, axis=content["axis"], file=file)
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON, whole or not at all."""
+        content: dict[str, Any] = {"experiment_id": self.experiment_id, "key": self.key}
+        if self.report is None:
+            content |= {"status": "failed", "reason": self.reason}
+        else:
+            content |= {"status": "archived", **asdict(self.report)}
+        if self.file is not None:
+            content |= {"axis": self.axis, "file": asdict(self.file)}
+        write_json(path, content)
 
 
 class Records:
@@ -37,15 +107,15 @@ class Records:
     def __init__(
         self,
         directory: DataDirectory,
-        key_of: Callable[[Mapping[str, Any]], str],
+        key_of: Callable[[CatalogRow], str],
         *,
         retry_failed: bool = False,
     ) -> None:
-        self._directory, self._key, self._retry_failed = directory, key_of, retry_failed
+        self._directory, self._key_of, self._retry_failed = directory, key_of, retry_failed
 
     def find(
-        self, row: Mapping[str, Any], axis: GeneAxis | None, *, is_reference: bool = False
-    ) -> dict[str, Any] | None:
+        self, row: CatalogRow, axis: GeneAxis | None, *, is_reference: bool = False
+    ) -> ExperimentRecord | None:
         """The record of a row of the catalog, if there is one that still holds.
 
         Parameters
@@ -57,38 +127,44 @@ class Records:
         is_reference
             Whether it is the first experiment with cells, whose own genes are the reference.
         """
+        path = self._directory.record(row.experiment_id)
         try:
-            record: dict[str, Any] = json.loads(self._path(row).read_text("utf-8"))
-            holds = record["key"] == self._key(row)
+            record = ExperimentRecord.read(path)
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError) as error:
-            logger.warning("%s is damaged (%s) and is made again", self._path(row), error)
+            logger.warning("%s is damaged (%s) and is made again", path, error)
             return None
-        if not holds:
+        if record.key != self._key_of(row):
             return None
-        if record["status"] == "failed":
+        if record.failed:
             return None if self._retry_failed else record
-        if record["n_cells"] == 0:
+        if record.file is None or record.report is None:
             return record
-        archive = self._directory.path / record["file"]["path"]
-        whole = archive.exists() and archive.stat().st_size == record["file"]["size"]
-        same_axis = axis is not None and record["axis"] == axis.digest
+        archive = self._directory.path / record.file.path
+        is_whole = archive.exists() and archive.stat().st_size == record.file.size
+        is_on_axis = axis is not None and record.axis == axis.digest
         if is_reference:
-            same_axis &= record["file_genes"] == record["axis"]
-        return record if whole and same_axis else None
+            is_on_axis &= record.report.file_genes == record.axis
+        return record if is_whole and is_on_axis else None
 
-    def write(self, row: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
-        """Leave a record; gives it whole."""
-        record = {"experiment_id": row["experiment_id"], "key": self._key(row), **content}
-        write_json(self._path(row), record)
+    def write(
+        self,
+        row: CatalogRow,
+        *,
+        reason: str | None = None,
+        report: ArchiveReport | None = None,
+        axis: str | None = None,
+        file: FileEntry | None = None,
+    ) -> ExperimentRecord:
+        """Leave a record of a row of the catalog; the arguments are those of `ExperimentRecord`."""
+        key = self._key_of(row)
+        record = ExperimentRecord(row.experiment_id, key, reason, report, axis, file)
+        record.write(self._directory.record(row.experiment_id))
         return record
 
-    def _path(self, row: Mapping[str, Any]) -> Path:
-        return self._directory.record(row["experiment_id"])
 
-
-def list_experiments(records: Sequence[Mapping[str, Any]], cells: pa.Table) -> list[dict[str, Any]]:
+def list_experiments(records: Sequence[ExperimentRecord], cells: pa.Table) -> list[dict[str, Any]]:
     """The content of `experiments.json`: what became of every experiment tried, in their order."""
     drawn = {
         count["values"]: count["counts"]
@@ -96,21 +172,21 @@ def list_experiments(records: Sequence[Mapping[str, Any]], cells: pa.Table) -> l
     }
     entries = []
     for record in records:
-        n_drawn = drawn.get(record["experiment_id"], 0)
-        if record["status"] == "failed":
-            status, reason = "failed", record["reason"]
+        n_drawn = drawn.get(record.experiment_id, 0)
+        if record.failed:
+            status, reason = "failed", record.reason
         elif n_drawn:
             status, reason = "drawn", None
         else:
             status, reason = "skipped", "no cell passes QC"
-        report = {k: v for k, v in record.items() if k.startswith("n_")}
+        report = {} if record.report is None else asdict(record.report)
         entries.append(
             {
-                "experiment_id": record["experiment_id"],
+                "experiment_id": record.experiment_id,
                 "status": status,
                 "reason": reason,
                 "n_cells_drawn": n_drawn,
-                **report,
+                **{name: n for name, n in report.items() if name.startswith("n_")},
             }
         )
     return entries

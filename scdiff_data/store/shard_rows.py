@@ -187,11 +187,10 @@ def check_shards(manifest: Manifest, *, full: bool) -> None:
         If a shard is of another run, or damaged.
     """
     manifest.check_files(manifest.directory.shards)
-    content, first, name = manifest.content, 0, manifest.directory.manifest.name
-    checksums = {entry["path"]: entry["sha256"] for entry in content["files"]}
-    n_cells, n_genes = sum(manifest.n_cells.values()), content["genes"]["n_chosen"]
-    for path in manifest.shards:
-        wanted = (content["shards_key"], (min(manifest.shard_size, n_cells - first), n_genes))
+    name, first = manifest.directory.manifest.name, 0
+    n_cells, n_genes = sum(manifest.n_cells.values()), manifest.genes.n_chosen
+    for path, entry in zip(manifest.shards, manifest.shard_entries, strict=True):
+        wanted = (manifest.shards_key, (min(manifest.shard_size, n_cells - first), n_genes))
         first += manifest.shard_size
         try:
             with h5py.File(path) as file:
@@ -208,7 +207,7 @@ def check_shards(manifest: Manifest, *, full: bool) -> None:
                 f"{path} is of another run: it has key and shape {found}, {name} says {wanted}: "
                 f"delete it and {name}, and prepare again; what is whole stays"
             )
-        if full and hash_file(path) != checksums[path.relative_to(manifest.data_dir).as_posix()]:
+        if full and hash_file(path) != entry.sha256:
             raise ManifestError(
                 f"{path} has another checksum than {name} says, so bytes of it have changed: "
                 f"delete it and {name}, and prepare again; what is whole stays"

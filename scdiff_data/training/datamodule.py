@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from scdiff_data.base import digest
 from scdiff_data.errors import ManifestError
 from scdiff_data.loading import CellBatch, CellSampler, HVGDataset, ResumableLoader
-from scdiff_data.pipeline import Plan, Recipe, plan, prepare
+from scdiff_data.pipeline import Plan, PrepareOptions, Recipe, plan, prepare
 from scdiff_data.sources import Condition, Source
 from scdiff_data.store import Manifest, check_shards
 from scdiff_data.tokenizers import (
@@ -154,30 +155,26 @@ class ScRNADataModule(LightningDataModule):
         self.tokenizer, self._verify = tokenizer, verify
         self._block_size, self._balance = block_size, balance
         self._bookmark = Bookmark()
-        self._how = {
-            "n_threads": n_threads,
-            "max_memory": max_memory,
-            "keep_downloads": keep_downloads,
-            "refresh_catalog": refresh_catalog,
-            "retry_failed": retry_failed,
-        }
-        self._workers = {
-            "num_workers": num_workers,
-            "persistent_workers": persistent_workers,
-        }
+        self._options = PrepareOptions(
+            n_threads=n_threads,
+            max_memory=max_memory,
+            keep_downloads=keep_downloads,
+            refresh_catalog=refresh_catalog,
+            retry_failed=retry_failed,
+        )
+        self._num_workers, self._persistent_workers = num_workers, persistent_workers
 
     def plan(self) -> Plan:
         """What `prepare_data` would draw, fetch and store, without fetching a cell."""
-        how = {k: v for k, v in self._how.items() if k != "max_memory"}
-        return plan(self.recipe, self.data_dir, **how)  # type: ignore[arg-type]
+        return plan(self.recipe, self.data_dir, **asdict(self._options))
 
     def prepare_data(self) -> None:
         """Run all stages up to the shards, or find them done; Lightning calls this once a node."""
-        manifest = prepare(self.recipe, self.data_dir, **self._how)  # type: ignore[arg-type]
+        manifest = prepare(self.recipe, self.data_dir, **asdict(self._options))
         if self.tokenizer is not None:
             store_fit(self.tokenizer, _fit_data(manifest))
         # Once is enough: `fit` and `test` in one run call this twice.
-        self._how |= {"refresh_catalog": False, "retry_failed": False}
+        self._options = replace(self._options, refresh_catalog=False, retry_failed=False)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the shards and fit the tokenizer; builds nothing on disk.
@@ -193,10 +190,10 @@ class ScRNADataModule(LightningDataModule):
         """
         del stage
         manifest = Manifest.read(self.data_dir)
-        if manifest.content["recipe_digest"] != self.recipe.digest:
+        if not self.recipe.makes_what(manifest.recipe):
             raise ManifestError(
                 f"{self.data_dir} was prepared with other settings "
-                f"({_describe_difference(manifest.content['recipe'], self.recipe.settings())}): "
+                f"({_describe_difference(manifest.recipe, self.recipe.settings())}): "
                 "call prepare_data(), or run 'python train.py prepare_only=true'"
             )
         check_shards(manifest, full=self._verify == "full")
@@ -209,8 +206,8 @@ class ScRNADataModule(LightningDataModule):
         if self.tokenizer is not None:
             open_fit(self.tokenizer, _fit_data(manifest))
         self._manifest = manifest
-        n_experiments = manifest.content["experiments"]
         if self.trainer is None or self.trainer.is_global_zero:
+            n_experiments = manifest.n_experiments
             sizes = [f"{n:,} {s} of {n_experiments[s]:,}" for s, n in manifest.n_cells.items()]
             logger.info("cells: %s experiments", ", ".join(sizes))
 
@@ -244,7 +241,7 @@ class ScRNADataModule(LightningDataModule):
     @property
     def n_reference_genes(self) -> int:
         """Genes of the reference axis, of which a place may hold any with `fallback_min_genes`."""
-        return int(self._manifest.content["genes"]["n_reference"])
+        return self._manifest.genes.n_reference
 
     @property
     def categories(self) -> dict[str, list[str]]:
@@ -291,8 +288,9 @@ class ScRNADataModule(LightningDataModule):
         return ResumableLoader(
             dataset,
             self._sampler(dataset, train=train),
+            num_workers=self._num_workers,
             pin_memory=torch.cuda.is_available(),
-            **self._workers,  # type: ignore[arg-type]
+            persistent_workers=self._persistent_workers,
         )
 
 
@@ -301,12 +299,11 @@ def _fit_data(manifest: Manifest) -> FitData:
         cells = HVGDataset(manifest.data_dir, split="train", labels=[])[:n]
         return cells.expression.numpy(), cells.metadata["total_counts"].numpy()
 
-    shards = {path.relative_to(manifest.data_dir).as_posix() for path in manifest.shards}
     return FitData(
         manifest.data_dir,
         manifest.directory.fits,
-        digest=digest([e["sha256"] for e in manifest.content["files"] if e["path"] in shards]),
-        genes_digest=manifest.content["genes"]["chosen_digest"],
+        digest=digest([entry.sha256 for entry in manifest.shard_entries]),
+        genes_digest=manifest.genes.chosen_digest,
         read_training_counts=read_training_counts,
     )
 
