@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from scdiff_data import HVGDataset, ScRNADataset, create_hvg_dataloader, prepare
+from scdiff_data.archive.file import CsrRows
 from scdiff_data.store.fallback import fill_empty
 
 MIN_GENES = 24
@@ -50,7 +51,7 @@ def test_places_are_filled_as_by_brute_force(
     slot_of_gene[chosen] = np.arange(n_chosen)
     expression = counts[:, chosen].copy()
     found = fill_empty(
-        (matrix.indptr, matrix.indices, matrix.data),
+        CsrRows(matrix.indptr, matrix.indices, matrix.data, n_genes=9),
         np.arange(5),
         np.arange(5),
         slot_of_gene,

@@ -4,7 +4,7 @@ Read `gene_axis`, `h5ad`, `source_matrix`, `cell_totals`, `file`, `transpose`, `
 """
 
 from scdiff_data.archive.convert import ArchiveReport, QualityFilter, write_archive
-from scdiff_data.archive.file import count_rows, map_matrix, read_obs
+from scdiff_data.archive.file import CsrRows, count_rows, map_matrix, read_obs
 from scdiff_data.archive.gene_axis import GeneAxis, strip_versions
 from scdiff_data.archive.h5ad import read_gene_axis
 from scdiff_data.archive.rows import ArchiveMap
@@ -12,6 +12,7 @@ from scdiff_data.archive.rows import ArchiveMap
 __all__ = [
     "ArchiveMap",
     "ArchiveReport",
+    "CsrRows",
     "GeneAxis",
     "QualityFilter",
     "count_rows",

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -80,12 +80,33 @@ class RowStore:
         return indices, data
 
 
-def map_matrix(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int16], int]:
-    """Map an archive's CSR matrix into memory: indptr, indices, data, and its number of genes."""
+class CsrRows(NamedTuple):
+    """A matrix's rows as they lie in an archive, one a cell.
+
+    Parameters
+    ----------
+    indptr
+        Where each row's values start, and where the last one's end; int32 or int64 [n_rows + 1].
+    indices
+        Each value's gene, ascending in a row; of the same type [n_values].
+    data
+        The counts, int16 [n_values].
+    n_genes
+        Genes of the axis.
+    """
+
+    indptr: NDArray[Any]
+    indices: NDArray[Any]
+    data: NDArray[np.int16]
+    n_genes: int
+
+
+def map_matrix(path: Path) -> CsrRows:
+    """Map an archive's matrix into memory."""
     with h5py.File(path) as file:
         x = file["X"]
         indptr, indices, data = (map_dataset(x[name]) for name in ("indptr", "indices", "data"))
-        return indptr, indices, data, int(x.attrs["shape"][1])
+        return CsrRows(indptr, indices, data, int(x.attrs["shape"][1]))
 
 
 def count_rows(path: Path) -> int:

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.archive.file import map_matrix
+from scdiff_data.archive.file import CsrRows, map_matrix
 from scdiff_data.base import Buffers, at_address, copy_bytes, prefetch
 
 _AHEAD = 2048
@@ -39,7 +39,7 @@ class ArchiveMap:
         self._forget()
 
     def _forget(self) -> None:
-        self._maps: dict[int, tuple[NDArray[Any], ...]] = {}
+        self._maps: dict[int, CsrRows] = {}
         # Addresses of indptr, indices and data, and whether the former two are int64.
         self._addresses = np.zeros((len(self._paths), 4), np.int64)
         self._buffers = {name: Buffers() for name in ("indices", "data", "dense")}
@@ -77,10 +77,10 @@ class ArchiveMap:
                     self._map(int(archive))
 
     def _map(self, archive: int) -> None:
-        *arrays, _ = map_matrix(self._paths[archive])
-        self._maps[archive] = tuple(arrays)
+        rows = self._maps[archive] = map_matrix(self._paths[archive])
+        arrays = rows.indptr, rows.indices, rows.data
         self._addresses[archive, :3] = [array.ctypes.data for array in arrays]
-        self._addresses[archive, 3] = arrays[0].dtype == np.int64
+        self._addresses[archive, 3] = rows.indptr.dtype == np.int64
 
 
 @numba.njit(cache=True, nogil=True)

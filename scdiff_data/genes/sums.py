@@ -95,13 +95,13 @@ def sum_genes(path: Path, split_of_row: NDArray[np.int8], workers: Workers) -> B
 
     The result is the same to the last bit for any number of workers.
     """
-    indptr, indices, data, n_genes = map_matrix(path)
+    cells = map_matrix(path)
     n_lanes = min(max(len(split_of_row) // _LANE_ROWS, 1), _MOST_LANES)
     n_each = np.bincount(split_of_row[split_of_row >= 0], minlength=len(SPLITS)).tolist()
 
     def sum_lane(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        sums, adds = _aligned_zeros(n_genes, 8), _aligned_zeros(_BLOCK_CELLS, _TABLE + 1, 8)
-        _sum_rows(indptr, indices, data, rows, sums, adds)
+        sums, adds = _aligned_zeros(cells.n_genes, 8), _aligned_zeros(_BLOCK_CELLS, _TABLE + 1, 8)
+        _sum_rows(cells.indptr, cells.indices, cells.data, rows, sums, adds)
         return sums
 
     by_split = {}
@@ -121,11 +121,11 @@ def count_above(
 
     The second pass of `seurat_v3`; exact.
     """
-    indptr, indices, data, n_genes = map_matrix(path)
+    cells = map_matrix(path)
 
     def count(lane: NDArray[np.int64]) -> NDArray[np.int64]:
-        sums = np.zeros((3, n_genes), np.int64)
-        _add_above(indptr, indices, data, lane, thresholds, sums)
+        sums = np.zeros((3, cells.n_genes), np.int64)
+        _add_above(cells.indptr, cells.indices, cells.data, lane, thresholds, sums)
         return sums
 
     return reduce(add, workers.map(count, np.array_split(rows, workers.n)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset
@@ -157,15 +157,7 @@ def create_hvg_dataloader(
         Worker processes; 0 is fastest unless the trainer itself is busy.
     """
     dataset = HVGDataset(folder, split=split, n_hvgs=n_hvgs, labels=labels)
-    return _load(
-        dataset,
-        batch_size,
-        shuffle=shuffle,
-        seed=seed,
-        block_size=block_size,
-        balance=balance,
-        num_workers=num_workers,
-    )
+    return _load(dataset, _BatchOrder(batch_size, shuffle, seed, block_size, balance), num_workers)
 
 
 def create_dataloader(
@@ -186,28 +178,32 @@ def create_dataloader(
     `sparse` gives sparse CSR tensors instead of dense ones.
     """
     dataset = ScRNADataset(folder, split=split, sparse=sparse, labels=labels)
-    return _load(
-        dataset,
-        batch_size,
-        shuffle=shuffle,
-        seed=seed,
-        block_size=block_size,
-        balance=balance,
-        num_workers=num_workers,
-    )
+    return _load(dataset, _BatchOrder(batch_size, shuffle, seed, block_size, balance), num_workers)
+
+
+_Cells = HVGDataset | ScRNADataset
+
+
+class _BatchOrder(NamedTuple):
+    """Which cells come together, and in which order."""
+
+    batch_size: int
+    shuffle: bool
+    seed: int
+    block_size: int
+    balance: str | None
 
 
 def _load(
-    dataset: HVGDataset | ScRNADataset,
-    batch_size: int,
-    *,
-    shuffle: bool,
-    balance: str | None,
-    num_workers: int,
-    **order: int,
+    dataset: HVGDataset | ScRNADataset, order: _BatchOrder, num_workers: int
 ) -> ResumableLoader:
-    classes = None if balance is None else dataset.read_classes(balance)
     sampler = CellSampler(
-        len(dataset), batch_size, shuffle=shuffle, drop_last=shuffle, classes=classes, **order
+        len(dataset),
+        order.batch_size,
+        seed=order.seed,
+        shuffle=order.shuffle,
+        drop_last=order.shuffle,
+        block_size=order.block_size,
+        classes=None if order.balance is None else dataset.read_classes(order.balance),
     )
     return ResumableLoader(dataset, sampler, num_workers=num_workers)

@@ -239,6 +239,13 @@ class Recipe:
         """Whether a recipe of which `settings` gave these, or a manifest, made the same bytes."""
         return self.digest == _digest_settings(settings)
 
+    def describe_difference(self, settings: Mapping[str, Any]) -> str:
+        """In which settings a directory made with other ones differs from this recipe."""
+        own = self.settings()
+        names = [name for name, value in own.items() if settings.get(name) != value]
+        parts = (f"{name}: {settings.get(name)!r} there, {own[name]!r} here" for name in names)
+        return ", ".join(parts)
+
 
 def _digest_settings(settings: Mapping[str, Any]) -> str:
     # When a run gives up does not change what it makes, so this one counts as its default, which

@@ -11,6 +11,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from scdiff_data.archive import CsrRows
 from scdiff_data.base import map_dataset
 
 
@@ -23,7 +24,7 @@ class Replacements(NamedTuple):
 
 
 def fill_empty(
-    matrix: tuple[NDArray[Any], NDArray[Any], NDArray[np.int16]],
+    archive: CsrRows,
     rows: NDArray[np.int64],
     cells: NDArray[np.int64],
     slot_of_gene: NDArray[np.int32],
@@ -38,8 +39,8 @@ def fill_empty(
 
     Parameters
     ----------
-    matrix
-        An archive's indptr, indices and data.
+    archive
+        An archive's cells.
     rows, cells
         Rows of the archive, and the rows of `expression` that hold them.
     slot_of_gene
@@ -50,10 +51,11 @@ def fill_empty(
         Cells that express at least so many stay as they are.
     """
     room = np.zeros(len(rows) + 1, np.int64)
-    _count_room(*matrix, rows, cells, slot_of_gene, expression, min_genes, room)
+    arrays = archive.indptr, archive.indices, archive.data
+    _count_room(*arrays, rows, cells, slot_of_gene, expression, min_genes, room)
     starts = np.cumsum(room)
     slots, genes = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32)
-    _fill(*matrix, rows, cells, slot_of_gene, expression, starts, slots, genes)
+    _fill(*arrays, rows, cells, slot_of_gene, expression, starts, slots, genes)
     return Replacements(np.repeat(cells, np.diff(starts)), slots, genes)
 
 

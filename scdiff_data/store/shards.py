@@ -25,7 +25,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from scdiff_data.archive import map_matrix
+from scdiff_data.archive import CsrRows, map_matrix
 from scdiff_data.base import Workers, write_aside
 from scdiff_data.store.fallback import Replacements, fill_empty, write_replacements
 from scdiff_data.store.layout import DataDirectory
@@ -83,7 +83,7 @@ def write_shards(
     experiments = cells["experiment_id"].combine_chunks()
     width = {name: _byte_width(cells[name]) for name in ("cell_id", "experiment_id")}
     matrices = {name: map_matrix(archives[name]) for name in experiments.dictionary.to_pylist()}
-    slot_of_gene = np.full(next(iter(matrices.values()))[3], -1, np.int32)
+    slot_of_gene = np.full(next(iter(matrices.values())).n_genes, -1, np.int32)
     is_known = gene_indices >= 0
     slot_of_gene[gene_indices[is_known]] = np.flatnonzero(is_known)
 
@@ -120,7 +120,7 @@ def _create(path: Path) -> h5py.File:
 def _write_expression(
     file: h5py.File,
     cells: pa.Table,
-    matrices: Mapping[str, tuple[NDArray[Any], NDArray[Any], NDArray[np.int16], int]],
+    matrices: Mapping[str, CsrRows],
     slot_of_gene: NDArray[np.int32],
     n_genes: int,
     fallback_min_genes: int,
@@ -137,8 +137,9 @@ def _write_expression(
         for code in np.unique(block_codes):
             slots = np.flatnonzero(block_codes == code)
             slots = slots[np.argsort(block_rows[slots])]  # read each archive from front to back
-            matrix = matrices[names[code]][:3]
-            _fill(*matrix, block_rows[slots], slots, slot_of_gene, block)
+            matrix = matrices[names[code]]
+            arrays = matrix.indptr, matrix.indices, matrix.data
+            _fill(*arrays, block_rows[slots], slots, slot_of_gene, block)
             if fallback_min_genes:
                 replaced = fill_empty(
                     matrix,

@@ -9,8 +9,9 @@ from scdiff_data.tokenizers.bins import (
     LogBinTokens,
     QuantileTokens,
     TokenBatch,
+    Tokenizer,
 )
-from scdiff_data.tokenizers.ranks import RankTokens, Tokenizer
+from scdiff_data.tokenizers.ranks import RankTokens
 from scdiff_data.tokenizers.stored_fit import (
     FitData,
     describe_fit,

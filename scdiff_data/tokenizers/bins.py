@@ -10,7 +10,7 @@ tokens plus `log_prob` is its likelihood of counts, which compares across tokeni
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numba
 import numpy as np
@@ -26,6 +26,42 @@ class TokenBatch(NamedTuple):
 
     tokens: Tensor
     metadata: dict[str, Any]
+
+
+class Tokenizer(Protocol):
+    """What a DataModule needs of a tokenizer, of yours too.
+
+    A `torch.nn.Module` whose state is buffers has `state_dict` and `to` already.
+    """
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the vocabulary."""
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """What it was made with, before any fit: plain values, by which a stored fit is found."""
+        ...
+
+    def fit(self, counts: NDArray[np.int16], total_counts: NDArray[np.integer[Any]]) -> None:
+        """Learn from training cells: counts [n_cells, n_genes], and each whole cell's total."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take the `state_dict` of another of the same settings that was fitted."""
+        ...
+
+    def encode(self, counts: Tensor) -> Tensor:
+        """Token ids, int64, of a batch's counts [b, g] on their own device."""
+        ...
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """What `restore` takes, and what checkpoints keep."""
+        ...
+
+    def to(self, device: torch.device) -> Any:
+        """Move the state to a device, in place."""
+        ...
 
 
 class BinTokens(nn.Module):

@@ -11,8 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from scdiff_data.tokenizers.bins import BinTokens
-
 
 class RankTokens(nn.Module):
     """A cell as the list of its expressed genes, the highest first (Geneformer, Theodoris 2023).
@@ -71,6 +69,3 @@ class RankTokens(nn.Module):
         value, gene = (counts * self.gene_scale).sort(dim=-1, descending=True, stable=True)
         tokens = torch.where(value > 0, gene + 1, 0)
         return tokens[:, : self._max_length]
-
-
-Tokenizer = BinTokens | RankTokens

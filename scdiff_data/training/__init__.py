@@ -1,6 +1,6 @@
 """What Lightning takes: the DataModule, exact resuming, an optimizer, callbacks.
 
-Read `datamodule`, `resume`; `optimizer`, `weight_ema` and `speed` stand alone.
+Read `fit_data`, `resume`, `datamodule`; `optimizer`, `weight_ema` and `speed` stand alone.
 """
 
 from scdiff_data.training.datamodule import ScRNADataModule

@@ -6,19 +6,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning import LightningDataModule
-from numpy.typing import NDArray
 
-from scdiff_data.base import digest
 from scdiff_data.errors import ManifestError
 from scdiff_data.loading import CellBatch, CellSampler, HVGDataset, ResumableLoader
 from scdiff_data.pipeline import Plan, PrepareOptions, Recipe, plan, prepare
 from scdiff_data.sources import Condition, Source
 from scdiff_data.store import Manifest, check_shards
 from scdiff_data.tokenizers import (
-    FitData,
     TokenBatch,
     Tokenizer,
     describe_fit,
@@ -26,6 +22,7 @@ from scdiff_data.tokenizers import (
     restore_fit,
     store_fit,
 )
+from scdiff_data.training.fit_data import open_fit_data
 from scdiff_data.training.resume import Bookmark
 
 logger = logging.getLogger(__name__)
@@ -121,13 +118,13 @@ class ScRNADataModule(LightningDataModule):
             source=source,
             cell_count=cell_count,
             seed=seed,
-            filters=filters or {},
-            exclude=exclude or {},
+            filters=filters,
+            exclude=exclude,
             max_cells_per_experiment=max_cells_per_experiment,
             min_genes=min_genes,
             min_counts=min_counts,
             max_genes=max_genes,
-            split=split or {},
+            split=split,
             labels=labels,
             n_hvgs=n_hvgs,
             min_cells_pct=min_cells_pct,
@@ -172,7 +169,7 @@ class ScRNADataModule(LightningDataModule):
         """Run all stages up to the shards, or find them done; Lightning calls this once a node."""
         manifest = prepare(self.recipe, self.data_dir, **asdict(self._options))
         if self.tokenizer is not None:
-            store_fit(self.tokenizer, _fit_data(manifest))
+            store_fit(self.tokenizer, open_fit_data(manifest))
         # Once is enough: `fit` and `test` in one run call this twice.
         self._options = replace(self._options, refresh_catalog=False, retry_failed=False)
 
@@ -193,7 +190,7 @@ class ScRNADataModule(LightningDataModule):
         if not self.recipe.makes_what(manifest.recipe):
             raise ManifestError(
                 f"{self.data_dir} was prepared with other settings "
-                f"({_describe_difference(manifest.recipe, self.recipe.settings())}): "
+                f"({self.recipe.describe_difference(manifest.recipe)}): "
                 "call prepare_data(), or run 'python train.py prepare_only=true'"
             )
         check_shards(manifest, full=self._verify == "full")
@@ -204,7 +201,7 @@ class ScRNADataModule(LightningDataModule):
         self._classes = None if balance is None else self.train_dataset.read_classes(balance)
         self._sampler(self.train_dataset, train=True)  # says at once if batches are too large
         if self.tokenizer is not None:
-            open_fit(self.tokenizer, _fit_data(manifest))
+            open_fit(self.tokenizer, open_fit_data(manifest))
         self._manifest = manifest
         if self.trainer is None or self.trainer.is_global_zero:
             n_experiments = manifest.n_experiments
@@ -213,12 +210,12 @@ class ScRNADataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What checkpoints keep: the genes' fingerprint, the tokenizer's fit, how far it went."""
-        kept = describe_fit(self.tokenizer, _fit_data(self._manifest))
+        kept = describe_fit(self.tokenizer, open_fit_data(self._manifest))
         return kept | {"progress": self._bookmark.describe(self.trainer)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the cells not seen; raises ValueError if genes or tokens are others."""
-        restore_fit(self.tokenizer, _fit_data(self._manifest), state_dict)
+        restore_fit(self.tokenizer, open_fit_data(self._manifest), state_dict)
         if self.trainer is not None and self.trainer.training and state_dict.get("progress"):
             sampler = self._sampler(self.train_dataset, train=True)
             self._bookmark.open(self.trainer, state_dict["progress"], sampler)
@@ -268,8 +265,8 @@ class ScRNADataModule(LightningDataModule):
         if self.tokenizer is None:
             return batch
         counts = batch.expression
-        tokens = self.tokenizer.to(counts.device).encode(counts)
-        return TokenBatch(tokens, batch.metadata | {"counts": counts})
+        self.tokenizer.to(counts.device)
+        return TokenBatch(self.tokenizer.encode(counts), batch.metadata | {"counts": counts})
 
     def _sampler(self, dataset: HVGDataset, *, train: bool) -> CellSampler:
         return CellSampler(
@@ -292,22 +289,3 @@ class ScRNADataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self._persistent_workers,
         )
-
-
-def _fit_data(manifest: Manifest) -> FitData:
-    def read_training_counts(n: int) -> tuple[NDArray[np.int16], NDArray[np.integer[Any]]]:
-        cells = HVGDataset(manifest.data_dir, split="train", labels=[])[:n]
-        return cells.expression.numpy(), cells.metadata["total_counts"].numpy()
-
-    return FitData(
-        manifest.data_dir,
-        manifest.directory.fits,
-        digest=digest([entry.sha256 for entry in manifest.shard_entries]),
-        genes_digest=manifest.genes.chosen_digest,
-        read_training_counts=read_training_counts,
-    )
-
-
-def _describe_difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    names = [name for name in wanted if found.get(name) != wanted[name]]
-    return ", ".join(f"{name}: {found.get(name)!r} there, {wanted[name]!r} here" for name in names)
