@@ -21,37 +21,48 @@ A format's writer and reader share a room. What writes and what reads do not kno
 rooms are handed paths and never make them up.
 """
 
-from scdiff_data.errors import CountError, DownloadError, ManifestError, ScdiffDataError
-from scdiff_data.loading import (
-    CellBatch,
-    HVGDataset,
-    ResumableLoader,
-    ScRNADataset,
-    collate,
-    create_dataloader,
-    create_hvg_dataloader,
-)
-from scdiff_data.pipeline import Plan, Recipe, plan, prepare
-from scdiff_data.sources import H5adFolder, Pbmc, ScBaseCount, SimulatedAtlas
-from scdiff_data.tokenizers import (
-    BinTokens,
-    CountTokens,
-    LogBinTokens,
-    QuantileTokens,
-    RankTokens,
-    TokenBatch,
-)
-from scdiff_data.training import ScRNADataModule
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scdiff_data.errors import CountError, DownloadError, ManifestError, ScdiffDataError
+    from scdiff_data.loading import (
+        CellBatch,
+        CellSampler,
+        HVGDataset,
+        ResumableLoader,
+        ScRNADataset,
+        collate,
+        create_dataloader,
+        create_hvg_dataloader,
+    )
+    from scdiff_data.pipeline import Plan, Recipe, Split, choose_genes_again, plan, prepare
+    from scdiff_data.sources import Bucket, H5adFolder, Pbmc, ScBaseCount, SimulatedAtlas, Source
+    from scdiff_data.store import Manifest
+    from scdiff_data.tokenizers import (
+        BinTokens,
+        CountTokens,
+        LogBinTokens,
+        QuantileTokens,
+        RankTokens,
+        TokenBatch,
+        Tokenizer,
+    )
+    from scdiff_data.training import ScRNADataModule
 
 __all__ = [
     "BinTokens",
+    "Bucket",
     "CellBatch",
+    "CellSampler",
     "CountError",
     "CountTokens",
     "DownloadError",
     "H5adFolder",
     "HVGDataset",
     "LogBinTokens",
+    "Manifest",
     "ManifestError",
     "Pbmc",
     "Plan",
@@ -64,10 +75,67 @@ __all__ = [
     "ScRNADataset",
     "ScdiffDataError",
     "SimulatedAtlas",
+    "Source",
+    "Split",
     "TokenBatch",
+    "Tokenizer",
+    "__version__",
+    "choose_genes_again",
     "collate",
     "create_dataloader",
     "create_hvg_dataloader",
     "plan",
     "prepare",
 ]
+
+_ROOM_OF = {
+    "CountError": "errors",
+    "DownloadError": "errors",
+    "ManifestError": "errors",
+    "ScdiffDataError": "errors",
+    "CellBatch": "loading",
+    "CellSampler": "loading",
+    "HVGDataset": "loading",
+    "ResumableLoader": "loading",
+    "ScRNADataset": "loading",
+    "collate": "loading",
+    "create_dataloader": "loading",
+    "create_hvg_dataloader": "loading",
+    "Plan": "pipeline",
+    "Recipe": "pipeline",
+    "Split": "pipeline",
+    "choose_genes_again": "pipeline",
+    "plan": "pipeline",
+    "prepare": "pipeline",
+    "Bucket": "sources",
+    "H5adFolder": "sources",
+    "Pbmc": "sources",
+    "ScBaseCount": "sources",
+    "SimulatedAtlas": "sources",
+    "Source": "sources",
+    "Manifest": "store",
+    "BinTokens": "tokenizers",
+    "CountTokens": "tokenizers",
+    "LogBinTokens": "tokenizers",
+    "QuantileTokens": "tokenizers",
+    "RankTokens": "tokenizers",
+    "TokenBatch": "tokenizers",
+    "Tokenizer": "tokenizers",
+    "ScRNADataModule": "training",
+}
+"""Where each name is: looked up on first use, so that what prepares data loads no torch."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = version("scdiff_data")
+    elif name in _ROOM_OF:
+        value = getattr(import_module(f"scdiff_data.{_ROOM_OF[name]}"), name)
+    else:
+        raise AttributeError(f"module 'scdiff_data' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -53,7 +53,12 @@ def _add_hvg(commands: Any) -> None:
 
 
 def _whole_or_all(text: str) -> int | None:
-    return None if text == "all" else int(text)
+    if text == "all":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a whole number or 'all', got {text!r}") from None
 
 
 def _choose_genes(data_dir: str, *, force: bool, **changes: Any) -> None:

@@ -1,12 +1,15 @@
 """Figures without global state, the same bytes for the same data."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from scdiff_data.base.files import write_aside
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#B5B5B5"
 """Colours that colour-blind readers tell apart (Okabe and Ito), and one for the background."""
@@ -14,8 +17,10 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#B5B5B5"
 
 def new_figure(
     n_rows: int, n_columns: int, *, size: tuple[float, float], title: str
-) -> tuple[Figure, NDArray[np.object_]]:
+) -> tuple["Figure", NDArray[np.object_]]:
     """A titled figure, and its grid of panels without frames, [n_rows, n_columns]."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title, fontsize=14)
     axes = figure.subplots(n_rows, n_columns)
@@ -24,7 +29,7 @@ def new_figure(
     return figure, axes
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     """Write a PNG, whole or not at all."""
     with write_aside(path) as aside:
         # Without its version, the same picture has the same bytes.

@@ -6,14 +6,15 @@ display is needed. Colours are Okabe and Ito's, which colour-blind readers tell 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from scdiff_data.base import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def plot_report(
@@ -37,6 +38,8 @@ def plot_report(
     real_counts
         Counts of held-out cells over the same genes, [n_real, n_genes].
     """
+    from matplotlib.ticker import FuncFormatter
+
     n_cells = f"{len(generated_counts):,} generated cells beside {len(real_counts):,} held-out ones"
     figure, axes = new_figure(2, 3, size=(15, 8.5), title=n_cells)
     (losses, means, variances), (zeros, totals, components) = axes
@@ -73,7 +76,7 @@ def plot_report(
     save_figure(figure, path)
 
 
-def _plot_losses(axes: Axes, curves: Mapping[str, Sequence[float]]) -> None:
+def _plot_losses(axes: "Axes", curves: Mapping[str, Sequence[float]]) -> None:
     for name, colour in (("train/loss", GREY), ("val/loss", BLUE)):
         axes.plot(curves["step"], curves[name], color=colour, label=name, linewidth=2)
     if len(curves["step"]):
@@ -84,7 +87,7 @@ def _plot_losses(axes: Axes, curves: Mapping[str, Sequence[float]]) -> None:
 
 
 def _compare_genes(
-    axes: Axes,
+    axes: "Axes",
     title: str,
     generated: NDArray[np.floating[Any]],
     real: NDArray[np.floating[Any]],

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from scdiff_data.genes.sums import GeneStatistics
 
@@ -159,7 +159,7 @@ def _normalize_dispersions(
     else:
         centre = by_bin.transform("median")
         deviation = (frame["dispersion"] - centre).abs()
-        spread = deviation.groupby(frame["bin"], observed=True).transform("median") / norm.ppf(0.75)
+        spread = deviation.groupby(frame["bin"], observed=True).transform("median") / ndtri(0.75)
     scores: NDArray[np.float64] = ((frame["dispersion"] - centre) / spread).to_numpy()
     return scores
 

@@ -7,6 +7,7 @@ Read `split`, `recipe`, `options`, `forecast`, `planning`, `cell_table`, `fill_a
 from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.planning import Plan
 from scdiff_data.pipeline.recipe import Recipe
+from scdiff_data.pipeline.split import Split
 from scdiff_data.pipeline.stages import choose_genes_again, plan, prepare
 
-__all__ = ["Plan", "PrepareOptions", "Recipe", "choose_genes_again", "plan", "prepare"]
+__all__ = ["Plan", "PrepareOptions", "Recipe", "Split", "choose_genes_again", "plan", "prepare"]
