@@ -6,18 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cases import PBMC_SETTINGS
-from conftest import StandIn
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
 from scdiff_data import CountTokens, LogBinTokens, Pbmc, QuantileTokens, ScRNADataModule
-from scdiff_data.diffusion import MaskedDiffusion, WeightEMA
+from scdiff_data.diffusion import MaskedDiffusion
 from scdiff_data.diffusion.process import draw_masks, keyed_generator
 from scdiff_data.evaluation.metrics import shuffle_genes
 from scdiff_data.tokenizers.bins import TokenBatch
 from scdiff_data.tokenizers.ranks import RankTokens
+from scdiff_data.training import WeightEMA
+from support.cases import PBMC_SETTINGS
+from support.toys import StandIn
 
 
 def test_step_0_equals_the_marginal_baseline(
@@ -137,34 +138,6 @@ def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(
 
     whole, resumed = run(resume=False), run(resume=True)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-
-
-def test_the_averaged_weights_validate_and_are_saved(
-    tmp_path: Path, mixture: Any, make_data: Any, make_trainer: Any, small_model: Any
-) -> None:
-    data = make_data(mixture.sample(178, seed=1), n_val=50)
-    averaged, plain = small_model(), small_model()
-    ema = WeightEMA(0.9)
-    make_trainer(max_epochs=2, callbacks=[ema]).fit(averaged, datamodule=data)
-    make_trainer(max_epochs=2).fit(plain, datamodule=data)
-    weights = [model.denoiser.head_bias.weight for model in (averaged, plain)]
-    assert not torch.equal(*weights)
-    assert torch.equal(averaged.tokenizer.lookup, plain.tokenizer.lookup)
-    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\), got 1"):
-        WeightEMA(1.0)
-
-
-def test_only_weight_matrices_decay(
-    mixture: Any, make_data: Any, make_trainer: Any, small_model: Any
-) -> None:
-    model, trainer = small_model(), make_trainer(max_epochs=1)
-    trainer.fit(model, datamodule=make_data(mixture.sample(84, seed=1), n_val=20))
-    decayed, plain = trainer.optimizers[0].param_groups
-    names = {id(weight): name for name, weight in model.named_parameters()}
-    assert {names[id(w)].split(".")[-1] for w in decayed["params"]} == {"weight"}
-    assert not any("embedding.weight" in names[id(w)] for w in decayed["params"])
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0)
-    assert len(decayed["params"]) + len(plain["params"]) == len(names)
 
 
 def test_other_genes_than_the_models_are_refused(

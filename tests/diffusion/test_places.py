@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from cases import PBMC_SETTINGS
 
 from scdiff_data import LogBinTokens, Pbmc, ScRNADataModule
 from scdiff_data.diffusion import MaskedDiffusion
+from support.cases import PBMC_SETTINGS
 
 
 def cells(folder: Path, **changes: Any) -> ScRNADataModule:

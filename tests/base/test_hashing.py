@@ -1,0 +1,50 @@
+"""Hashes order and draw: the same for ever, and independent of one another."""
+
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scdiff_data.base.hashing import digest, draw_cells, hash_file, keyed_hash, order_experiments
+
+ids = st.lists(st.text("ABCDEF0123456789", min_size=1, max_size=8), unique=True, max_size=60)
+
+
+@settings(deadline=None)
+@given(ids=ids, more=ids, seed=st.integers(0, 100))
+def test_the_order_of_experiments_does_not_move_when_the_catalog_grows(
+    ids: list[str], more: list[str], seed: int
+) -> None:
+    grown = order_experiments(list(dict.fromkeys(more + ids)), seed=seed)
+    assert [i for i in grown if i in set(ids)] == order_experiments(ids, seed=seed)
+
+
+@settings(deadline=None)
+@given(ids=ids, few=st.integers(0, 30), more=st.integers(0, 30))
+def test_a_larger_draw_is_a_superset_of_a_smaller_one(ids: list[str], few: int, more: int) -> None:
+    small, large = draw_cells(ids, few, seed=1), draw_cells(ids, few + more, seed=1)
+    assert len(small) == min(few, len(ids))
+    assert set(small) <= set(large)
+    assert np.array_equal(large, np.sort(large))
+
+
+def test_another_seed_draws_others() -> None:
+    cells = [str(i) for i in range(1000)]
+    assert order_experiments(cells, seed=0) != order_experiments(cells, seed=1)
+    shared = set(draw_cells(cells, 100, seed=0)) & set(draw_cells(cells, 100, seed=1))
+    assert len(shared) < 30  # 10 expected
+
+
+def test_the_purposes_of_a_hash_are_independent() -> None:
+    cells = [str(i) for i in range(5000)]
+    draw, split = (keyed_hash(cells, seed=0, purpose=p).astype(float) for p in ("draw", "split"))
+    assert abs(np.corrcoef(draw, split)[0, 1]) < 0.05
+
+
+def test_digests_depend_on_content_not_on_key_order(tmp_path: Path) -> None:
+    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": 2})
+    (tmp_path / "x").write_bytes(b"abc")
+    assert hash_file(tmp_path / "x") == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )

@@ -1,0 +1,153 @@
+"""A data set's cells are the source's, in any order asked for."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scanpy as sc
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from scdiff_data import CellBatch, HVGDataset, ManifestError, ScRNADataset, collate, prepare
+from support.cases import pbmc_recipe
+
+
+def test_the_dataset_is_the_source_matrix(pbmc_dir: Path) -> None:
+    dataset = HVGDataset(pbmc_dir)
+    expression, metadata = dataset[:]
+    for path in (pbmc_dir / "source").rglob("*.h5ad"):
+        source = sc.read_h5ad(path)
+        mine = metadata["experiment_id"] == path.stem
+        barcodes = [cell.removeprefix(f"{path.stem}_") for cell in metadata["cell_id"][mine]]
+        wanted = source[barcodes, dataset.gene_ids]
+        assert np.array_equal(expression.numpy()[mine], wanted.X.toarray())
+        totals = source[barcodes].X.sum(axis=1)
+        assert np.array_equal(metadata["total_counts"].numpy()[mine], np.asarray(totals).ravel())
+        names = np.array(dataset.categories["cell_type"])[metadata["cell_type"].numpy()[mine]]
+        assert np.array_equal(names, wanted.obs["cell_type"])
+        assert np.array_equal(metadata["n_counts"].numpy()[mine], wanted.obs["n_counts"])
+
+
+def test_both_datasets_hold_the_same_cells_in_the_same_order(pbmc_dir: Path) -> None:
+    chosen, whole = HVGDataset(pbmc_dir), ScRNADataset(pbmc_dir / "processed")
+    columns = [whole.gene_ids.index(gene) for gene in chosen.gene_ids]
+    assert len(chosen) == len(whole) == 700
+    assert torch.equal(chosen[:].expression, whole[:].expression[:, columns])
+    for name, values in chosen[:].metadata.items():
+        assert np.array_equal(values, whole[:].metadata[name]), name
+
+
+def test_sparse_batches_equal_dense_ones(pbmc_dir: Path) -> None:
+    rows = [5, 3, 699, 5]
+    sparse = ScRNADataset(pbmc_dir, sparse=True)[rows].expression
+    assert sparse.layout is torch.sparse_csr
+    assert torch.equal(sparse.to_dense(), ScRNADataset(pbmc_dir)[rows].expression)
+
+
+@pytest.mark.parametrize("kind", [HVGDataset, ScRNADataset])
+@settings(deadline=None, max_examples=30)
+@given(rows=st.lists(st.integers(-700, 699), max_size=40))
+def test_any_rows_are_gathered_in_the_order_asked_for(
+    pbmc_dir: Path, kind: type, rows: list[int]
+) -> None:
+    dataset = kind(pbmc_dir)
+    batch = dataset[rows]
+    assert torch.equal(batch.expression, dataset[:].expression[rows])
+    assert batch.metadata["cell_id"].tolist() == dataset[:].metadata["cell_id"][rows].tolist()
+
+
+def test_one_row_is_one_cell(pbmc_dir: Path) -> None:
+    dataset = HVGDataset(pbmc_dir)
+    cell = dataset[7]
+    assert isinstance(cell, CellBatch)
+    assert cell.expression.shape == (64,)
+    assert torch.equal(cell.expression, dataset[[7]].expression[0])
+
+
+def test_splits_are_disjoint_and_complete(pbmc_dir: Path) -> None:
+    parts = [HVGDataset(pbmc_dir, split=split) for split in ("train", "val", "test")]
+    ids = np.concatenate([part[:].metadata["cell_id"] for part in parts])
+    assert len(np.unique(ids)) == len(ids) == 700
+    assert all(len(part) > 40 for part in parts)
+
+
+def test_n_hvgs_takes_the_best_genes_first(pbmc_dir: Path) -> None:
+    few, all_of_them = HVGDataset(pbmc_dir, n_hvgs=10), HVGDataset(pbmc_dir)
+    assert few.gene_ids == all_of_them.gene_ids[:10]
+    assert torch.equal(few[:].expression, all_of_them[:].expression[:, :10])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_hvgs": 65}, r"n_hvgs=65.*stores 64 genes.*data\.n_hvgs=65"),
+        ({"split": "valid"}, r"split must be one of.*'valid'"),
+        ({"labels": ["tissue"]}, r"keeps no label \['tissue'\].*data\.labels="),
+    ],
+)
+def test_what_is_not_stored_is_a_clear_error(
+    pbmc_dir: Path, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        HVGDataset(pbmc_dir, **settings)
+
+
+def test_rows_outside_are_an_error(pbmc_dir: Path) -> None:
+    with pytest.raises(IndexError, match=r"rows are -700 … 699"):
+        HVGDataset(pbmc_dir)[[0, 700]]
+
+
+def test_training_needs_the_shards_alone(pbmc_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "processed").mkdir()
+    for path in [*(pbmc_dir / "processed").iterdir(), pbmc_dir / "config.json"]:
+        (tmp_path / path.relative_to(pbmc_dir)).write_bytes(path.read_bytes())
+    assert torch.equal(HVGDataset(tmp_path)[:].expression, HVGDataset(pbmc_dir)[:].expression)
+    with pytest.raises(ManifestError, match=r"cells/PBMC0.*is missing"):
+        ScRNADataset(tmp_path)
+
+
+def test_a_directory_without_data_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing; run 'python train\.py"):
+        HVGDataset(tmp_path)
+
+
+def test_a_plain_dataloader_takes_whole_batches(pbmc_dir: Path) -> None:
+    dataset = HVGDataset(pbmc_dir)
+    loader = DataLoader(dataset, batch_size=50, collate_fn=collate)
+    batches = list(loader)
+    assert torch.equal(torch.cat([b.expression for b in batches]), dataset[:].expression)
+
+
+@pytest.mark.parametrize("kind", [HVGDataset, ScRNADataset])
+def test_a_pickled_dataset_gathers_the_same_and_holds_no_map(pbmc_dir: Path, kind: type) -> None:
+    dataset = kind(pbmc_dir)
+    _ = dataset[:100]  # maps files
+    copied = pickle.loads(pickle.dumps(dataset))
+    assert torch.equal(copied[:].expression, dataset[:].expression)
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_workers_give_the_same_batches(pbmc_dir: Path, context: str) -> None:
+    dataset = HVGDataset(pbmc_dir)
+    loader = DataLoader(
+        dataset,
+        batch_size=100,
+        collate_fn=collate,
+        num_workers=2,
+        multiprocessing_context=context,
+    )
+    expression = torch.cat([batch.expression for batch in loader])
+    assert torch.equal(expression, dataset[:].expression)
+
+
+@pytest.mark.parametrize("kind", [HVGDataset, ScRNADataset])
+def test_an_empty_split_has_no_cell_of_another(tmp_path: Path, kind: Any) -> None:
+    prepare(pbmc_recipe(cell_count=100, split={"by": "cell", "val": 0, "test": 0.2}), tmp_path)
+    empty = kind(tmp_path, split="val")
+    assert len(empty) == len(empty[:].expression) == 0
+    with pytest.raises(IndexError):
+        empty[[0]]

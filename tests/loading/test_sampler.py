@@ -1,0 +1,130 @@
+"""Samplers share the cells among ranks: disjoint, complete, in one global order."""
+
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scdiff_data.loading.sampler import CellSampler
+
+
+def rows_of(sampler: CellSampler) -> list[list[int]]:
+    return [rows.tolist() for rows in sampler]
+
+
+# Cells, ranks, batch size, epoch; and rows that stay together.
+sizes = st.tuples(st.integers(1, 400), st.integers(1, 5), st.integers(1, 20), st.integers(0, 3))
+block_sizes = st.sampled_from([1, 1, 2, 7, 64])
+
+
+@settings(deadline=None)
+@given(sizes=sizes, block_size=block_sizes)
+def test_with_drop_last_ranks_get_equal_full_batches_and_no_cell_twice(
+    sizes: tuple[int, int, int, int], block_size: int
+) -> None:
+    n_cells, n_ranks, batch_size, epoch = sizes
+    block_size = min(block_size, n_cells)
+    if n_cells < n_ranks * batch_size:
+        with pytest.raises(ValueError, match=rf"batch_size={batch_size} exceeds a rank's share"):
+            CellSampler(n_cells, batch_size, n_ranks=n_ranks)
+        return
+    seen = []
+    for rank in range(n_ranks):
+        sampler = CellSampler(
+            n_cells, batch_size, n_ranks=n_ranks, rank=rank, seed=1, block_size=block_size
+        )
+        sampler.set_epoch(epoch)
+        batches = rows_of(sampler)
+        assert len(batches) == len(sampler) == n_cells // (n_ranks * batch_size)
+        assert all(len(batch) == batch_size for batch in batches)
+        seen += list(chain.from_iterable(batches))
+    assert len(set(seen)) == len(seen)
+    assert n_cells - len(seen) < n_ranks * batch_size
+
+
+@settings(deadline=None)
+@given(sizes=sizes)
+def test_without_drop_last_every_cell_comes_once_in_equally_many_batches(
+    sizes: tuple[int, int, int, int],
+) -> None:
+    n_cells, n_ranks, batch_size, _ = sizes
+    if n_cells < n_ranks:
+        with pytest.raises(ValueError, match="too few"):
+            CellSampler(n_cells, batch_size, n_ranks=n_ranks, shuffle=False, drop_last=False)
+        return
+    seen = []
+    for rank in range(n_ranks):
+        sampler = CellSampler(
+            n_cells, batch_size, n_ranks=n_ranks, rank=rank, shuffle=False, drop_last=False
+        )
+        batches = rows_of(sampler)
+        assert len(batches) == len(sampler)
+        assert all(0 < len(batch) <= batch_size + (n_ranks > 1) for batch in batches)
+        seen += list(chain.from_iterable(batches))
+    assert sorted(seen) == list(range(n_cells))
+
+
+@pytest.mark.parametrize("block_size", [1, 4])
+def test_another_epoch_has_another_order_and_leaves_out_other_cells(block_size: int) -> None:
+    sampler = CellSampler(103, 10, seed=0, block_size=block_size)
+    left_out = []
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        left_out.append(frozenset(range(103)) - set(chain.from_iterable(rows_of(sampler))))
+    assert len(set(left_out)) >= 11  # of 26 blocks, some come twice
+
+
+CLASSES = np.random.default_rng(0).integers(0, 4, 100)
+ORDERS = {
+    "single": {},
+    "blocks": {"block_size": 7},
+    "balanced": {"classes": CLASSES},
+    "in the order of the rows": {"shuffle": False},
+}
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
+@settings(deadline=None, max_examples=50)
+@given(step=st.integers(0, 9), n_ranks=st.integers(1, 4), batch_size=st.integers(1, 20))
+def test_any_number_of_ranks_and_any_batch_size_goes_on_in_the_same_global_order(
+    order: dict[str, Any], step: int, n_ranks: int, batch_size: int
+) -> None:
+    whole = list(chain.from_iterable(rows_of(CellSampler(100, 1, seed=4, **order))))
+    first = CellSampler(100, 5, n_ranks=2, seed=4, **order)
+    start = step * first.global_batch_size
+    rest = []
+    ranks = [
+        CellSampler(100, batch_size, n_ranks=n_ranks, rank=r, seed=4, **order)
+        for r in range(n_ranks)
+    ]
+    for sampler in ranks:
+        sampler.start = start
+    for batches in zip(*map(rows_of, ranks), strict=True):
+        rest += [batch[i] for i in range(batch_size) for batch in batches]
+    assert rest == whole[start : start + len(rest)]
+    assert 100 - start - len(rest) < n_ranks * batch_size
+
+
+def test_balanced_epochs_differ_and_have_as_many_draws_as_there_are_cells() -> None:
+    sampler = CellSampler(100, 10, classes=CLASSES)
+    assert len(sampler) == len(rows_of(sampler)) == 10
+    first = rows_of(sampler)
+    sampler.set_epoch(1)
+    assert rows_of(sampler) != first
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 0}, "batch_size and block_size must be at least 1, got 0 and 1"),
+        ({"block_size": 0}, "batch_size and block_size must be at least 1, got 5 and 0"),
+        ({"block_size": 101}, "block_size=101 exceeds the 100 cells.*lower block_size"),
+        ({"block_size": 2, "classes": CLASSES}, "leave block_size at 1"),
+    ],
+)
+def test_settings_that_contradict_are_clear_errors(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CellSampler(100, **({"batch_size": 5} | change))

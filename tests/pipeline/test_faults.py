@@ -1,0 +1,291 @@
+"""What a night may bring: full disks, read-only disks, Ctrl-C, company, hostile catalogs."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scdiff_data import HVGDataset, Recipe, ScBaseCount, prepare
+from scdiff_data.pipeline import fill_archive
+from support.cases import ATLAS_SETTINGS, TESTS, GcsServer, digest_tree, pbmc_recipe
+from support.fault_proxy import FaultProxy
+
+
+def atlas_recipe(bucket: Path | str, **changes: Any) -> Recipe:
+    return Recipe(source=ScBaseCount(url=str(bucket)), **(ATLAS_SETTINGS | changes))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 MB of its own; only root can mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no tmpfs can be mounted: {error}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
+def before(
+    monkeypatch: pytest.MonkeyPatch, place: str, call: int, action: Callable[[], object]
+) -> Iterator[None]:
+    """Do something just before the `call`th call of a function of the package."""
+    name, function = place.rsplit(".", 1)
+    module = import_module(f"scdiff_data.{name}")
+    real, calls = getattr(module, function), iter(range(1, 1 << 30))
+
+    def act(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == call:
+            action()
+        return real(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, function, act)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("place", "call"),
+    [
+        pytest.param("pipeline.fill_archive.download", 1, id="downloads"),
+        pytest.param("pipeline.fill_archive.write_archive", 2, id="archives"),
+        pytest.param("pipeline.assemble.write_json", 1, id="metadata"),
+        pytest.param("pipeline.fill_archive.write_statistics", 2, id="statistics"),
+        pytest.param("pipeline.assemble.plot_hvgs", 1, id="picture"),
+        pytest.param("pipeline.assemble.write_shards", 1, id="shards"),
+    ],
+)
+def test_a_full_disk_says_so_and_the_same_call_goes_on(
+    small_disk: Path,
+    tmp_path: Path,
+    atlas_bucket: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    call: int,
+) -> None:
+    ballast = small_disk / "ballast"
+
+    def fill() -> None:
+        with suppress(OSError), ballast.open("wb", 0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    recipe = atlas_recipe(atlas_bucket)
+    with (
+        before(monkeypatch, place, call, fill),
+        pytest.raises(OSError, match=r"disk of .* is full: free some.*goes on from here"),
+    ):
+        prepare(recipe, small_disk / "data")
+    assert ballast.exists()
+    assert not (small_disk / "data" / "config.json").exists()
+    ballast.unlink()
+    prepare(recipe, small_disk / "data")
+    prepare(recipe, tmp_path / "undisturbed")
+    assert digest_tree(small_disk / "data") == digest_tree(tmp_path / "undisturbed")
+
+
+def test_a_disk_that_is_too_small_is_known_before_anything_is_fetched(
+    small_disk: Path, atlas_bucket: Path
+) -> None:
+    (small_disk / "ballast").write_bytes(bytes(63 << 20))
+    with pytest.raises(OSError, match=r"free, the run needs about .*larger disk"):
+        prepare(atlas_recipe(atlas_bucket), small_disk / "data")
+    assert not list((small_disk / "data").glob("[cdp]*/*"))
+
+
+def test_a_finished_directory_may_be_read_only(small_disk: Path) -> None:
+    made = prepare(pbmc_recipe(), small_disk / "data")
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    found = prepare(pbmc_recipe(), small_disk / "data")
+    assert found == made
+    assert len(HVGDataset(small_disk / "data")) == 700
+    for recipe, folder in ((pbmc_recipe(n_hvgs=32), "data"), (pbmc_recipe(), "new")):
+        with pytest.raises(OSError, match=r"cannot write in .*data_dir to a folder that can be"):
+            prepare(recipe, small_disk / folder)
+    assert prepare(pbmc_recipe(), small_disk / "data") == made
+
+
+def test_a_file_in_place_of_the_directory_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("not a folder")
+    with pytest.raises(OSError, match=r"cannot write in .*data_dir to a folder that can be"):
+        prepare(pbmc_recipe(), tmp_path / "data")
+    assert (tmp_path / "data").read_text() == "not a folder"
+
+
+def test_links_in_the_way_are_not_written_through(tmp_path: Path, atlas_bucket: Path) -> None:
+    victims = tmp_path / "victims"
+    victims.mkdir()
+    ids = [path.stem for path in sorted(atlas_bucket.rglob("*.h5ad"))]
+    data = tmp_path / "data"
+    for folder, suffix in (("cells", ".h5ad"), ("cells", ".h5ad.tmp"), ("cells", ".json")):
+        (data / folder).mkdir(parents=True, exist_ok=True)
+        for name in ids:
+            (victims / (name + suffix)).write_text("precious")
+            (data / folder / (name + suffix)).symlink_to(victims / (name + suffix))
+    manifest = prepare(atlas_recipe(atlas_bucket), data)
+    assert {path.read_text() for path in victims.iterdir()} == {"precious"}
+    archives = [e.path for e in manifest.files if e.path.startswith("cells/")]
+    assert len(archives) == 4
+    assert not any((data / path).is_symlink() for path in archives)
+
+
+def test_ids_that_try_to_leave_the_directory_do_not(
+    tmp_path: Path, atlas_bucket: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bucket = tmp_path / "bucket"
+    subprocess.run(["cp", "-r", atlas_bucket, bucket], check=True)
+    (path,) = bucket.rglob("sample_metadata.parquet")
+    table = pq.read_table(path)
+    stray = [f"{'../' * 9}tmp/evil", "/tmp/evil", "..", "a/b", "a\x00b", ".lock", ""]
+    rows = table.slice(0, 1).take(pa.array([0] * len(stray)))
+    column = table.column_names.index("srx_accession")
+    rows = rows.set_column(column, "srx_accession", pa.array(stray))
+    pq.write_table(pa.concat_tables([table, rows]), path)
+    prepare(atlas_recipe(bucket), tmp_path / "data")
+    assert "left out 7 experiments" in caplog.text
+    assert {path.name for path in tmp_path.iterdir()} == {"bucket", "data"}
+    prepare(atlas_recipe(atlas_bucket), tmp_path / "undisturbed")
+    cells = [digest_tree(tmp_path / name / "cells") for name in ("data", "undisturbed")]
+    assert cells[0] == cells[1]
+
+
+def test_few_source_files_are_on_disk_at_once(
+    tmp_path: Path, atlas_bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloads, n_threads = tmp_path / "downloads", 2
+    seen: list[int] = []
+
+    def spy(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            finally:
+                seen.append(len({path.name.split(".")[0] for path in downloads.iterdir()}))
+
+        return call
+
+    # A file appears when a download starts, and goes when its archive is made.
+    for name in ("download", "write_archive"):
+        monkeypatch.setattr(fill_archive, name, spy(getattr(fill_archive, name)))
+    prepare(atlas_recipe(atlas_bucket), tmp_path, n_threads=n_threads)
+    assert len(seen) == 12  # six files
+    assert 2 <= max(seen) <= n_threads + 1
+    assert not downloads.exists()
+
+
+SCRIPT = """
+import logging, os, signal, sys, time
+from pathlib import Path
+import scdiff_data.{module} as module
+from scdiff_data import Recipe, ScBaseCount, prepare
+from support.cases import ATLAS_SETTINGS
+
+logging.basicConfig(level=logging.WARNING)
+url, data_dir, endpoint = sys.argv[1:]
+real, calls = module.{function}, 0
+
+def act(*args, **kwargs):
+    global calls
+    calls += 1
+    {action}
+    return real(*args, **kwargs)
+
+module.{function} = act
+source = ScBaseCount(url=url, storage_options={{"endpoint_url": endpoint}} if endpoint else {{}})
+try:
+    prepare(Recipe(source=source, **ATLAS_SETTINGS), data_dir, n_threads=2)
+finally:
+    print("calls", calls)
+"""
+
+
+def start(url: str, data_dir: Path, place: str, action: str, endpoint: str = "") -> Any:
+    module, function = place.rsplit(".", 1)
+    script = SCRIPT.format(module=module, function=function, action=action)
+    return subprocess.Popen(
+        [sys.executable, "-c", script, url, str(data_dir), endpoint],
+        cwd=TESTS,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_of_two_processes_the_second_waits_and_finds_the_work_done(
+    tmp_path: Path, atlas_bucket: Path
+) -> None:
+    data_dir, go = tmp_path / "data", tmp_path / "go"
+    wait = f"while not Path({str(go)!r}).exists(): time.sleep(0.01)"
+    first = start(str(atlas_bucket), data_dir, "pipeline.fill_archive.write_archive", wait)
+    while not list(data_dir.glob("downloads/*")):
+        assert first.poll() is None
+    second = start(str(atlas_bucket), data_dir, "pipeline.fill_archive.write_archive", wait)
+    said = second.stderr.readline()
+    assert f"another process prepares {data_dir}: waiting for it" in said
+    go.touch()
+    outputs = [process.communicate(timeout=120) for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0], outputs
+    assert [out for out, _ in outputs] == ["calls 6\n", "calls 0\n"]
+    prepare(atlas_recipe(atlas_bucket), tmp_path / "undisturbed")
+    assert digest_tree(data_dir) == digest_tree(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize(
+    ("place", "call"),
+    [
+        pytest.param("archive.convert.transpose", 2, id="archives"),
+        pytest.param("store.shards._write_expression", 2, id="shards"),
+    ],
+)
+def test_ctrl_c_ends_the_run_and_the_same_call_goes_on(
+    tmp_path: Path, atlas_bucket: Path, place: str, call: int
+) -> None:
+    press = f"if calls == {call}: os.kill(os.getpid(), signal.SIGINT)"
+    process = start(str(atlas_bucket), tmp_path / "stopped", place, press)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGINT, said
+    assert "stopped: the same command goes on from here" in said
+    assert not (tmp_path / "stopped" / "config.json").exists()
+    for name in ("stopped", "undisturbed"):
+        prepare(atlas_recipe(atlas_bucket), tmp_path / name)
+    assert digest_tree(tmp_path / "stopped") == digest_tree(tmp_path / "undisturbed")
+
+
+def test_ctrl_c_does_not_wait_for_a_server_that_stalls(
+    tmp_path: Path, atlas_bucket: Path, gcs: GcsServer, proxy: FaultProxy
+) -> None:
+    gcs.put_folder("stalling", atlas_bucket)
+    with proxy.stall_at(2) as stalled:
+        data_dir = tmp_path / "stopped"
+        process = start(
+            "gs://stalling", data_dir, "pipeline.fill_archive.download", "pass", proxy.url
+        )
+        killer = threading.Timer(60, process.kill)  # far below the time-outs of a request
+        killer.start()
+        assert stalled.wait(60)
+        os.kill(process.pid, signal.SIGINT)
+        _, said = process.communicate()
+        killer.cancel()
+    assert process.returncode == -signal.SIGINT, said
+    assert "stopped: the same command goes on from here" in said
+    source = ScBaseCount(url="gs://stalling", storage_options=gcs.storage_options)
+    recipe = Recipe(source=source, **ATLAS_SETTINGS)
+    for name in ("stopped", "undisturbed"):
+        prepare(recipe, tmp_path / name)
+    assert digest_tree(tmp_path / "stopped") == digest_tree(tmp_path / "undisturbed")

@@ -1,0 +1,118 @@
+"""Experiments are drawn, fetched and archived until the cells are enough."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from scdiff_data import DownloadError, HVGDataset, Recipe, ScBaseCount, prepare
+from support.cases import ATLAS_SETTINGS, pbmc_recipe
+
+
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(cell_count=st.integers(1, 230))
+def test_exactly_cell_count_cells_that_pass_quality_are_drawn(
+    tmp_path_factory: pytest.TempPathFactory, atlas_bucket: Path, cell_count: int
+) -> None:
+    no_split = ATLAS_SETTINGS | {"split": {"by": "cell", "val": 0.0, "test": 0.0}}
+    recipe = Recipe(source=ScBaseCount(url=str(atlas_bucket)), cell_count=cell_count, **no_split)
+    manifest = prepare(recipe, tmp_path_factory.mktemp("drawn"))
+    assert sum(manifest.n_cells.values()) == cell_count
+    assert len(HVGDataset(manifest.data_dir)) == cell_count
+
+
+def test_a_larger_cell_count_keeps_all_cells_and_fetches_only_what_is_missing(
+    tmp_path: Path, atlas_bucket: Path
+) -> None:
+    recipe = Recipe(source=ScBaseCount(url=str(atlas_bucket)), cell_count=100, **ATLAS_SETTINGS)
+    prepare(recipe, tmp_path)
+    small = cells_by_split(tmp_path)
+    archives = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").glob("*.h5ad")}
+    larger = Recipe(source=ScBaseCount(url=str(atlas_bucket)), cell_count=200, **ATLAS_SETTINGS)
+    prepare(larger, tmp_path)
+    large = cells_by_split(tmp_path)
+    for split in ("train", "val", "test"):
+        assert small[split] <= large[split]
+    assert all(path.stat().st_mtime_ns == then for path, then in archives.items())
+
+
+def cells_by_split(folder: Path) -> dict[str, set[str]]:
+    cells = pq.read_table(folder / "metadata" / "cells.parquet").to_pandas()
+    return {
+        str(name): set(group["cell_id"]) for name, group in cells.groupby("split", observed=True)
+    }
+
+
+def test_a_broken_experiment_is_recorded_and_the_draw_goes_on(
+    tmp_path: Path, atlas_bucket: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bucket = tmp_path / "bucket"
+    for path in atlas_bucket.rglob("*"):
+        if path.is_file():
+            copy = bucket / path.relative_to(atlas_bucket)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    victim = sorted(bucket.rglob("*.h5ad"))[1]
+    victim.write_bytes(b"not an h5ad file")
+    recipe = Recipe(source=ScBaseCount(url=str(bucket)), cell_count=150, **ATLAS_SETTINGS)
+    manifest = prepare(recipe, tmp_path / "data")
+    experiments = json.loads((tmp_path / "data/metadata/experiments.json").read_text())
+    failed = [entry for entry in experiments if entry["status"] == "failed"]
+    assert [entry["experiment_id"] for entry in failed] == [victim.stem]
+    assert "not a readable h5ad file" in failed[0]["reason"]
+    assert sum(manifest.n_cells.values()) == 150
+    assert "left out for good" in caplog.text
+
+    whole = next(path for path in atlas_bucket.rglob("*.h5ad") if path.name == victim.name)
+    victim.write_bytes(whole.read_bytes())
+    again = prepare(recipe, tmp_path / "data")  # it stays skipped …
+    assert again.dropped["experiments_failed"] == 1
+    retried = prepare(recipe, tmp_path / "data", refresh_catalog=True, retry_failed=True)
+    assert retried.dropped["experiments_failed"] == 0  # … until it is asked for
+
+
+def test_too_few_cells_is_an_error_that_says_what_there_is(
+    tmp_path: Path, atlas_bucket: Path
+) -> None:
+    source = ScBaseCount(url=str(atlas_bucket))
+    with pytest.raises(ValueError, match=r"cell_count=5000.*hold at most 300 cells.*lower"):
+        prepare(Recipe(source=source, cell_count=5000, **ATLAS_SETTINGS), tmp_path / "a")
+    assert not list((tmp_path / "a").glob("cells/*"))  # found before any download
+    with pytest.raises(ValueError, match=r"cell_count=290.*only \d+ pass QC.*min_counts=500"):
+        prepare(Recipe(source=source, cell_count=290, **ATLAS_SETTINGS), tmp_path / "b")
+
+
+def test_an_unreachable_bucket_stops_the_run_and_fails_no_experiment(
+    tmp_path: Path, atlas_bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(source=ScBaseCount(url=str(atlas_bucket)), **ATLAS_SETTINGS)
+    real = ScBaseCount.open
+
+    def open_then_forbid(source: ScBaseCount, workdir: Path) -> object:
+        bucket = real(source, workdir)
+        file_system, _ = bucket.connect()
+        monkeypatch.setattr(type(file_system), "cat_file", forbid)
+        return bucket
+
+    def forbid(*_: object, **__: object) -> bytes:
+        raise PermissionError("403 Forbidden")
+
+    monkeypatch.setattr(ScBaseCount, "open", open_then_forbid)
+    with pytest.raises(DownloadError, match=r"403.*storage_options"):
+        prepare(recipe, tmp_path)
+    assert not list((tmp_path / "cells").glob("*.json"))
+
+
+def test_an_unknown_label_is_told_at_the_first_experiment_and_an_error_at_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ValueError, match=r"label 'celltype'.*'cell_type'"):
+        prepare(pbmc_recipe(labels=("celltype", "tissue")), tmp_path)
+    (warning,) = (r.getMessage() for r in caplog.records if "celltype" in r.getMessage())
+    assert "name ['celltype'], which neither" in warning
+    assert "'cell_type'" in warning

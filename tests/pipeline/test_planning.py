@@ -1,0 +1,165 @@
+"""What a run would do is said beforehand, and comes true."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scdiff_data import Pbmc, Plan, Recipe, ScBaseCount, plan, prepare
+from scdiff_data.pipeline.options import PrepareOptions
+from scdiff_data.pipeline.planning import make_plan
+from scdiff_data.store.layout import DataDirectory
+from support.cases import ATLAS, ATLAS_SETTINGS, digest_tree, pbmc_recipe
+
+CATALOG = pa.table(
+    {
+        "experiment_id": [f"E{i}" for i in range(40)],
+        "path": [f"E{i}.h5ad" for i in range(40)],
+        "n_cells": [100 * (i % 7 + 1) for i in range(40)],
+        "size": [1_000_000 * (i % 7 + 1) for i in range(40)],
+        "checksum": pa.nulls(40, pa.string()),
+        "tissue": ["blood" if i % 2 else "lung" for i in range(40)],
+        "age": [i % 10 for i in range(40)],
+    }
+)
+
+
+def planned(folder: Path, keep_downloads: bool = False, **settings: Any) -> Plan:
+    return make_plan(
+        Recipe(source=Pbmc(), **settings),
+        DataDirectory(folder),
+        CATALOG,
+        PrepareOptions(n_threads=2, keep_downloads=keep_downloads),
+    )
+
+
+def test_it_says_what_matches_and_what_that_takes(tmp_path: Path) -> None:
+    made = planned(tmp_path, filters={"tissue": "blood"}, cell_count=3000, n_hvgs=500)
+    assert made.in_catalog == (40, sum(CATALOG["n_cells"].to_pylist()))
+    assert made.matching == (20, sum(CATALOG["n_cells"].to_pylist()[1::2]))
+    assert made.best.n_cells == made.likely.n_cells == 3000
+    assert made.best.n_experiments < made.likely.n_experiments
+    assert made.best.fetch_bytes < made.likely.fetch_bytes
+    assert sum(made.likely.n_per_split.values()) == 3000
+    assert made.likely.end_bytes >= 3000 * (16_000 + 2 * 500)
+    assert list(made.likely.costs) == sorted(made.likely.costs, reverse=True)
+    said = str(made)
+    for text in (
+        "40 experiments, 15,500 cells",
+        "20 experiments, 7,700 cells",
+        "3,000 cells of",
+        "if 72% of the cells pass QC",
+        " free",
+        "cell_count=3000: the archive",
+        "n_hvgs=500: the shards",
+        "n_threads=2: source files",
+    ):
+        assert text in said
+
+
+def test_downloads_that_stay_cost_disk(tmp_path: Path) -> None:
+    settings = {"cell_count": 3000, "n_hvgs": 500}
+    gone, kept = planned(tmp_path, **settings), planned(tmp_path, keep_downloads=True, **settings)
+    assert kept.best.end_bytes == gone.best.end_bytes + gone.best.fetch_bytes
+    assert "keep_downloads=true" in str(kept)
+
+
+def test_a_cap_that_leaves_most_of_a_file_is_named(tmp_path: Path) -> None:
+    made = planned(tmp_path, cell_count=1000, max_cells_per_experiment=50, min_genes=None)
+    assert made.best.n_experiments == 20
+    assert "max_cells_per_experiment=50: fetched for cells over the cap" in str(made)
+
+
+@given(
+    cell_count=st.integers(1, 20_000),
+    cap=st.none() | st.integers(1, 800),
+    tissue=st.sampled_from([None, "blood", "lung"]),
+)
+def test_a_shortage_is_known_exactly(
+    tmp_path_factory: pytest.TempPathFactory, cell_count: int, cap: int | None, tissue: str | None
+) -> None:
+    filters = {} if tissue is None else {"tissue": tissue}
+    made = planned(
+        tmp_path_factory.getbasetemp(),
+        cell_count=cell_count,
+        max_cells_per_experiment=cap,
+        filters=filters,
+    )
+    there = sum(
+        row["n_cells"] if cap is None else min(cap, row["n_cells"])
+        for row in CATALOG.to_pylist()
+        if tissue in (None, row["tissue"])
+    )
+    assert made.most_cells == there
+    assert (made.shortage is None) == (there >= cell_count)
+    assert made.best.n_cells == min(there, cell_count)
+
+
+def test_a_shortage_names_what_binds(tmp_path: Path) -> None:
+    made = planned(
+        tmp_path,
+        cell_count=9000,
+        filters={"tissue": "blood"},
+        exclude={"age": {"min": 5}},
+        max_cells_per_experiment=400,
+    )
+    assert made.shortage is not None
+    assert "hold at most" in made.shortage
+    for name in ("filters.tissue", "exclude.age", "max_cells_per_experiment"):
+        assert f" without {name}" in made.shortage
+        assert made.without[name] > made.most_cells
+    assert made.shortage in str(made)
+    with pytest.raises(ValueError, match=r"cell_count=9000.*without filters\.tissue"):
+        made.check()
+
+
+def test_qc_that_will_probably_bind_is_foretold(tmp_path: Path) -> None:
+    made = planned(tmp_path, cell_count=15_000)
+    assert made.shortage is None
+    assert "that is fewer than cell_count=15,000" in str(made)
+
+
+def test_the_plan_comes_true(tmp_path: Path, atlas_bucket: Path) -> None:
+    settings = ATLAS_SETTINGS | {"split": {"by": "experiment", "val": 0.3, "test": 0.3}}
+    settings |= {"min_genes": None, "min_counts": None}  # so that every cell passes
+    recipe = Recipe(source=ScBaseCount(url=str(atlas_bucket)), cell_count=130, **settings)
+    before = plan(recipe, tmp_path)
+    assert before.best == before.likely
+    assert before.best.n_cells == 130
+    assert not (tmp_path / "cells").exists()
+    manifest = prepare(recipe, tmp_path)
+    assert before.best.n_per_split == manifest.n_cells
+    after = plan(recipe, tmp_path)
+    assert after.best.fetch_bytes == 0
+    assert after.best.n_experiments == before.best.n_experiments
+    on_disk = sum(path.stat().st_size for path in tmp_path.rglob("*.h5*"))
+    assert after.best.end_bytes == pytest.approx(on_disk, rel=0.5)
+    fetched = [
+        path.stat().st_size
+        for path in atlas_bucket.rglob("*.h5ad")
+        if (tmp_path / "cells" / f"{path.stem}.json").exists()
+    ]
+    assert before.best.fetch_bytes == sum(fetched)
+
+
+def test_what_earlier_runs_know_of_qc_is_used(tmp_path: Path, atlas_bucket: Path) -> None:
+    source = ScBaseCount(url=str(atlas_bucket))
+    manifest = prepare(Recipe(source=source, **ATLAS_SETTINGS), tmp_path)
+    n_passing = sum(manifest.n_cells.values())
+    made = plan(Recipe(source=source, **ATLAS_SETTINGS | {"cell_count": 299}), tmp_path)
+    assert made.most_cells == n_passing < 299
+    before = digest_tree(tmp_path)
+    with pytest.raises(ValueError, match=rf"hold at most {n_passing} cells"):
+        prepare(Recipe(source=source, **ATLAS_SETTINGS | {"cell_count": 299}), tmp_path)
+    assert digest_tree(tmp_path) == before
+
+
+def test_a_dry_run_and_the_run_see_the_same_catalog(tmp_path: Path) -> None:
+    plan(pbmc_recipe(), tmp_path)
+    snapshot = (tmp_path / "metadata" / "catalog.parquet").read_bytes()
+    prepare(pbmc_recipe(), tmp_path)
+    assert (tmp_path / "metadata" / "catalog.parquet").read_bytes() == snapshot
+    assert str(plan(Recipe(source=ATLAS), tmp_path / "atlas")).startswith("source ")

@@ -1,0 +1,119 @@
+"""The stages together: exact counts from any source, and nothing done twice."""
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pyarrow.parquet as pq
+from hydra.utils import instantiate
+
+from scdiff_data import H5adFolder, HVGDataset, Recipe, ScBaseCount, ScRNADataset, prepare
+from scdiff_data.store.manifest import Manifest
+from support.cases import ATLAS, ATLAS_SETTINGS, GcsServer, pbmc_recipe
+from support.configs import compose
+
+
+def source_counts(bucket: Path) -> dict[str, dict[str, int]]:
+    """Every cell's counts by gene id, read from the bucket's files by anndata alone."""
+    cells = {}
+    for path in bucket.rglob("*.h5ad"):
+        experiment = ad.read_h5ad(path)
+        genes = [gene.split(".")[0] for gene in experiment.var_names]
+        for barcode, counts in zip(experiment.obs_names, experiment.X.toarray(), strict=True):
+            cells[f"{path.stem}_{barcode}"] = dict(zip(genes, counts.astype(int), strict=True))
+    return cells
+
+
+def test_every_count_arrives_through_a_gs_bucket(
+    tmp_path: Path, gcs: GcsServer, atlas_bucket: Path
+) -> None:
+    gcs.put_folder("every-count", atlas_bucket)
+    config = compose(
+        tmp_path / "run",
+        "data=scbasecount",
+        "data.source.url=gs://every-count",
+        f"+data.source.storage_options.endpoint_url={gcs.url}",
+        f"data.data_dir={tmp_path}",
+        "data.cell_count=null",
+        "data.labels=[cell_type]",
+        *(f"data.{name}={ATLAS_SETTINGS[name]}" for name in ("min_genes", "n_hvgs", "shard_size")),
+        "data.split.by=cell",
+    )
+    datamodule = instantiate(config.data)
+    datamodule.prepare_data()
+    manifest = Manifest.read(tmp_path)
+    expected = source_counts(atlas_bucket)
+    whole, chosen = ScRNADataset(tmp_path), HVGDataset(tmp_path)
+    for dataset in (whole, chosen):
+        expression, metadata = dataset[:]
+        for cell, counts in zip(metadata["cell_id"], expression.numpy(), strict=True):
+            wanted = [min(expected[cell][gene], 32_767) for gene in dataset.gene_ids]
+            assert counts.tolist() == wanted
+    totals = whole[:].metadata["total_counts"].tolist()
+    assert totals == [sum(expected[cell].values()) for cell in whole[:].metadata["cell_id"]]
+    passing = {cell for cell, counts in expected.items() if sum(counts.values()) >= 500}
+    assert set(whole[:].metadata["cell_id"]) == passing
+    assert manifest.dropped["counts_saturated"] >= 1
+    catalog = pq.read_table(tmp_path / "metadata" / "catalog.parquet")
+    assert all(checksum.startswith("crc32c:") for checksum in catalog["checksum"].to_pylist())
+
+
+def test_asking_twice_does_nothing(pbmc_dir: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in pbmc_dir.rglob("*") if path.name != ".lock"}
+    prepare(pbmc_recipe(), pbmc_dir)
+    after = {path: path.stat().st_mtime_ns for path in pbmc_dir.rglob("*") if path.name != ".lock"}
+    assert after == before
+
+
+def test_the_same_directory_serves_another_source_as_a_new_one_would(
+    tmp_path: Path, atlas_bucket: Path
+) -> None:
+    recipe = Recipe(source=ScBaseCount(url=str(atlas_bucket)), **ATLAS_SETTINGS)
+    prepare(pbmc_recipe(), tmp_path / "reused")
+    reused = prepare(recipe, tmp_path / "reused")
+    fresh = prepare(recipe, tmp_path / "fresh")
+    assert replace(reused, data_dir=fresh.data_dir) == fresh
+
+
+def test_own_h5ad_files_become_a_data_set(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("mine", "yours"):
+        counts = rng.poisson(1.0, (50, 30)).astype(np.float32)
+        cells = ad.AnnData(counts)
+        cells.var_names = [f"gene{i}" for i in range(30)]
+        cells.obs_names = [f"cell{i}" for i in range(50)]
+        (tmp_path / "files").mkdir(exist_ok=True)
+        cells.write_h5ad(tmp_path / "files" / f"{name}.h5ad")
+    recipe = Recipe(
+        source=H5adFolder(str(tmp_path / "files")),
+        min_genes=None,
+        min_counts=None,
+        labels=(),
+        n_hvgs=None,
+        split={"by": "cell"},
+    )
+    prepare(recipe, tmp_path / "data")
+    dataset = HVGDataset(tmp_path / "data")
+    assert len(dataset) == 100
+    assert dataset.gene_ids == [f"gene{i}" for i in range(30)]
+
+
+def test_two_runs_on_one_directory_wait_for_each_other(tmp_path: Path) -> None:
+    manifests: list[Manifest] = []
+    threads = [
+        threading.Thread(target=lambda: manifests.append(prepare(pbmc_recipe(), tmp_path)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(manifests) == 2
+    assert manifests[0] == manifests[1]
+
+
+def test_the_simulated_atlas_prepares_itself(tmp_path: Path) -> None:
+    manifest = prepare(Recipe(source=ATLAS, **ATLAS_SETTINGS), tmp_path)
+    assert manifest.dropped["experiments_skipped"] == 2  # the empty one and the junk

@@ -1,0 +1,105 @@
+"""Experiments are filtered by their metadata, from a snapshot taken once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from scdiff_data.sources.catalog import filter_catalog, normalize_text, read_snapshot, take_snapshot
+from scdiff_data.sources.source import Bucket
+
+CATALOG = pa.table(
+    {
+        "experiment_id": ["a", "b", "c", "d", "e", "f"],
+        "n_cells": [10, 20, 30, 40, 50, 60],
+        "tissue": [" Lung", "lung", "not specified", "", None, "Blood"],
+    }
+)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A source whose catalog a test gives."""
+
+    ids: tuple[str | None, ...]
+    release: str = "1"
+
+    def settings(self) -> dict[str, Any]:
+        return {"source": "given", "release": self.release}
+
+    def open(self, workdir: Path) -> Bucket:
+        return Bucket(str(workdir))
+
+    def read_catalog(self, bucket: Bucket) -> pa.Table:
+        return pa.table({"experiment_id": pa.array(self.ids, pa.string())})
+
+
+def load(path: Path, source: Given, *, refresh: bool = False) -> list[str]:
+    table = None if refresh else read_snapshot(path, source)
+    if table is None:
+        table = take_snapshot(path, source, Bucket("."))
+        assert read_snapshot(path, source) == table
+    return table["experiment_id"].to_pylist()
+
+
+def kept(**conditions: Any) -> str:
+    return "".join(filter_catalog(CATALOG, conditions, {})["experiment_id"].to_pylist())
+
+
+def test_dirty_text_is_normalised() -> None:
+    assert normalize_text(CATALOG["tissue"]).to_pylist() == [
+        *("lung", "lung", None, None, None, "blood"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        pytest.param({"tissue": "LUNG"}, "ab", id="a-value-without-case"),
+        pytest.param({"tissue": ["lung", "blood"]}, "abf", id="a-list"),
+        pytest.param({"tissue": [None]}, "cde", id="missing-values"),
+        pytest.param({"n_cells": {"min": 20, "max": 40}}, "bcd", id="a-range-with-both-ends"),
+        pytest.param({"n_cells": [10, 60]}, "af", id="numbers"),
+        pytest.param({"tissue": "lung", "n_cells": {"min": 15}}, "b", id="all-conditions"),
+    ],
+)
+def test_filters_keep(conditions: dict[str, Any], expected: str) -> None:
+    assert kept(**conditions) == expected
+
+
+def test_exclusions_come_on_top_of_filters() -> None:
+    table = filter_catalog(CATALOG, {"tissue": ["lung", "blood"]}, {"experiment_id": ["a"]})
+    assert table["experiment_id"].to_pylist() == ["b", "f"]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        ({"tisue": "lung"}, r"filters names no column of the catalog: 'tisue'; it has .*'tissue'"),
+        ({"tissue": {"min": 1}}, "a range is .* on a column of numbers; this one is string"),
+        ({"n_cells": {"mni": 1}}, "a range is"),
+        ({"tissue": "brain"}, "none of the catalog's 6 experiments passes"),
+    ],
+)
+def test_a_wrong_filter_is_a_clear_error(conditions: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        kept(**conditions)
+
+
+def test_ids_that_could_name_a_path_are_left_out_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = ("SRX1", "../x", "a/b", "", None, "..", ".hidden", "SRX1", "C:\\x", "x" * 300, "ERX-2.b")
+    assert load(tmp_path / "c.parquet", Given(ids)) == ["SRX1", "ERX-2.b"]
+    assert "left out 9 experiments" in caplog.text
+    assert "'../x'" in caplog.text
+
+
+def test_the_snapshot_is_taken_once_and_renewed_when_asked(tmp_path: Path) -> None:
+    path = tmp_path / "metadata" / "catalog.parquet"
+    assert load(path, Given(("a",))) == ["a"]
+    assert load(path, Given(("a", "b"))) == ["a"]
+    assert load(path, Given(("a", "b")), refresh=True) == ["a", "b"]
+    assert load(path, Given(("c",), release="2")) == ["c"]

@@ -1,0 +1,28 @@
+"""A folder of the user's own files is a source."""
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+
+from scdiff_data import H5adFolder
+
+
+def test_a_folder_of_h5ad_files_is_a_source(tmp_path: Path) -> None:
+    for name, n_cells in (("b", 5), ("a", 3)):
+        cells = ad.AnnData(np.ones((n_cells, 4), np.float32))
+        cells.write_h5ad(tmp_path / f"{name}.h5ad")
+    source = H5adFolder(str(tmp_path))
+    catalog = source.read_catalog(source.open(tmp_path))
+    assert catalog["experiment_id"].to_pylist() == ["a", "b"]
+    assert catalog["n_cells"].to_pylist() == [3, 5]
+    before = source.settings()
+    (tmp_path / "b.h5ad").unlink()
+    assert source.settings() != before  # a changed folder is another data set
+    assert str(tmp_path) not in str(before)
+
+
+def test_an_empty_folder_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no \*\.h5ad file in .*set source\.path"):
+        H5adFolder(str(tmp_path)).settings()

@@ -1,0 +1,53 @@
+"""The manifest is found, says how the data were made, and names what differs from it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scdiff_data import ManifestError
+from scdiff_data.base.files import FileEntry
+from scdiff_data.store.manifest import Manifest
+
+
+def test_a_manifest_is_found_from_the_directory_and_from_processed(pbmc_dir: Path) -> None:
+    assert Manifest.read(pbmc_dir) == Manifest.read(str(pbmc_dir / "processed"))
+
+
+def test_a_missing_manifest_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing; run 'python train\.py"):
+        Manifest.read(tmp_path / "processed")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "is damaged"), ("[]", "is damaged"), ('{"schema_version": 99}', "schema version 99")],
+)
+def test_a_damaged_or_foreign_manifest_is_an_error(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ManifestError, match=message):
+        Manifest.read(tmp_path)
+
+
+def test_the_manifest_says_how_the_data_were_made(pbmc_dir: Path) -> None:
+    content = json.loads((pbmc_dir / "config.json").read_text())
+    assert content["recipe"]["source"] == {"source": "pbmc"}
+    assert content["recipe"]["n_hvgs"] == 64
+    assert content["genes"]["n_reference"] == 765
+    assert sum(content["cells"].values()) == 700
+    assert content["packages"]["h5py"]
+    assert str(pbmc_dir) not in json.dumps(content)
+
+
+@pytest.mark.parametrize("damage", ["missing", "has 3 bytes"])
+def test_files_that_differ_from_the_manifest_are_named(
+    tmp_path: Path, pbmc_dir: Path, damage: str
+) -> None:
+    entry = FileEntry("processed/batch_0000.h5", size=10, sha256="0")
+    manifest = replace(Manifest.read(pbmc_dir), data_dir=tmp_path, files=(entry,))
+    if damage != "missing":
+        (tmp_path / "processed").mkdir()
+        (tmp_path / "processed" / "batch_0000.h5").write_bytes(b"abc")
+    with pytest.raises(ManifestError, match=rf"batch_0000\.h5.*{damage}.*prepare again"):
+        manifest.check_files()

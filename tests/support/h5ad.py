@@ -1,0 +1,52 @@
+"""Small h5ad files as sources may have them, and their archives."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from scdiff_data.archive.convert import ArchiveReport, QualityFilter, write_archive
+from scdiff_data.archive.h5ad import read_gene_axis
+
+GENES = [f"ENSG{i:03d}" for i in range(40)]
+
+
+def counts_of(seed: int = 0, n_cells: int = 60) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.poisson(rng.gamma(0.3, 4, (n_cells, len(GENES)))).astype(np.float32)
+
+
+def write_source(path: Path, matrix: Any, genes: list[str] | None = None, **settings: Any) -> Path:
+    cells = ad.AnnData(
+        matrix,
+        obs=pd.DataFrame(
+            {"cell_type": ["B cell", ""] * (matrix.shape[0] // 2), "age": 3.5},
+            index=[f"BARCODE{i}" for i in range(matrix.shape[0])],
+        ),
+        var=pd.DataFrame(index=genes or GENES[: matrix.shape[1]]),
+    )
+    cells.write_h5ad(path, **({"compression": "gzip"} | settings))
+    return path
+
+
+def archive(source: Path, target: Path, **changes: Any) -> ArchiveReport:
+    settings: dict[str, Any] = {
+        "experiment_id": "SRX1",
+        "axis": read_gene_axis(source),
+        "quality": QualityFilter(),
+        "max_cells": None,
+        "seed": 0,
+        "max_memory": 1 << 30,
+    }
+    return write_archive(source, target, **(settings | changes))
+
+
+LAYOUTS: dict[str, Callable[[np.ndarray], Any]] = {
+    "csc": sp.csc_matrix,
+    "csr": sp.csr_matrix,
+    "dense": np.asarray,
+}

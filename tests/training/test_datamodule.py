@@ -1,0 +1,116 @@
+"""The DataModule serves any module: batches, tokens, orders, and clear errors."""
+
+import inspect
+import logging
+from dataclasses import fields
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+
+from scdiff_data import (
+    BinTokens,
+    LogBinTokens,
+    ManifestError,
+    Pbmc,
+    Recipe,
+    ScRNADataModule,
+    TokenBatch,
+)
+from scdiff_data.store.manifest import Manifest
+from support.cases import PBMC_SETTINGS
+from support.foreign import Foreign, trainer
+
+PBMC = PBMC_SETTINGS | {"batch_size": 32}
+
+
+def test_a_foreign_module_trains_and_tests(pbmc_dir: Path, tmp_path: Path) -> None:
+    model, datamodule = Foreign(), ScRNADataModule(Pbmc(), pbmc_dir, **PBMC)
+    before = model.layer.weight.detach().clone()
+    run = trainer(tmp_path)
+    run.fit(model, datamodule=datamodule)
+    assert not torch.equal(model.layer.weight, before)
+    assert run.callback_metrics["val"] > 0
+    run.test(model, datamodule=datamodule, verbose=False)
+
+
+def test_every_epoch_shows_the_cells_in_another_order(pbmc_dir: Path, tmp_path: Path) -> None:
+    model = Foreign()
+    trainer(tmp_path, max_epochs=2).fit(model, datamodule=ScRNADataModule(Pbmc(), pbmc_dir, **PBMC))
+    half = len(model.seen) // 2
+    first, second = (
+        list(chain.from_iterable(model.seen[:half])),
+        list(chain.from_iterable(model.seen[half:])),
+    )
+    assert len(set(first)) == len(first)
+    assert first != second
+
+
+def test_a_tokenizer_turns_batches_into_tokens(pbmc_dir: Path) -> None:
+    tokenizer = LogBinTokens()
+    datamodule = ScRNADataModule(Pbmc(), pbmc_dir, **PBMC, tokenizer=tokenizer)
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    counts = next(iter(datamodule.train_dataloader()))
+    batch = datamodule.on_after_batch_transfer(counts, 0)
+    assert isinstance(batch, TokenBatch)
+    assert torch.equal(batch.tokens, tokenizer.encode(counts.expression))
+    assert torch.equal(batch.metadata["counts"], counts.expression)
+    assert isinstance(datamodule.tokenizer, BinTokens)
+    assert datamodule.tokenizer.log_prob(counts.expression).isfinite().all()
+
+
+def test_a_checkpoint_holds_plain_values_and_says_how_the_data_were_made(
+    pbmc_dir: Path, tmp_path: Path
+) -> None:
+    run = trainer(tmp_path)
+    run.fit(Foreign(), datamodule=ScRNADataModule(Pbmc(), pbmc_dir, **PBMC))
+    run.save_checkpoint(tmp_path / "run.ckpt")
+    stored = torch.load(tmp_path / "run.ckpt", weights_only=True)
+    assert stored["datamodule_hyper_parameters"]["n_hvgs"] == 64
+    assert stored["datamodule_hyper_parameters"]["data_dir"] == str(pbmc_dir)
+
+
+def test_setup_without_data_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
+        ScRNADataModule(Pbmc(), tmp_path, **PBMC).setup("fit")
+
+
+def test_setup_on_data_of_other_settings_names_the_difference(pbmc_dir: Path) -> None:
+    other = ScRNADataModule(Pbmc(), pbmc_dir, **(PBMC | {"n_hvgs": 32}))
+    with pytest.raises(ManifestError, match=r"n_hvgs: 64 there, 32 here"):
+        other.setup("fit")
+
+
+def test_a_batch_larger_than_the_cells_is_an_error_before_any_step(pbmc_dir: Path) -> None:
+    with pytest.raises(ValueError, match=r"batch_size=800 exceeds cell_count=600"):
+        ScRNADataModule(Pbmc(), pbmc_dir, **(PBMC | {"cell_count": 600, "batch_size": 800}))
+    large = ScRNADataModule(Pbmc(), pbmc_dir, **(PBMC | {"batch_size": 650}))
+    with pytest.raises(ValueError, match=r"batch_size=650 exceeds a rank's share.*lower"):
+        large.setup("fit")
+
+
+def test_the_constructor_takes_everything_that_a_recipe_takes() -> None:
+    parameters = inspect.signature(ScRNADataModule).parameters
+    for field in fields(Recipe):
+        assert field.name in parameters
+        if isinstance(field.default, int | float | tuple | None):
+            assert parameters[field.name].default == field.default, field.name
+
+
+def test_blocks_and_balance_are_for_training_alone(pbmc_dir: Path) -> None:
+    datamodule = ScRNADataModule(Pbmc(), pbmc_dir, **PBMC, balance="experiment_id")
+    datamodule.setup("fit")
+    drawn = [cell for _, m in datamodule.train_dataloader() for cell in m["cell_id"]]
+    assert len(set(drawn)) < len(drawn)  # with replacement
+    held_out = [cell for _, m in datamodule.val_dataloader() for cell in m["cell_id"]]
+    assert sorted(held_out) == sorted(datamodule.val_dataset[:].metadata["cell_id"])
+
+
+def test_the_sizes_of_the_splits_are_said(pbmc_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="scdiff_data"):
+        ScRNADataModule(Pbmc(), pbmc_dir, **PBMC).setup("fit")
+    sizes = Manifest.read(pbmc_dir).n_cells
+    wanted = ", ".join(f"{n} {name} of 7" for name, n in sizes.items())
+    assert f"cells: {wanted} experiments" in caplog.text

@@ -1,0 +1,137 @@
+"""`scdiff-data hvg`: genes chosen again, from the archive alone."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scdiff_data import HVGDataset, Recipe, prepare
+from scdiff_data.cli import main
+from support.cases import ATLAS, digest_tree, pbmc_recipe
+
+
+@pytest.fixture
+def data_dir(pbmc_dir: Path, tmp_path: Path) -> Path:
+    """A prepared directory of its own, without its source."""
+    shutil.copytree(pbmc_dir, tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "source")
+    shutil.rmtree(tmp_path / "data" / "tokenizers", ignore_errors=True)  # of other tests
+    return tmp_path / "data"
+
+
+def test_other_genes_are_those_that_preparing_with_them_gives(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--n-hvgs", "30", "--min-cells-pct", "5", "--flavor", "seurat", "--force"]
+    assert main(["hvg", str(data_dir), *arguments]) == 0
+    assert "30 of 765 genes, 700 cells in 3 shards" in capsys.readouterr().out
+    recipe = pbmc_recipe(n_hvgs=30, min_cells_pct=5.0, flavor="seurat")
+    prepare(recipe, tmp_path / "anew")
+    found, wanted = digest_tree(data_dir), digest_tree(tmp_path / "anew")
+    assert found == {k: v for k, v in wanted.items() if not k.startswith("source/")}
+    (data_dir / "config.json").chmod(0o444)
+    # The DataModule finds it finished: nothing of the source is asked for.
+    assert prepare(recipe, data_dir).genes.n_chosen == 30
+    assert not (data_dir / "source").exists()
+
+
+def test_nothing_is_replaced_without_force(
+    data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = digest_tree(data_dir)
+    assert main(["hvg", str(data_dir), "--n-hvgs", "30"]) == 1
+    assert "holds genes chosen with n_hvgs=64: --force replaces them" in capsys.readouterr().err
+    assert main(["hvg", str(data_dir), "--n-hvgs", "64"]) == 0
+    assert digest_tree(data_dir) == before
+
+
+def test_other_settings_read_no_cells_again(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("cells were read")
+
+    monkeypatch.setattr("scdiff_data.genes.statistics.sum_genes", refuse)
+    monkeypatch.setattr("scdiff_data.genes.statistics.count_above", refuse)
+    for flavor in ("seurat", "cell_ranger", "dispersion"):
+        assert (
+            main(["hvg", str(data_dir), "--flavor", flavor, "--min-cells-pct", "3", "--force"]) == 0
+        )
+
+
+def test_given_genes_and_all_genes(data_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "genes.txt").write_text("LYZ\nCD79A\n")
+    assert main(["hvg", str(data_dir), "--genes", str(tmp_path / "genes.txt"), "--force"]) == 0
+    assert HVGDataset(data_dir).gene_ids == ["LYZ", "CD79A"]
+    assert main(["hvg", str(data_dir), "--n-hvgs", "all", "--force"]) == 0
+    assert len(HVGDataset(data_dir).gene_ids) == 765
+    info = json.loads((data_dir / "hvg_info.json").read_text())
+    assert info["flavor"] == "all"
+
+
+def test_an_unprepared_or_damaged_directory_says_what_to_do(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["hvg", str(tmp_path / "none")]) == 1
+    assert "is no directory: name one that was prepared" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main(["hvg", str(tmp_path / "empty"), "--force"]) == 1
+    assert "config.json is missing; run 'python train.py" in capsys.readouterr().err
+    (data_dir / "cells" / "PBMC03.h5ad").write_bytes(b"short")
+    assert main(["hvg", str(data_dir), "--n-hvgs", "9", "--force"]) == 1
+    assert "PBMC03.h5ad has 5 bytes, config.json says" in capsys.readouterr().err
+    assert (data_dir / "config.json").exists()
+
+
+KILL_SCRIPT = """
+import os, signal, sys
+from scdiff_data import cli
+from scdiff_data.pipeline import assemble
+
+assemble.{stage} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("stage", ["choose_genes", "write_shards"])
+def test_killed_the_same_command_goes_on(data_dir: Path, tmp_path: Path, stage: str) -> None:
+    arguments = ["hvg", str(data_dir), "--n-hvgs", "20", "--force"]
+    script = KILL_SCRIPT.format(stage=stage)
+    killed = subprocess.run([sys.executable, "-c", script, *arguments], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (data_dir / "config.json").exists()
+    assert main(arguments) == 0
+    prepare(pbmc_recipe(n_hvgs=20), tmp_path / "anew")
+    found, wanted = digest_tree(data_dir), digest_tree(tmp_path / "anew")
+    assert found == {k: v for k, v in wanted.items() if not k.startswith("source/")}
+
+
+def test_preparing_anew_goes_before_a_command_that_was_cut_off(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    (data_dir / "config.json").rename(data_dir / "metadata" / "replaced.json")
+    prepare(pbmc_recipe(), data_dir)
+    assert not (data_dir / "metadata" / "replaced.json").exists()
+    assert main(["hvg", str(data_dir)]) == 0
+
+
+def test_experiments_that_the_draw_cut_or_skipped_are_as_they_were(tmp_path: Path) -> None:
+    recipe = Recipe(
+        source=ATLAS, cell_count=150, min_genes=20, n_hvgs=50, split={"by": "cell"}, labels=()
+    )
+    prepare(recipe, tmp_path)
+    before = {k: v for k, v in digest_tree(tmp_path).items() if not k.startswith("source/")}
+    assert main(["hvg", str(tmp_path), "--n-hvgs", "20", "--force"]) == 0
+    assert main(["hvg", str(tmp_path), "--n-hvgs", "50", "--force"]) == 0
+    after = {k: v for k, v in digest_tree(tmp_path).items() if not k.startswith("source/")}
+    assert after == before
+
+
+def test_the_command_is_installed() -> None:
+    command = Path(sys.executable).with_name("scdiff-data")
+    output = subprocess.run([command, "hvg", "--help"], capture_output=True, text=True, check=True)
+    assert "0.1 is 0.1 %" in output.stdout

@@ -1,0 +1,159 @@
+"""The tie between YAML and classes, which no import checker sees: every file of every group."""
+
+import re
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+from omegaconf import OmegaConf
+
+from scdiff_data import ScRNADataModule
+from scdiff_data.diffusion import Denoiser, MaskedDiffusion
+from scdiff_data.diffusion.denoiser import count_flops
+from support.configs import CONFIGS, compose
+
+SIZES = ("d_model", "n_layers", "n_heads", "patch_size")
+
+
+def group(name: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / name).glob("*.yaml"))
+
+
+def test_the_default_job_composes_and_instantiates(tmp_path: Path) -> None:
+    config = compose(tmp_path)
+    assert isinstance(instantiate(config.data), ScRNADataModule)
+    assert isinstance(instantiate(config.model), LightningModule)
+    assert isinstance(instantiate(config.trainer), Trainer)
+
+
+REQUIRED = {"h5ad": ["data.source.path=somewhere"]}
+
+
+@pytest.mark.parametrize("name", [name for name in group("data") if name != "default"])
+def test_every_data_file_makes_a_datamodule(tmp_path: Path, name: str) -> None:
+    config = compose(tmp_path, f"data={name}", *REQUIRED.get(name, []))
+    datamodule = instantiate(config.data)
+    assert isinstance(datamodule, ScRNADataModule)
+    assert not Path(config.data.data_dir).is_absolute()
+
+
+@pytest.mark.parametrize("name", group("data/tokenizer"))
+def test_every_tokenizer_file_makes_a_tokenizer(tmp_path: Path, name: str) -> None:
+    config = compose(tmp_path, f"data/tokenizer={name}")
+    assert instantiate(config.data).tokenizer.n_tokens >= 1
+
+
+def test_a_pretrained_models_settings_are_those_of_the_class(tmp_path: Path) -> None:
+    """It needs a checkpoint, which a test of train.py gives it."""
+    config = compose(tmp_path, "model=pretrained", "model.checkpoint_path=last.ckpt").model
+    known = {*signature(MaskedDiffusion).parameters}
+    known |= {*signature(MaskedDiffusion.load_from_checkpoint).parameters}
+    assert {str(key) for key in config if not str(key).startswith("_")} <= known
+
+
+@pytest.mark.parametrize("name", [name for name in group("model") if name != "pretrained"])
+def test_every_model_file_makes_a_module(tmp_path: Path, name: str) -> None:
+    assert isinstance(instantiate(compose(tmp_path, f"model={name}").model), LightningModule)
+
+
+@pytest.mark.parametrize("name", [name for name in group("model") if name != "pretrained"])
+def test_a_model_file_says_its_size(tmp_path: Path, name: str) -> None:
+    size = {k: compose(tmp_path, f"model={name}").model[k] for k in SIZES}
+    with torch.device("meta"):
+        network = Denoiser(2_000, n_tokens=16, **size)
+    said = re.search(
+        r"2,000 genes x 16 tokens: ([\d.]+) M parameters, ([\d.]+) GFLOPs a cell",
+        (CONFIGS / "model" / f"{name}.yaml").read_text(),
+    )
+    assert said is not None
+    n_parameters = sum(weight.numel() for weight in network.parameters())
+    assert float(said[1]) == pytest.approx(n_parameters / 1e6, rel=0.01, abs=0.05)
+    assert float(said[2]) == pytest.approx(count_flops(network, 2_000) / 1e9, rel=0.01, abs=0.0005)
+
+
+def test_the_evaluation_composes(tmp_path: Path) -> None:
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = hydra.compose("evaluate", ["ckpt_path=x", f"run_dir={tmp_path}"])
+    GlobalHydra.instance().clear()
+    assert isinstance(instantiate(config.data), ScRNADataModule)
+
+
+@pytest.mark.parametrize("name", group("callbacks"))
+def test_every_callbacks_file_makes_callbacks(tmp_path: Path, name: str) -> None:
+    callbacks = instantiate(compose(tmp_path, f"callbacks={name}").callbacks)
+    assert all(isinstance(callback, Callback) for callback in callbacks.values())
+
+
+@pytest.mark.parametrize("name", group("logger"))
+def test_every_logger_file_makes_a_logger(tmp_path: Path, name: str) -> None:
+    pytest.importorskip({"csv": "lightning"}.get(name, name))
+    assert isinstance(instantiate(compose(tmp_path, f"logger={name}").logger), Logger)
+
+
+ON_CPU = {  # what a machine without GPUs can stand in for
+    "gpu": ["trainer.accelerator=cpu"],
+    "ddp": ["trainer.accelerator=cpu", "trainer.devices=2"],
+}
+
+
+@pytest.mark.parametrize("name", group("trainer"))
+def test_every_trainer_file_makes_a_trainer(tmp_path: Path, name: str) -> None:
+    config = compose(tmp_path, f"trainer={name}", *ON_CPU.get(name, []))
+    trainer = instantiate(config.trainer)
+    assert isinstance(trainer, Trainer)
+    assert len(trainer.callbacks) >= len(config.callbacks)
+
+
+@pytest.mark.parametrize("name", group("experiment"))
+def test_every_experiment_composes_and_holds_only_differences(tmp_path: Path, name: str) -> None:
+    config = compose(tmp_path, f"experiment={name}")
+    instantiate(config.data)
+    changes = OmegaConf.load(CONFIGS / "experiment" / f"{name}.yaml")
+    data = next(item["override /data"] for item in changes.defaults if "override /data" in item)
+    without = compose(tmp_path, f"data={data}")
+    for section in ("data", "trainer", "model"):
+        for key, value in changes.get(section, {}).items():
+            assert without[section].get(key) != value, f"{section}.{key} is {value} already"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.n_hvg=128", "n_hvg"),
+        ("data=pbcm", "pbcm"),
+        ("trainer.max_epoch=3", "max_epoch"),
+        ("data/tokenizer=log", "log"),
+    ],
+)
+def test_a_wrong_key_is_an_error_that_names_it(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(HydraException, match=message):
+        compose(tmp_path, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.cell_count=-3", r"cell_count must be a whole number of at least 1, got -3"),
+        ("data.n_hvgs=many", r"n_hvgs must be a whole number of at least 1, got 'many'"),
+        ("data.split.val=1.5", r"split\.val and split\.test are fractions.*1\.5"),
+        ("data.batch_size=0", r"batch_size must be at least 1.*0"),
+        ("data.block_size=0", r"block_size at least 1.*got 32, 0 and 0"),
+        ("data.tokenizer.ratio=0.5", r"ratio must be above 1, got 0\.5"),
+        ("+data.split.bye=cell", r"split has no setting \['bye'\]"),
+    ],
+)
+def test_a_wrong_value_is_an_error_before_any_work(
+    tmp_path: Path, override: str, message: str
+) -> None:
+    config: Any = compose(tmp_path, override)
+    with pytest.raises(hydra.errors.InstantiationException, match=message):
+        instantiate(config.data)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,95 @@
+"""README's Python blocks run, in order, in an empty folder; its commands and files exist."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scdiff_data.cli import main
+from support.cases import ROOT
+from support.configs import compose
+
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [README, *(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_python_blocks_run_as_written(tmp_path: Path) -> None:
+    script = "\n".join(blocks("python"))
+    assert "ScRNADataModule" in script
+    finished = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "torch.Size([32, 192]) torch.int16" in finished.stdout
+    assert "{'train': " in finished.stdout
+
+
+COMMANDS = [
+    shlex.split(line.split("train.py")[1], comments=True)
+    for page in PAGES
+    for block in blocks("sh", page)
+    for line in block.splitlines()
+    if line.startswith("python train.py")
+]
+
+
+@pytest.mark.parametrize("overrides", COMMANDS, ids=" ".join)
+def test_commands_compose(tmp_path: Path, overrides: list[str]) -> None:
+    if "--multirun" in overrides:
+        overrides = [o.split(",")[0] for o in overrides if o != "--multirun"]
+    overrides = [o.replace("data/pbmc/hvg_info.json", "[CD3E,LYZ]") for o in overrides]
+    assert compose(tmp_path, *overrides).data.source
+
+
+@pytest.mark.parametrize(
+    "line",
+    [line for page in PAGES for line in page.splitlines() if line.startswith("scdiff-data ")],
+)
+def test_commands_of_our_own_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+    monkeypatch.setattr("scdiff_data.cli.choose_genes_again", lambda *_, **how: asked.update(how))
+    with pytest.raises(AttributeError):  # what it would print of the result
+        main(shlex.split(line)[1:])
+    assert asked["n_hvgs"] in (128, 3000)
+
+
+def test_the_format_page_names_every_key_of_hvg_info(pbmc_dir: Path) -> None:
+    page = (ROOT / "docs" / "format.md").read_text("utf-8")
+    info = json.loads((pbmc_dir / "hvg_info.json").read_text())
+    keys = [*info, *info["settings"], *info["statistics"], *info["statistics"]["dispersion"]]
+    keys += info["statistics"]["top"][0]
+    assert not [key for key in keys if f"`{key}`" not in page]
+
+
+def test_pictures_and_pages_that_are_linked_exist() -> None:
+    for folder in (ROOT, ROOT / "docs"):
+        for page in folder.glob("*.md"):
+            for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
+                assert (folder / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_choices_listed_are_those_there_are() -> None:
+    for group, choices in re.findall(r"^\| `([a-z/]+)` \| (.*) \|$", README, re.MULTILINE):
+        listed = set(re.findall(r"`([a-z0-9_]+)`", choices))
+        files = {path.stem for path in (ROOT / "configs" / group).glob("*.yaml")}
+        assert listed == files - ({"default"} if group == "data" else set()), group
+
+
+def test_make_has_the_targets_named() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = re.search(r"lists what else there is: (.*?)\.", README, re.DOTALL)
+    assert named is not None
+    assert set(re.findall(r"`(\w+)`", named[1])) | {"train", "test"} <= targets
