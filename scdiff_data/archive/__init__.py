@@ -7,11 +7,11 @@ from scdiff_data.archive.convert import ArchiveReport, QualityFilter, write_arch
 from scdiff_data.archive.file import CsrRows, count_rows, map_matrix, read_obs
 from scdiff_data.archive.gene_axis import GeneAxis, strip_versions
 from scdiff_data.archive.h5ad import read_gene_axis
-from scdiff_data.archive.rows import ArchiveMap
+from scdiff_data.archive.rows import ArchiveRows
 
 __all__ = [
-    "ArchiveMap",
     "ArchiveReport",
+    "ArchiveRows",
     "CsrRows",
     "GeneAxis",
     "QualityFilter",

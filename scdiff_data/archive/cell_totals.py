@@ -22,11 +22,11 @@ class CellSums:
     totals
         Every cell's sum, exact, int64 [n_cells].
     n_genes
-        Genes of the file that it expresses, int64 [n_cells].
+        Genes of the file that each cell expresses, int64 [n_cells].
     n_values
-        Those of them that the reference axis has, int64 [n_cells].
+        Genes of the reference axis among them, int64 [n_cells].
     n_saturated
-        Those of these whose count exceeds 32,767, int64 [n_cells].
+        Counts of such genes above 32,767, int64 [n_cells].
     is_sorted
         Whether indices increase along every column (CSC) or row, as canonical matrices' do.
     """
@@ -84,6 +84,18 @@ def count_cells(matrix: SourceMatrix, target: NDArray[np.int32], workers: Worker
     return CellSums(totals, n_genes, n_genes - n_unknown, n_saturated, is_sorted)
 
 
+# What the loops below see of a CSC matrix of 3 cells, where a part begins with column 7:
+#
+#     first = 7     pointers  0       2   3    column 7 has values 0 and 1, column 8 value 2
+#                   cells     0   2 | 1        (of a CSR matrix: genes; rows for columns)
+#                   values    4   1 | 9
+#                   target [n_genes]: the file's gene 8 is unknown, say, so target[8] = -1
+#
+#     totals    [cell] += value:        4   9   1
+#     n_genes   [cell] += value > 0:    1   1   1
+#     n_unknown [cell] += target < 0:   0   1   0
+#
+# Each thread adds to arrays of its own, [n_cells] each, so that no two write to one place.
 @numba.njit(cache=True, nogil=True)
 def _add_columns(
     first: int,
@@ -98,7 +110,6 @@ def _add_columns(
     """Add a CSC matrix's part to its cells; gives how many counts int16 cannot hold."""
     n_large = 0
     for k in range(len(values)):
-        # An unsigned index is quicker: a signed one may count from the end.
         cell, count = np.uint64(cells[k]), np.int64(values[k])
         totals[cell] += count
         n_genes[cell] += count > 0

@@ -21,7 +21,7 @@ from scdiff_data.archive.gene_axis import Alignment, GeneAxis
 from scdiff_data.archive.h5ad import open_h5ad, read_frame, read_genes
 from scdiff_data.archive.source_matrix import SourceMatrix
 from scdiff_data.archive.transpose import is_ascending, sort_rows, transpose
-from scdiff_data.base import Workers, draw_cells, write_aside
+from scdiff_data.base import Workers, pick_by_hash, write_aside
 from scdiff_data.errors import CountError
 
 
@@ -131,7 +131,7 @@ def write_archive(
         rows = np.flatnonzero(passing)
         cell_ids = [f"{experiment_id}_{barcode}" for barcode in obs.index[rows]]
         if max_cells is not None:
-            kept = draw_cells(cell_ids, max_cells, seed=seed)
+            kept = pick_by_hash(cell_ids, max_cells, seed=seed, purpose="cells")
             rows, cell_ids = rows[kept], [cell_ids[row] for row in kept]
         n_saturated = int(sums.n_saturated[rows].sum())
         if len(rows):

@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 from scdiff_data.base import digest, write_parquet
 
 _VERSIONED = re.compile(r"(ENS[A-Z]*[GTP]\d+)\.\d+")
+"""An Ensembl id with its version."""
 
 _UNUSUAL = re.compile(r"[.\s]")
+"""What an id has if there is something to strip."""
 
 _SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_name", "feature_name", "symbol")
+"""Columns of `var` that hold symbols in common files; the first that is there counts."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class GeneAxis:
             path, pa.table({"gene_id": list(self.ids), "gene_symbol": list(self.symbols)})
         )
 
-    def is_that_of(self, var: h5py.Group) -> bool:
+    def matches(self, var: h5py.Group) -> bool:
         """Whether an h5ad file's `var`, not decoded yet, is this axis: in nearly every file it is.
 
         Saying no does not mean that it is another one.

@@ -49,7 +49,7 @@ def read_gene_axis(source: Path) -> GeneAxis:
 
 def read_genes(file: h5py.File, axis: GeneAxis) -> tuple[GeneAxis, Sequence[str]]:
     """The file's own gene axis and its genes' names; `axis` itself and its ids if it is that."""
-    if isinstance(file.get("var"), h5py.Group) and axis.is_that_of(file["var"]):
+    if isinstance(file.get("var"), h5py.Group) and axis.matches(file["var"]):
         return axis, axis.ids
     var = read_frame(file, "var")
     return GeneAxis.from_var(var), var.index.tolist()

@@ -9,22 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scdiff_data.archive.file import CsrRows, map_matrix
-from scdiff_data.base import Buffers, at_address, copy_bytes, prefetch
+from scdiff_data.base import ArrayPool, at_address, copy_bytes, prefetch
 
 _AHEAD = 2048
-"""Bytes between the lines of a row that are asked for ahead: the processor finds the rest."""
+"""Stride in bytes of software prefetches within a row; the hardware prefetcher fills the gaps."""
 
 
-class ArchiveMap:
-    """Rows of many archives, gathered from their maps.
+class ArchiveRows:
+    """Rows of many archives, gathered from their memory maps.
 
-    Archives are mapped when a row of theirs is first asked for, in each process for itself; what is
-    pickled or inherited by a fork holds no open file.
+    Each process maps an archive when it is first asked for one of its rows. What is pickled or
+    inherited by a fork holds no open file.
 
     Parameters
     ----------
     paths
-        The archives; a row is named by its archive's place in this list and its place in there.
+        The archives. A row is named by its archive's place in this list, and its place there.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -40,9 +40,8 @@ class ArchiveMap:
 
     def _forget(self) -> None:
         self._maps: dict[int, CsrRows] = {}
-        # Addresses of indptr, indices and data, and whether the former two are int64.
         self._addresses = np.zeros((len(self._paths), 4), np.int64)
-        self._buffers = {name: Buffers() for name in ("indices", "data", "dense")}
+        self._pools = {name: ArrayPool() for name in ("indices", "data", "dense")}
 
     def gather(
         self, archives: NDArray[np.integer[Any]], rows: NDArray[np.integer[Any]]
@@ -53,8 +52,8 @@ class ArchiveMap:
         is_long = _measure_rows(self._addresses, archives, rows, starts)
         index_type = np.int64 if is_long or starts[-1] >= 2**31 else np.int32
         n_values = (int(starts[-1]),)
-        indices = self._buffers["indices"].take(n_values, index_type)
-        data = self._buffers["data"].take(n_values, np.int16)
+        indices = self._pools["indices"].take(n_values, index_type)
+        data = self._pools["data"].take(n_values, np.int16)
         _copy_rows(self._addresses, archives, rows, starts, indices, data)
         return starts.astype(index_type), indices, data
 
@@ -66,7 +65,7 @@ class ArchiveMap:
     ) -> NDArray[np.int16]:
         """Rows as dense counts, int16 [n, n_genes]."""
         self._map_missing(archives)
-        dense = self._buffers["dense"].take((len(rows), n_genes), np.int16)
+        dense = self._pools["dense"].take((len(rows), n_genes), np.int16)
         _scatter_rows(self._addresses, archives, rows, dense)
         return dense
 
@@ -83,6 +82,21 @@ class ArchiveMap:
         self._addresses[archive, 3] = rows.indptr.dtype == np.int64
 
 
+# What the loops below see, with the rows (archive 1, row 0) and (archive 0, row 2) asked for:
+#
+#     addresses [archive, 4]    indptr   indices   data   are the former two int64?
+#         0                       p0       i0       d0      0
+#         1                       p1       i1       d1      0
+#
+#     archive 0 of 3 cells:   indptr  0   2   5   6         where each cell's values start
+#                             indices 4 9 | 0 4 7 | 2       genes, ascending in a cell
+#                             data    1 3 | 1 1 2 | 8       counts
+#
+#     row 2 of archive 0: values 5 … 5, its genes at i0 + 4 * 5, its counts at d0 + 2 * 5
+#
+# `_measure_rows` finds out how many values there are, so that `_copy_rows` has room for just these;
+# `_scatter_rows` writes dense rows instead. All of it lies at random places of memory, so each loop
+# prefetches the next row's values while it copies this one's.
 @numba.njit(cache=True, nogil=True)
 def _measure_rows(
     addresses: NDArray[Any],
@@ -134,8 +148,9 @@ def _scatter_rows(
     rows: NDArray[Any],
     dense: NDArray[Any],
 ) -> None:
-    # Unsigned: an index that could be negative is looked at twice.
-    run, line = np.uint64(32), np.int64(64)  # values of a line of counts, and of two of indices
+    # 32 values are one cache line of counts and two of indices: so many are copied, then the next
+    # row's lines of the same places are prefetched.
+    run, line = np.uint64(32), np.int64(64)
     for i in range(len(rows)):
         following = min(i + 1, len(rows) - 1)
         index_ahead, data_ahead, _, _ = _find_row(addresses[archives[following]], rows[following])

@@ -16,16 +16,24 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from scdiff_data.base import StoredValues, Workers, list_filters
+from scdiff_data.base import ChunkedValues, Workers, list_filters
 from scdiff_data.constants import MAX_COUNT
 from scdiff_data.errors import CountError
 
 _DENSE_AT_ONCE = 1 << 16
+"""Values of a dense matrix read at a time: they stay in the L2 cache until they are packed."""
 
-_CELL_BYTES, _WORKER_BYTES = 400, 8 << 20
-"""What a conversion takes beside its block: names and sums of each cell, each worker's scratch."""
+_CELL_BYTES = 400
+"""What a conversion holds of each cell beside its block: name, id and sums."""
 
-_BAD_INDEX, _BAD_VALUE = 1, 2
+_WORKER_BYTES = 8 << 20
+"""What each thread holds beside the block: chunks being inflated, and a tile being filled."""
+
+_BAD_INDEX = 1
+"""`_pack_values` found an index outside the matrix."""
+
+_BAD_VALUE = 2
+"""`_pack_values` found a value that is no count."""
 
 
 class Part(NamedTuple):
@@ -104,10 +112,12 @@ class SourceMatrix:
         max_memory: int,
         workers: Workers,
     ) -> None:
-        self.n_cells, self._names = len(cell_names), (cell_names, gene_names)
+        self.n_cells = len(cell_names)
+        self._names = (cell_names, gene_names)
         encoding = x.attrs.get("encoding-type", x.attrs.get("h5sparse_format", "array"))
         self.by_gene = str(encoding).startswith("csc")
-        self._x, self._workers = x, workers
+        self._x = x
+        self._workers = workers
         n_majors, self._n_minors = (len(n) for n in self._names[:: -1 if self.by_gene else 1])
         self._type: Any = np.uint32 if self._n_minors <= 1 << 16 else np.uint64
         scratch = _CELL_BYTES * self.n_cells + _WORKER_BYTES * workers.n
@@ -117,7 +127,8 @@ class SourceMatrix:
         self._cached: list[Block] | None = None
         if isinstance(x, h5py.Group):
             self._indptr = x["indptr"][:].astype(np.int64)
-            self._minors, self._values = StoredValues(x["indices"]), StoredValues(x["data"])
+            self._minors = ChunkedValues(x["indices"])
+            self._values = ChunkedValues(x["data"])
             if (
                 len(self._indptr) != n_majors + 1
                 or not self._indptr[-1] == len(self._values) == len(self._minors)
@@ -186,7 +197,7 @@ class SourceMatrix:
                 is_rest = bool(pointers[0] < 0)
                 pointers[0], pointers[-1] = 0, to - from_
                 part = Part(job[0], from_, is_rest, first, pointers, minors, values)
-                self._pack(part, packed[from_ - low : to - low])
+                self._check_and_pack(part, packed[from_ - low : to - low])
                 if visit is not None:
                     visit(part)
 
@@ -209,15 +220,15 @@ class SourceMatrix:
                 values=piece.data,
             )
             low = pointers[-1][-1]
-            self._pack(part, self._buffer[low : low + piece.nnz])
+            self._check_and_pack(part, self._buffer[low : low + piece.nnz])
             pointers.append(low + part.pointers[1:])
             if visit is not None:
                 visit(part)
         whole = np.concatenate(pointers)
         return Block(start, whole, self._buffer[: whole[-1]])
 
-    def _pack(self, part: Part, packed: NDArray[Any]) -> None:
-        problem = _pack(part.minors, part.values, self._n_minors, packed)
+    def _check_and_pack(self, part: Part, packed: NDArray[Any]) -> None:
+        problem = _pack_values(part.minors, part.values, self._n_minors, packed)
         if problem & _BAD_INDEX:
             raise CountError(
                 f"{self._file_name} is damaged: an index of X is outside 0 … {self._n_minors - 1}"
@@ -239,8 +250,19 @@ class SourceMatrix:
         return Path(self._x.file.filename).name
 
 
+# What is packed, with the values 4, 40000 and 9 of the cells 0, 2 and 1:
+#
+#     minors  0      2          1           packed  0 << 16 | 4
+#     values  4.0    40000.0    9.0                 2 << 16 | 32767     (saturation is counted
+#                                                   1 << 16 | 9          by `count_cells`)
+#
+# The loop has no branch, so it compiles to vector instructions: what is wrong is counted, and only
+# looked for if there is any. Packed numbers sort by cell, and a comparison with `cell << 16` tells
+# whether a value is of an earlier cell.
 @numba.njit(cache=True, nogil=True)
-def _pack(minors: NDArray[Any], values: NDArray[Any], n_minors: int, packed: NDArray[Any]) -> int:
+def _pack_values(
+    minors: NDArray[Any], values: NDArray[Any], n_minors: int, packed: NDArray[Any]
+) -> int:
     """Pack and check; no branch, so that the compiler makes vector instructions of it."""
     n_bad_indices = n_bad_values = 0
     for k in range(len(values)):

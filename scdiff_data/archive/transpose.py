@@ -20,10 +20,10 @@ from scdiff_data.base import Workers, prefetch
 from scdiff_data.constants import MAX_COUNT
 
 _TILE_VALUES = 1 << 19
-"""Values of the rows filled at a time: they and their rows' ends stay in the caches."""
+"""Values of the rows filled at a time: 3 MB, which stay in the L2 and L3 caches."""
 
 _AHEAD = 16
-"""Columns that the processor is told to fetch ahead: their places follow no pattern it knows."""
+"""Columns whose next value is prefetched: their places follow no pattern the hardware knows."""
 
 
 def transpose(
@@ -61,7 +61,7 @@ def transpose(
         if not (takes_all and sums.is_sorted):
             takes = takes_major[block.first : block.first + len(ends)]
             arrays = (block.pointers, ends, block.packed, takes, takes_minor, not sums.is_sorted)
-            ranges = _divide(block.pointers, workers.n)
+            ranges = _equal_runs(block.pointers, workers.n)
             workers.map(lambda job: _prune(*job), [(*bounds, *arrays) for bounds in ranges])
         fill = _Filling(matrix.by_gene, block, ends, target, starts, cursor, store, map_of_file)
         cells = (0, matrix.n_cells) if matrix.by_gene else (block.first, block.first + len(ends))
@@ -112,7 +112,7 @@ class _Filling:
                 self.store.write(base, indices[:n], data[:n])
 
 
-def _divide(pointers: NDArray[np.int64], n: int) -> list[tuple[int, int]]:
+def _equal_runs(pointers: NDArray[np.int64], n: int) -> list[tuple[int, int]]:
     """Ranges of columns or rows that hold about the same number of values."""
     bounds = np.searchsorted(pointers, np.linspace(0, pointers[-1], n + 1)[1:-1]).tolist()
     return list(pairwise([0, *bounds, len(pointers) - 1]))
@@ -149,6 +149,28 @@ def sort_rows(
                 n_merged[row] += 1
                 at += 1
     return n_merged, n_saturated
+
+
+# How a block of columns becomes rows, with 2 genes, 4 cells and tiles of 2 cells:
+#
+#     pointers   0           3       5      gene 0 has the values 0 … 2, gene 1 the values 3 and 4
+#     packed     0|5 1|2 3|1 | 1|7 2|4      `cell | count`, cells ascending in each gene
+#     ends       3       5                  where each gene's values end once `_prune` dropped some
+#     genes      6       9                  the genes' places on the reference axis (`target`)
+#
+#     starts     0   1   3   4   5          where each cell's row starts among all values
+#     cursor     0   1   3   4              where each cell's next value goes, block after block
+#
+#     tile of cells 0 and 1, limit = 2 << 16       tile of cells 2 and 3, limit = 4 << 16
+#         place    gene 0: 0 → 2, gene 1: 3 → 4        place    gene 0: 2 → 3, gene 1: 4 → 5
+#         indices  6 | 6 9                             indices  9 | 6
+#         data     5 | 2 7                             data     4 | 1
+#
+# A plain transpose jumps to another row with every value, and that row has left the caches by then.
+# A tile's rows fit into them: each gene is read on from `place` as long as its cells are below the
+# limit, a little of every gene at a time. The hardware cannot guess where a gene's next values are,
+# hence the prefetch. Genes come in their order, so a row's genes ascend if the file's do; else
+# `sort_rows` sorts them. Each thread fills tiles of its own, so no two write to the same row.
 
 
 @numba.njit(cache=True, nogil=True)
@@ -205,15 +227,14 @@ def _fill_columns(
     indices: NDArray[Any],
     data: NDArray[Any],
 ) -> None:
-    """Put the counts packed below the limit at their cells' cursors; `place` moves on.
-
-    All places are uint64: a signed index may count from the end, and asking costs a third.
-    """
+    """Put the counts packed below the limit at their cells' cursors; `place` moves on."""
     address, one = packed.ctypes.data, np.uint64(1)
     for j in range(len(place)):
         if j + _AHEAD < len(place):
             prefetch(address + place[j + _AHEAD] * packed.itemsize)
-        k, end, gene = place[j], ends[j], genes[j]
+        k = place[j]
+        end = ends[j]
+        gene = genes[j]
         while k < end and packed[k] < limit:
             cell = packed[k] >> np.uint64(16)
             at = cursor[cell]

@@ -4,11 +4,11 @@ Each file stands alone: `files`, `hashing`, `threads`, `hdf5_chunks`, `hdf5_map`
 `array_pool`, `figures`.
 """
 
-from scdiff_data.base.array_pool import Buffers
+from scdiff_data.base.array_pool import ArrayPool
 from scdiff_data.base.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
 from scdiff_data.base.files import FileEntry, describe_file, write_aside, write_json, write_parquet
-from scdiff_data.base.hashing import digest, draw_cells, hash_file, keyed_hash, order_experiments
-from scdiff_data.base.hdf5_chunks import StoredValues, list_filters
+from scdiff_data.base.hashing import digest, hash_file, keyed_hash, order_by_hash, pick_by_hash
+from scdiff_data.base.hdf5_chunks import ChunkedValues, list_filters
 from scdiff_data.base.hdf5_map import map_dataset
 from scdiff_data.base.pointers import add_eight, at_address, copy_bytes, prefetch
 from scdiff_data.base.threads import Workers
@@ -18,22 +18,22 @@ __all__ = [
     "GREEN",
     "GREY",
     "ORANGE",
-    "Buffers",
+    "ArrayPool",
+    "ChunkedValues",
     "FileEntry",
-    "StoredValues",
     "Workers",
     "add_eight",
     "at_address",
     "copy_bytes",
     "describe_file",
     "digest",
-    "draw_cells",
     "hash_file",
     "keyed_hash",
     "list_filters",
     "map_dataset",
     "new_figure",
-    "order_experiments",
+    "order_by_hash",
+    "pick_by_hash",
     "prefetch",
     "save_figure",
     "write_aside",

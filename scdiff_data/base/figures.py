@@ -11,8 +11,17 @@ from scdiff_data.base.files import write_aside
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#B5B5B5"
-"""Colours that colour-blind readers tell apart (Okabe and Ito), and one for the background."""
+BLUE = "#0072B2"
+"""First of three colors that color-blind readers tell apart (Okabe and Ito)."""
+
+ORANGE = "#D55E00"
+"""The second."""
+
+GREEN = "#009E73"
+"""The third."""
+
+GREY = "#B5B5B5"
+"""For what the others stand out from."""
 
 
 def new_figure(

@@ -14,6 +14,8 @@ def keyed_hash(ids: Iterable[str], *, seed: int, purpose: str) -> NDArray[np.uin
     """64-bit BLAKE2b of every id, keyed by seed and purpose.
 
     The purpose keeps decisions independent: the order of the draw says nothing about the split.
+    Those in use: `draw` orders experiments, `cells` picks an experiment's cells for the cap and for
+    the draw, `split` assigns splits, `barcode` names simulated cells.
     """
     key = f"{purpose}:{seed}".encode()
     hasher = hashlib.blake2b
@@ -21,18 +23,18 @@ def keyed_hash(ids: Iterable[str], *, seed: int, purpose: str) -> NDArray[np.uin
     return np.frombuffer(digests, dtype=">u8").astype(np.uint64)
 
 
-def order_experiments(experiment_ids: Sequence[str], *, seed: int) -> list[str]:
-    """The experiments in the order of the draw."""
-    hashes = keyed_hash(experiment_ids, seed=seed, purpose="draw")
-    return [i for _, i in sorted(zip(hashes.tolist(), experiment_ids, strict=True))]
+def order_by_hash(ids: Sequence[str], *, seed: int, purpose: str) -> list[str]:
+    """The ids in the order of their keyed hashes: a longer list only puts more in between."""
+    hashes = keyed_hash(ids, seed=seed, purpose=purpose)
+    return [i for _, i in sorted(zip(hashes.tolist(), ids, strict=True))]
 
 
-def draw_cells(cell_ids: Sequence[str], n_cells: int, *, seed: int) -> NDArray[np.int64]:
-    """Rows, ascending, of the `n_cells` cells of lowest keyed hash (all, if there are fewer)."""
-    if n_cells >= len(cell_ids):
-        return np.arange(len(cell_ids))
-    hashes = keyed_hash(cell_ids, seed=seed, purpose="cells")
-    return np.sort(np.argsort(hashes, kind="stable")[:n_cells])
+def pick_by_hash(ids: Sequence[str], n: int, *, seed: int, purpose: str) -> NDArray[np.int64]:
+    """Places, ascending, of the `n` ids of lowest keyed hash; of all, if there are fewer."""
+    if n >= len(ids):
+        return np.arange(len(ids))
+    hashes = keyed_hash(ids, seed=seed, purpose=purpose)
+    return np.sort(np.argsort(hashes, kind="stable")[:n])
 
 
 def digest(content: Any) -> str:

@@ -16,15 +16,21 @@ from numpy.typing import NDArray
 
 from scdiff_data.errors import CountError
 
-_GZIP, _SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
+_GZIP: int = h5py.h5z.FILTER_DEFLATE
+"""HDF5's number of the filter gzip."""
+
+_SHUFFLE: int = h5py.h5z.FILTER_SHUFFLE
+"""HDF5's number of the filter that puts values' first bytes together, then their second …"""
 
 _BLOSC = {32001: "blosc", 32026: "blosc2", 32015: "zstd", 32004: "lz4", 32008: "bitshuffle"}
+"""Filters of hdf5plugin that h5ad files are seen with."""
 
 _FEWEST_AT_ONCE = 1 << 17
-"""Values read at a time: few calls, for threads wait for each other at each; yet in the caches."""
+"""Values per read: enough that threads rarely contend for the interpreter lock, few enough to stay
+in the L2 cache."""
 
 
-class StoredValues:
+class ChunkedValues:
     """A one-dimensional dataset, read in ranges by many threads at once.
 
     Parameters
@@ -34,7 +40,8 @@ class StoredValues:
     """
 
     def __init__(self, dataset: h5py.Dataset) -> None:
-        self._dataset, self._type = dataset, dataset.dtype
+        self._dataset = dataset
+        self._type = dataset.dtype
         self._chunk = dataset.chunks[0] if dataset.chunks else 0
         self._filters = list_filters(dataset)
         self._descriptor = dataset.file.id.get_vfd_handle()
@@ -89,7 +96,7 @@ class StoredValues:
         compressed = os.pread(self._descriptor, size, place)
         n_bytes = self._chunk * self._type.itemsize
         raw = np.frombuffer(deflate.zlib_decompress(compressed, n_bytes), np.uint8)
-        if _SHUFFLE in self._filters:  # the values' first bytes lie together, then their second …
+        if _SHUFFLE in self._filters:
             raw = np.ascontiguousarray(raw.reshape(self._type.itemsize, -1).T).ravel()
         if len(raw) != n_bytes:
             raise ValueError(f"a chunk has {len(raw)} bytes, not {n_bytes}")

@@ -18,14 +18,10 @@ from numpy.typing import NDArray
 from scdiff_data.errors import ManifestError
 
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
-
-_mmap, _munmap = _LIBRARY.mmap, _LIBRARY.munmap
-
-_mmap.restype = ctypes.c_void_p
-
-_mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-
-_munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+"""The C library: Python's own maps keep a file open."""
+_LIBRARY.mmap.restype = ctypes.c_void_p
+_LIBRARY.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+_LIBRARY.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 
 def map_dataset(dataset: h5py.Dataset) -> NDArray[Any]:
@@ -54,13 +50,15 @@ def _map_bytes(
     length = skipped + n_bytes
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        address = _mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, offset - skipped)
+        address = _LIBRARY.mmap(
+            None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, offset - skipped
+        )
     finally:
         os.close(descriptor)
     if address == ctypes.c_void_p(-1).value:
         raise OSError(ctypes.get_errno(), f"cannot map {n_bytes} bytes of {path} into memory")
     memory: Any = (ctypes.c_ubyte * length).from_address(address)
-    weakref.finalize(memory, _munmap, address, length).atexit = False
+    weakref.finalize(memory, _LIBRARY.munmap, address, length).atexit = False
     values: NDArray[Any] = np.frombuffer(memory, np.uint8)[skipped:].view(dtype).reshape(shape)
     values.flags.writeable = False
     return values

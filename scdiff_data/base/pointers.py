@@ -1,4 +1,13 @@
-"""In compiled code: memory by its address."""
+"""In compiled code: memory by its address.
+
+Three facts that all compiled loops of this package rest on:
+
+- numba adds a wrap-around branch to every signed index, since `a[-1]` is the last element. An
+  unsigned index (`np.uint64(k)`) has none, which took a third off the inner loop of `transpose`.
+- A loop compiles to vector instructions only if no step branches and no two arrays may overlap.
+- A read from memory takes longer than a hundred additions, but many can be on their way at once:
+  `prefetch` starts the next one before this one is used.
+"""
 
 from typing import Any
 
@@ -46,7 +55,9 @@ def prefetch(typing_context: Any, address: Any) -> tuple[Signature, Any]:
         byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        to_read, keep_in_caches, is_data = word(0), word(3), word(1)
+        to_read = word(0)
+        keep_in_caches = word(3)
+        is_data = word(1)
         pointer = builder.inttoptr(arguments[0], byte)
         builder.call(function, [pointer, to_read, keep_in_caches, is_data])
         return context.get_dummy_value()

@@ -5,8 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 J = TypeVar("J")
+"""A job."""
 
 R = TypeVar("R")
+"""What comes of it."""
 
 
 class Workers:

@@ -56,7 +56,8 @@ class Denoiser(nn.Module):
         super().__init__()
         if patch_size < 1:
             raise ValueError(f"patch_size must be at least 1, got {patch_size}")
-        self.mask_id, self._patch_size = n_tokens, patch_size
+        self.mask_id = n_tokens
+        self._patch_size = patch_size
         # What a token means differs by gene: 3 counts of a rare one are not 3 of a common one. The
         # last row, of masked genes and of places beyond the last gene, stays 0.
         n_rows = n_genes * n_tokens

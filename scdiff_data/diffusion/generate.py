@@ -88,7 +88,7 @@ def generate_cells(
     conditions_cl = draw_conditions(
         model, n_cells, labels=labels or {}, total_counts=total_counts, seed=seed
     )
-    batches = _fill(
+    batches = _fill_masked(
         model,
         conditions_cl,
         guidance=guidance,
@@ -166,7 +166,7 @@ def impute_cells(
             conditions_cl[:, place] = -1
     tokens_cg = model.tokenizer.encode(torch.from_numpy(counts_cg).to(model.device))
     hidden_cg = torch.from_numpy(~known_cg).to(model.device)
-    batches = _fill(
+    batches = _fill_masked(
         model,
         conditions_cl,
         tokens_cg.masked_fill(hidden_cg, model.denoiser.mask_id),
@@ -215,7 +215,7 @@ def draw_conditions(
 
 
 @torch.inference_mode()
-def _fill(
+def _fill_masked(
     model: Model,
     conditions_cl: NDArray[np.int64],
     tokens_cg: Tensor | None = None,

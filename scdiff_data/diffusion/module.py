@@ -33,10 +33,13 @@ if TYPE_CHECKING:
 
 
 _SIZES = ("d_model", "n_layers", "n_heads", "patch_size")
+"""Hyperparameters that `Denoiser` takes."""
 
 _OPTIMIZER = ("learning_rate", "weight_decay", "n_warmup_steps")
+"""Hyperparameters that `make_optimizer` takes."""
 
-N_CONDITIONS = 4_096  # training cells whose depth and labels are kept, to generate from
+N_CONDITIONS = 4_096
+"""Training cells whose depth and labels are kept, to generate from."""
 
 
 class MaskedDiffusion(LightningModule):

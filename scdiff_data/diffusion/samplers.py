@@ -21,6 +21,7 @@ from torch import Tensor
 from scdiff_data.diffusion.process import cosine_grid
 
 Sampler = Literal["ancestral", "fixed", "remask"]
+"""A sampler, see the top of this file."""
 
 
 _REMASKED = 0.1

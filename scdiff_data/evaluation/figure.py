@@ -1,7 +1,7 @@
 """Every picture: PNG files whose bytes depend on the data alone.
 
 Figures are drawn through matplotlib's objects, never pyplot, so no global state is touched and no
-display is needed. Colours are Okabe and Ito's, which colour-blind readers tell apart.
+display is needed. Colors are Okabe and Ito's, which color-blind readers tell apart.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,9 +58,9 @@ def plot_report(
     sums = {name: sum_c.clip(min=1) for name, sum_c in sums.items()}  # the axis is logarithmic
     low, high = np.quantile(np.concatenate(list(sums.values())), [0, 1])
     edges = np.geomspace(low / 1.01, high * 1.01, 20)
-    for (name, sum_c), colour in zip(sums.items(), (ORANGE, BLUE), strict=True):
+    for (name, sum_c), color in zip(sums.items(), (ORANGE, BLUE), strict=True):
         shares = np.full(len(sum_c), 1 / len(sum_c))
-        totals.hist(sum_c, bins=edges, weights=shares, color=colour, alpha=0.55, label=name)
+        totals.hist(sum_c, bins=edges, weights=shares, color=color, alpha=0.55, label=name)
     totals.set(xscale="log", xlabel="counts a cell, over these genes", ylabel="share of cells")
     totals.xaxis.set_minor_formatter(FuncFormatter(_plain_number))
     totals.xaxis.set_major_formatter(FuncFormatter(_plain_number))
@@ -77,8 +77,8 @@ def plot_report(
 
 
 def _plot_losses(axes: "Axes", curves: Mapping[str, Sequence[float]]) -> None:
-    for name, colour in (("train/loss", GREY), ("val/loss", BLUE)):
-        axes.plot(curves["step"], curves[name], color=colour, label=name, linewidth=2)
+    for name, color in (("train/loss", GREY), ("val/loss", BLUE)):
+        axes.plot(curves["step"], curves[name], color=color, label=name, linewidth=2)
     if len(curves["step"]):
         marginal = curves["val/marginal"][-1]
         axes.axhline(marginal, color="black", linestyle="--", label="per-gene marginals")

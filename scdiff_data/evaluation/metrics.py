@@ -21,16 +21,20 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.model_selection import cross_val_predict
 
 Counts = NDArray[np.integer[Any]]
+"""Counts [c, g]."""
 
 Logs = NDArray[np.floating[Any]]
+"""Their log(1 + count), or places in components."""
 
 
 MIN_CELLS = 10
 """Fewer cells of a sample are not compared."""
 
 _N_COMPONENTS = 50
+"""Principal components that distances are taken over."""
 
-_MOST_CELLS = 2_000  # of each sample, for what takes a distance of all pairs
+_MOST_CELLS = 2_000
+"""Cells of each sample for what takes a distance of all pairs."""
 
 
 def compare_cells(counts_cg: Counts, real_rg: Counts, train_tg: Counts) -> dict[str, float]:

@@ -112,7 +112,9 @@ class RunReport(Callback):
     """
 
     def __init__(self, run_dir: str | Path, *, n_cells: int = 256, steps: int = 32) -> None:
-        self._run_dir, self._n_cells, self._steps = Path(run_dir), n_cells, steps
+        self._run_dir = Path(run_dir)
+        self._n_cells = n_cells
+        self._steps = steps
         names = ["epoch", "step", "train/loss", "val/loss", "val/loss_se", "val/marginal"]
         self._curves: dict[str, list[float]] = {name: [] for name in [*names, "val/count_nll"]}
         self._loss_sum = torch.zeros(())  # of the batches since the last validation

@@ -19,6 +19,7 @@ from scdiff_data.genes.ranking import FLAVORS, SCORES, CountAbove, rank_genes
 from scdiff_data.genes.sums import GeneStatistics
 
 _N_TOP = 10
+"""Genes that `hvg_info.json` describes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class GeneChoice:
     Parameters
     ----------
     how
-        A flavour; `given`, if the user named the genes; `all`, if none were chosen.
+        A flavor; `given`, if the user named the genes; `all`, if none were chosen.
     indices
         Places on the reference axis, int64 [n_kept]; -1 for a given gene that the data lack.
     ids, symbols
@@ -181,7 +182,7 @@ def choose_genes(
     Raises
     ------
     ValueError
-        If fewer genes than `n_hvgs` are candidates, or the data do not allow the flavour.
+        If fewer genes than `n_hvgs` are candidates, or the data do not allow the flavor.
     """
     whole = reduce(add, batches.values())
     mean, variance = whole.scaled_mean_variance if settings.normalize else whole.mean_variance

@@ -9,6 +9,7 @@ from scdiff_data.base import BLUE, GREY, new_figure, save_figure
 from scdiff_data.genes.choice import GeneChoice
 
 _N_TOP_GENES = 20
+"""Genes named in the picture."""
 
 
 def plot_hvgs(path: Path, choice: GeneChoice, axis: GeneAxis) -> None:
@@ -23,7 +24,9 @@ def plot_hvgs(path: Path, choice: GeneChoice, axis: GeneAxis) -> None:
     axis
         The reference genes, whose symbols are shown.
     """
-    mean, dispersion, percent = choice.mean, choice.dispersion, 100 * choice.cell_fraction
+    mean = choice.mean
+    dispersion = choice.dispersion
+    percent = 100 * choice.cell_fraction
     is_kept = np.zeros(len(axis), dtype=bool)
     is_kept[choice.indices[choice.indices >= 0]] = True
     counts = "count scaled to 10,000 a cell" if choice.is_scaled else "count"
@@ -32,13 +35,13 @@ def plot_hvgs(path: Path, choice: GeneChoice, axis: GeneAxis) -> None:
     (scatter, expression), (coverage, top) = axes
 
     drawable = (mean > 0) & (dispersion > 0)
-    for chosen, colour, label in ((~is_kept, GREY, "other genes"), (is_kept, BLUE, "chosen")):
+    for chosen, color, label in ((~is_kept, GREY, "other genes"), (is_kept, BLUE, "chosen")):
         shown = chosen & drawable
         scatter.scatter(
             mean[shown],
             dispersion[shown],
             s=9,
-            c=colour,
+            c=color,
             label=label,
             linewidths=0,
             rasterized=True,

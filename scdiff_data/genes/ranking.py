@@ -1,4 +1,4 @@
-"""How genes are ranked: variance/mean of counts, or one of scanpy's flavours, from sums alone.
+"""How genes are ranked: variance/mean of counts, or one of scanpy's flavors, from sums alone.
 
 `seurat`, `cell_ranger` and `seurat_v3` rank genes as `scanpy.pp.highly_variable_genes` does on the
 same cells, with and without batches; scanpy 1.11 is what they are tested against. Genes of equal
@@ -31,7 +31,14 @@ SCORES = {
 }
 """What each flavor ranks genes by."""
 
-_SPAN, _N_BINS, _FEWEST_FITTED = 0.3, 20, 10
+_SPAN = 0.3
+"""Fraction of the genes that each point of `seurat_v3`'s curve is fitted to, as in scanpy."""
+
+_N_BINS = 20
+"""Bins of `seurat`'s means, as in scanpy."""
+
+_FEWEST_FITTED = 10
+"""Genes that `seurat_v3`'s curve needs; of less than five points the library ends the process."""
 
 
 CountAbove = Callable[[str, NDArray[np.int16]], NDArray[np.int64]]
@@ -84,7 +91,7 @@ def rank_genes(
     Raises
     ------
     ValueError
-        If the data do not allow the flavour.
+        If the data do not allow the flavor.
     """
     places = np.flatnonzero(is_candidate)
     if flavor == "seurat_v3":
@@ -113,9 +120,10 @@ def _dispersions(
     normalize: bool,
     is_batch: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Score of each candidate, NaN where there is none; and whether the gene takes part.
+    """Score of each candidate, and whether it takes part.
 
-    In a batch, genes that none of its cells expresses take no part and score 0, as in scanpy.
+    In a batch, a gene that none of the batch's cells expresses takes no part and scores 0, as in
+    scanpy. A gene that takes part scores NaN where its dispersion has no normalisation.
     """
     if flavor == "cell_ranger":
         mean, variance = statistics.log_mean_variance
@@ -195,7 +203,7 @@ def _standardized_variance(
     mean, variance = statistics.mean_variance
     fitted, log_variance = is_candidate & (variance > 0), np.zeros(len(mean))
     try:
-        if fitted.sum() < _FEWEST_FITTED:  # of less than five points the library ends the process
+        if fitted.sum() < _FEWEST_FITTED:
             raise ValueError(f"at least {_FEWEST_FITTED} are needed")
         curve = loess(np.log10(mean[fitted]), np.log10(variance[fitted]), span=_SPAN, degree=2)
         curve.fit()

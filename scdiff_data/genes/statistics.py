@@ -53,7 +53,8 @@ class TrainingGenes:
         batch_of: Mapping[str, str],
         workers: Workers,
     ) -> None:
-        self._archives, self._workers = archives, workers
+        self._archives = archives
+        self._workers = workers
         self._rows: dict[str, list[tuple[str, NDArray[np.int64]]]] = {}
         self.batches: dict[str, GeneStatistics] = {}
         keys = {name: key_of(checksums[name], codes) for name, codes in splits.items()}

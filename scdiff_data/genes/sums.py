@@ -19,15 +19,21 @@ from scdiff_data.constants import SPLITS
 TARGET_SUM = 10_000.0
 """Counts a cell that scaled sums are taken at, as in `scanpy.pp.normalize_total`."""
 
-_LANE_ROWS, _MOST_LANES = 4096, 8
-"""An archive's rows are summed in lanes, which depend on its length alone, never on threads."""
+_LANE_ROWS = 4096
+"""Fewest rows of a lane, a group of rows that is summed by itself."""
+
+_MOST_LANES = 8
+"""Lanes of an archive. Their number follows from its length alone, so that float sums do not depend
+on `n_threads`."""
 
 _TABLE = 32
-"""Counts below it are most: what they add is worked out once a cell."""
+"""Counts below it, nearly all, add what is worked out once a cell and kept in a table."""
 
-_BLOCK_CELLS, _TILE_GENES = 64, 2048
-"""Cells and genes taken together: the values of the ones and the sums of the others stay in the
-caches."""
+_BLOCK_CELLS = 64
+"""Cells summed together: their values stay in the L2 cache from tile to tile."""
+
+_TILE_GENES = 2048
+"""Genes summed together: their sums, 128 kB, stay in the L2 cache from cell to cell."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,9 @@ class GeneStatistics:
     @property
     def mean_variance(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and unbiased variance of the raw counts; exact but for the last rounding."""
-        n, total, squared = self.n_cells, self.total, self.total_squared
+        n = self.n_cells
+        total = self.total
+        squared = self.total_squared
         # Σx² n ≥ (Σx)², so where the first fits into int64 the second does, too.
         wide = squared.astype(np.float64) * n > 2.0**62
         above = (n * squared - total * total).astype(np.float64)
@@ -132,10 +140,10 @@ def count_above(
 
 
 def _aligned_zeros(*shape: int) -> NDArray[np.float64]:
-    """Zeros from the start of a line of the caches on: eight of them then share one."""
-    room = np.zeros(math.prod(shape) + 7)
-    start = -room.ctypes.data // 8 % 8
-    return room[start : start + math.prod(shape)].reshape(shape)
+    """Zeros that start at a cache line: eight of them then share one."""
+    block = np.zeros(math.prod(shape) + 7)
+    start = -block.ctypes.data // 8 % 8
+    return block[start : start + math.prod(shape)].reshape(shape)
 
 
 def _mean_variance(
@@ -145,6 +153,19 @@ def _mean_variance(
     return mean, np.maximum(squared - total * mean, 0) / max(n - 1, 1)
 
 
+# What `_sum_rows` adds up, with x a count and y = 10,000 x / (its cell's counts):
+#
+#     sums [gene, 8]     1   x   x²   y   y²   log(1 + y)   log²(1 + y)   nothing
+#
+#     adds [cell of the block, count, 8]   the same eight numbers for every count below _TABLE that
+#                                          the cell has, and in its last row for one larger count
+#
+#     at, end [cell of the block]          the cell's next value, and where its values end
+#
+# A gene's eight sums share one cache line, and one vector addition serves them all. A cell has few
+# different counts, so each logarithm is taken once a cell, not once a value. Blocks of cells meet
+# tiles of genes: genes ascend in a row, so each cell goes on at `at` where the last tile left it.
+# Whole numbers are exact in float64: eight million saturated counts of a gene come to 2^53.
 @numba.njit(cache=True, nogil=True)
 def _sum_rows(
     indptr: NDArray[Any],
@@ -154,16 +175,12 @@ def _sum_rows(
     sums: NDArray[Any],
     adds: NDArray[Any],
 ) -> None:
-    """Add cells to the sums: 1, x, x², y, y², log(1 + y), log(1 + y)² and nothing; [n_genes, 8].
-
-    A gene's eight sums share a line of the cache, and one vector addition serves them all. Whole
-    numbers are exact in float64: eight million saturated counts of a gene come to 2^53. `adds` is
-    room for what each count adds, [_BLOCK_CELLS, _TABLE + 1, 8]. Genes ascend inside a row, and
-    whole numbers are unsigned because an index that could be negative is looked at twice.
-    """
+    """Add cells to the sums [n_genes, 8]; `adds` [_BLOCK_CELLS, _TABLE + 1, 8] is scratch."""
     at, end = np.empty(_BLOCK_CELLS, np.uint64), np.empty(_BLOCK_CELLS, np.uint64)
     scale = np.empty(_BLOCK_CELLS)
-    line, one, table = np.uint64(64), np.uint64(1), np.uint64(_TABLE)
+    line = np.uint64(64)
+    one = np.uint64(1)
+    table = np.uint64(_TABLE)
     to, from_ = np.uint64(sums.ctypes.data), np.uint64(adds.ctypes.data)
     for first in range(0, len(rows), _BLOCK_CELLS):
         n_cells = min(_BLOCK_CELLS, len(rows) - first)
@@ -199,8 +216,13 @@ def _work_out(count: int, scale: float, adds: NDArray[Any]) -> None:
     above = 1.0 + y
     # Kahan's log(1 + y), good to the last bits, at a third of log1p's time.
     logarithm = y if above == 1.0 else np.log(above) * (y / (above - 1.0))
-    adds[0], adds[1], adds[2] = 1.0, count, count * count
-    adds[3], adds[4], adds[5], adds[6] = y, y * y, logarithm, logarithm * logarithm
+    adds[0] = 1.0
+    adds[1] = count
+    adds[2] = count * count
+    adds[3] = y
+    adds[4] = y * y
+    adds[5] = logarithm
+    adds[6] = logarithm * logarithm
 
 
 @numba.njit(cache=True, nogil=True)

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from scdiff_data.archive import ArchiveMap, GeneAxis
-from scdiff_data.loading.split_view import SplitCells
+from scdiff_data.archive import ArchiveRows, GeneAxis
+from scdiff_data.loading.split_view import SplitView
 from scdiff_data.store import Manifest
 
 Index = int | slice | Sequence[int] | NDArray[np.integer[Any]] | Tensor
+"""What datasets are indexed with: a cell, or rows of a batch."""
 
 
 class CellBatch(NamedTuple):
@@ -30,8 +31,8 @@ class CellBatch(NamedTuple):
     expression
         Counts, int16 [b, g].
     metadata
-        `cell_id` and `experiment_id`, `Texts` [b]; `total_counts`, int32 [b], of the whole cell
-        over all its genes; and the labels asked for [b]: codes into the dataset's
+        `cell_id` and `experiment_id`, `LazyStrings` [b]; `total_counts`, int32 [b], of the whole
+        cell over all its genes; and the labels asked for [b]: codes into the dataset's
         `categories`, int64, -1 where missing, or the numbers themselves. Where the data were
         prepared with `fallback_min_genes`, also `gene_ids`, int64 [b, g]: which gene each place
         holds, by its row in `metadata/genes.parquet`.
@@ -75,7 +76,7 @@ class HVGDataset(Dataset[CellBatch]):
     ) -> None:
         manifest = Manifest.read(folder)
         manifest.check_files(manifest.directory.shards)
-        self._cells = SplitCells(manifest, split, labels)
+        self._cells = SplitView(manifest, split, labels)
         stored = len(self._cells.shards.gene_ids)
         if n_hvgs is not None and not 1 <= n_hvgs <= stored:
             raise ValueError(
@@ -83,7 +84,8 @@ class HVGDataset(Dataset[CellBatch]):
                 f"at most {stored}, or prepare with data.n_hvgs={n_hvgs}"
             )
         self.n_genes = n_hvgs or stored
-        self.labels, self.categories = self._cells.labels, self._cells.categories
+        self.labels = self._cells.labels
+        self.categories = self._cells.categories
 
     @property
     def gene_ids(self) -> list[str]:
@@ -157,10 +159,13 @@ class ScRNADataset(Dataset[CellBatch]):
         manifest = Manifest.read(folder)
         directory = manifest.directory
         manifest.check_files(directory.archives, directory.metadata, directory.shards)
-        self._cells, self._sparse = SplitCells(manifest, split, labels), sparse
-        self.labels, self.categories = self._cells.labels, self._cells.categories
+        self._cells = SplitView(manifest, split, labels)
+        self._sparse = sparse
+        self.labels = self._cells.labels
+        self.categories = self._cells.categories
         axis = GeneAxis.read(directory.genes)
-        self.gene_ids, self.gene_symbols = list(axis.ids), list(axis.symbols)
+        self.gene_ids = list(axis.ids)
+        self.gene_symbols = list(axis.symbols)
         self.n_genes = len(axis)
         columns = ["experiment_id", "archive_row"]
         cells = pq.read_table(directory.cells, columns=columns).combine_chunks()
@@ -169,7 +174,7 @@ class ScRNADataset(Dataset[CellBatch]):
         self._experiment = experiments.indices.to_numpy()[own].astype(np.int32)
         self._archive_row = cells["archive_row"].to_numpy()[own].astype(np.int32)
         names = experiments.dictionary.to_pylist()
-        self._archives = ArchiveMap([directory.archive(name) for name in names])
+        self._archives = ArchiveRows([directory.archive(name) for name in names])
 
     def __len__(self) -> int:
         return len(self._cells)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Texts:
-    """Texts that are read when somebody looks at them: most batches' ids never are.
+class LazyStrings:
+    """LazyStrings that are read when somebody looks at them: most batches' ids never are.
 
     Works as an array of str does: `texts[3]`, `texts[:5]`, `list(texts)`, `np.asarray(texts)`.
     Pickled, they are read first.
@@ -17,13 +17,14 @@ class Texts:
     Parameters
     ----------
     n
-        How many.
+        Number of strings.
     read
-        Gives them in UTF-8, [n].
+        Reads them, UTF-8 bytes [n].
     """
 
     def __init__(self, n: int, read: Callable[[], NDArray[np.bytes_]]) -> None:
-        self._n, self._read = n, read
+        self._n = n
+        self._read = read
 
     @cached_property
     def _encoded(self) -> NDArray[np.bytes_]:
@@ -40,7 +41,7 @@ class Texts:
     def __getitem__(self, index: Any) -> Any:
         """Decode one, or an array of them; a slice is read when somebody looks at it."""
         if isinstance(index, slice):
-            return Texts(len(range(*index.indices(self._n))), lambda: self._encoded[index])
+            return LazyStrings(len(range(*index.indices(self._n))), lambda: self._encoded[index])
         chosen = self._encoded[index]
         return chosen.decode() if isinstance(chosen, bytes) else np.char.decode(chosen, "utf-8")
 
@@ -57,7 +58,7 @@ class Texts:
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Texts, (self._n, partial(np.asarray, self._encoded))
+        return LazyStrings, (self._n, partial(np.asarray, self._encoded))
 
     def __repr__(self) -> str:
-        return f"Texts({np.asarray(self)!r})"
+        return f"LazyStrings({np.asarray(self)!r})"

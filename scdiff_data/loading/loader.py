@@ -9,9 +9,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from scdiff_data.loading.dataset import HVGDataset, ScRNADataset
 from scdiff_data.loading.sampler import CellSampler
-from scdiff_data.loading.worker_transport import PREFETCH, Rooms, RunSampler
+from scdiff_data.loading.worker_transport import PREFETCH, BatchGroupSampler, SharedSlots
 
-_MESSAGE_BYTES, _MOST_BATCHES = 2 << 20, 16
+_MESSAGE_BYTES = 2 << 20
+"""Counts in a message from a worker, about: enough that its cost is small beside gathering them."""
+
+_MOST_BATCHES = 16
+"""Batches in a message, however small they are."""
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -56,16 +60,19 @@ class ResumableLoader(DataLoader[Any]):
             multiprocessing_context=multiprocessing_context if num_workers else None,
             generator=Generator(),  # else every epoch takes a number from the global random state
         )
-        self._epoch, self._position, self._is_restored = 0, 0, False
+        self._epoch = 0
+        self._position = 0
+        self._is_restored = False
         batch_bytes = 2 * sampler.batch_size * getattr(dataset, "n_genes", 1)
         n_batches = min(max(_MESSAGE_BYTES // batch_bytes, 1), _MOST_BATCHES)
-        self._runs, self._run_bytes = RunSampler(sampler, n_batches), n_batches * batch_bytes
-        self._rooms: Rooms | None = None
+        self._groups = BatchGroupSampler(sampler, n_batches)
+        self._group_bytes = n_batches * batch_bytes
+        self._slots: SharedSlots | None = None
 
     @property
     def _index_sampler(self) -> Any:
         """What one call of the dataset, in a worker or here, is asked for; DataLoader reads it."""
-        return self._runs if self.num_workers else self.sampler
+        return self._groups if self.num_workers else self.sampler
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
@@ -76,28 +83,30 @@ class ResumableLoader(DataLoader[Any]):
         sampler = self.sampler
         goes_on = self._is_restored and self._epoch == sampler.epoch
         sampler.start = self._position if goes_on else 0
-        self._epoch, self._position, self._is_restored = sampler.epoch, sampler.start, False
+        self._epoch = sampler.epoch
+        self._position = sampler.start
+        self._is_restored = False
         for batch, (_, end) in zip(self._batches(), sampler.global_batches(), strict=True):
             self._position = end
             yield batch
 
     def _batches(self) -> Iterator[Any]:
         if self.num_workers:
-            return self._runs.split(self._receive())
+            return self._groups.split(self._receive())
         if self.pin_memory:
             return super().__iter__()
         # DataLoader's own loop costs as much as a fifth of a batch.
         return map(self.dataset.__getitem__, self.sampler)
 
     def _receive(self) -> Iterator[Any]:
-        """Runs of batches from workers."""
-        if self._iterator is None:  # workers are about to start, and keep their rooms
-            n_bytes = 0 if self.pin_memory else self._run_bytes  # pinned on their way, not here
-            self.collate_fn = self._rooms or Rooms(self.num_workers, n_bytes)
+        """Groups of batches from workers."""
+        if self._iterator is None:  # workers are about to start, and keep their slots
+            n_bytes = 0 if self.pin_memory else self._group_bytes  # pinned on their way, not here
+            self.collate_fn = self._slots or SharedSlots(self.num_workers, n_bytes)
         # Another iteration must not use them before this one is over.
-        rooms, self._rooms = cast("Rooms", self.collate_fn), None
-        yield from rooms.open(super().__iter__())
-        self._rooms = rooms
+        slots, self._slots = cast("SharedSlots", self.collate_fn), None
+        yield from slots.open(super().__iter__())
+        self._slots = slots
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and the cells of it that all ranks together were given."""
@@ -182,6 +191,7 @@ def create_dataloader(
 
 
 _Cells = HVGDataset | ScRNADataset
+"""What the two creators open."""
 
 
 class _BatchOrder(NamedTuple):

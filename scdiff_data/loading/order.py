@@ -11,7 +11,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-_N_ROUNDS = 8  # even, so that the two halves end with the widths they began with
+_N_ROUNDS = 8
+"""Rounds of the Feistel network: even, so that its halves end with the widths they began with."""
 
 
 class KeyedPermutation:

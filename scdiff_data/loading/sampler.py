@@ -17,6 +17,7 @@ from torch.utils.data import DistributedSampler
 from scdiff_data.loading.order import BalancedDraw, BlockPermutation, KeyedPermutation
 
 _N_STEPS = 16
+"""Steps whose rows are worked out together: a call costs more than the rows of a step."""
 
 
 class CellSampler(DistributedSampler[Any]):
@@ -99,7 +100,9 @@ class CellSampler(DistributedSampler[Any]):
             seed=seed,
             drop_last=drop_last,
         )
-        self.n_cells, self.batch_size, self.block_size = n_cells, batch_size, block_size
+        self.n_cells = n_cells
+        self.batch_size = batch_size
+        self.block_size = block_size
         self._draw = None if classes is None else BalancedDraw(classes)
         self._checksum = 0 if classes is None else crc32(classes.astype(np.int64).tobytes())
         self.start = 0
@@ -129,7 +132,9 @@ class CellSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         """Row numbers, int64, a batch at a time."""
-        order, steps, size = self._order(), self.global_batches(), self.batch_size
+        order = self._order()
+        steps = self.global_batches()
+        size = self.batch_size
         # Many steps at once: their cells are one run of positions, and calls cost more than rows.
         while run := list(islice(steps, _N_STEPS)):
             rows = order(np.arange(run[0][0] + self.rank, run[-1][1], self.num_replicas))
@@ -139,7 +144,9 @@ class CellSampler(DistributedSampler[Any]):
 
     def global_batches(self) -> Iterator[tuple[int, int]]:
         """First position and end of every step's cells, from `start` on."""
-        step, at, end = self.global_batch_size, self.start, self.n_cells
+        step = self.global_batch_size
+        at = self.start
+        end = self.n_cells
         while at + step <= end if self.drop_last else at < end:
             left_after = end - at - step
             too_few = not self.drop_last and left_after < self.num_replicas

@@ -9,14 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from scdiff_data.constants import SPLITS
-from scdiff_data.loading.lazy_strings import Texts
-from scdiff_data.store import Manifest, ShardMap
+from scdiff_data.loading.lazy_strings import LazyStrings
+from scdiff_data.store import Manifest, ShardRows
 
-_TEXTS = ("cell_id", "experiment_id")
+_ID_COLUMNS = ("cell_id", "experiment_id")
+"""Columns that come out as `LazyStrings`."""
 
 
-class SplitCells:
-    """Cells of one split, or of all.
+class SplitView:
+    """A view of the shards: the cells of one split, or all.
 
     Parameters
     ----------
@@ -29,8 +30,10 @@ class SplitCells:
 
     Attributes
     ----------
-    shards, rows
-        Where the cells are, and which of these rows they are: one run of them.
+    shards
+        The rows of all shards.
+    rows
+        The contiguous range of these rows that the split is.
     labels, categories
         The labels to read, and what the codes of each text label stand for.
 
@@ -47,7 +50,7 @@ class SplitCells:
         first = 0 if split is None else sum(sizes[name] for name in SPLITS[: SPLITS.index(split)])
         n_cells = sum(sizes.values())
         self.rows = range(first, first + (n_cells if split is None else sizes[split]))
-        self.shards = ShardMap(manifest.shards, shard_size=manifest.shard_size, n_cells=n_cells)
+        self.shards = ShardRows(manifest.shards, shard_size=manifest.shard_size, n_cells=n_cells)
         stored = self.shards.labels
         if missing := set(labels or ()) - set(stored):
             raise ValueError(
@@ -62,7 +65,7 @@ class SplitCells:
         return len(self.rows)
 
     def read_metadata(self, rows: NDArray[np.int64]) -> dict[str, Any]:
-        """Ids as `Texts`, total counts and labels as tensors."""
+        """Ids as `LazyStrings`, total counts and labels as tensors."""
         columns = self.shards.gather(self._columns, rows, within=self.rows)
         return self._to_metadata(rows, columns)
 
@@ -101,7 +104,7 @@ class SplitCells:
         self, rows: NDArray[np.int64], columns: Sequence[NDArray[Any]]
     ) -> dict[str, Any]:
         metadata: dict[str, Any] = {
-            name: Texts(len(rows), partial(self._read, name, rows)) for name in _TEXTS
+            name: LazyStrings(len(rows), partial(self._read, name, rows)) for name in _ID_COLUMNS
         }
         for name, values in zip(self._columns, columns, strict=True):
             if name in self.categories:

@@ -2,7 +2,18 @@
 
 Moving a batch between processes costs a few hundred microseconds whatever its size, gathering its
 cells a fifth of that. New shared memory costs ten times as much as filling it, so counts go through
-rooms of shared memory that are used again.
+slots of shared memory that are used again.
+
+    worker process w            shared memory            main process
+    rows of 4 batches
+      ─▶ counts [4b, g] ─copy─▶ shared[w, 0]  ─copy─▶ array of the pool ─▶ batch, batch, …
+                                shared[w, 1]
+                                shared[w, 2]
+      ─▶ metadata and "slot (w, 0)" ─── a message ───▶
+
+A worker writes its slots in turn. At most `PREFETCH` of its groups are on their way, and the main
+process has taken at most one more from the queue. So with `PREFETCH` + 1 slots, a slot is only
+written to after its counts were copied out.
 """
 
 import math
@@ -16,98 +27,108 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler, get_worker_info
 
-from scdiff_data.base import Buffers
+from scdiff_data.base import ArrayPool
 from scdiff_data.loading.dataset import CellBatch
 from scdiff_data.loading.sampler import CellSampler
 
 PREFETCH = 2
-"""Runs that a worker works ahead."""
+"""Groups of batches that a worker works ahead."""
 
 
-class RunSampler(Sampler[NDArray[np.int64]]):
-    """Runs of a sampler's batches: row numbers of `n_batches` of them at a time."""
+class BatchGroupSampler(Sampler[NDArray[np.int64]]):
+    """Row numbers of `n_batches` of a sampler's batches at a time, which workers gather as one."""
 
     def __init__(self, sampler: CellSampler, n_batches: int) -> None:
-        self._sampler, self._n_batches = sampler, n_batches
+        self._sampler = sampler
+        self._n_batches = n_batches
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         batches = iter(self._sampler)
-        while run := list(islice(batches, self._n_batches)):
-            yield np.concatenate(run)
+        while group := list(islice(batches, self._n_batches)):
+            yield np.concatenate(group)
 
-    def split(self, runs: Iterable[CellBatch]) -> Iterator[CellBatch]:
-        """The batches of all runs, one by one."""
+    def split(self, groups: Iterable[CellBatch]) -> Iterator[CellBatch]:
+        """The batches of all groups, one by one."""
         sampler = self._sampler
         sizes = (
             len(range(first + sampler.rank, end, sampler.num_replicas))
             for first, end in sampler.global_batches()
         )
-        for run in runs:
+        for group in groups:
             start = 0
             for size in islice(sizes, self._n_batches):
-                yield _take_cells(run, start, start + size)
+                yield _take_cells(group, start, start + size)
                 start += size
 
 
-class _Parcel(NamedTuple):
-    """What comes of a run by message: its counts, or in which room they lie, and the rest.
+class _Message(NamedTuple):
+    """A group of batches on its way from a worker.
 
-    Sparse counts come as crow, column and values: as one tensor they would cross with a warning.
+    Parameters
+    ----------
+    counts
+        Dense counts that did not go through shared memory, one tensor; or of sparse ones crow
+        indices, column indices and values, which as one tensor would cross with a warning.
+    slot
+        Worker and number of the slot of shared memory that holds the counts, or None.
+    shape
+        Cells and genes.
+    metadata
+        That of the group, tensors as arrays.
     """
 
     counts: list[Tensor]
-    room: tuple[int, int] | None
+    slot: tuple[int, int] | None
     shape: tuple[int, ...]
     metadata: dict[str, Any]
 
 
-class Rooms:
-    """Shared memory for the counts of runs on their way from workers to the main process.
+class SharedSlots:
+    """Shared memory for the counts of groups on their way from workers to the main process.
 
-    As `collate_fn` it puts a run's counts in the worker's next room; `open` takes them out. A
-    worker has at most `PREFETCH` runs on their way and the main process one in its hands, so with
-    one room more none is written to before it was emptied.
+    As `collate_fn`, it copies a group's counts to the worker's next slot; `open` copies them out.
 
     Parameters
     ----------
     n_workers
         Workers that write.
     n_bytes
-        Of a room; larger runs are sent as they are, and so are sparse ones.
+        Of a slot. Groups that are larger, or sparse, are sent as they are.
     """
 
     def __init__(self, n_workers: int, n_bytes: int) -> None:
         self._shared = torch.empty(n_workers, PREFETCH + 1, n_bytes, dtype=torch.uint8)
         self._shared.share_memory_()  # type: ignore[no-untyped-call]
-        self._n_sent, self._buffers = 0, Buffers()
+        self._n_sent = 0
+        self._pool = ArrayPool()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_buffers": Buffers()}
+        return self.__dict__ | {"_pool": ArrayPool()}
 
-    def __call__(self, run: CellBatch) -> _Parcel:
+    def __call__(self, group: CellBatch) -> _Message:
         """In a worker: what to send."""
-        counts, metadata = run
+        counts, metadata = group
         shape = tuple(counts.shape)
         # Small arrays travel fastest inside the message.
         metadata = {k: v.numpy() if isinstance(v, Tensor) else v for k, v in metadata.items()}
         if counts.layout == torch.sparse_csr:
             parts = [counts.crow_indices(), counts.col_indices(), counts.values()]
-            return _Parcel(parts, None, shape, metadata)
+            return _Message(parts, None, shape, metadata)
         worker = get_worker_info()
         if worker is None or counts.dtype != torch.int16 or counts.nbytes > self._shared.shape[2]:
-            return _Parcel([counts], None, shape, metadata)
-        room = worker.id, self._n_sent % (PREFETCH + 1)
+            return _Message([counts], None, shape, metadata)
+        slot = worker.id, self._n_sent % (PREFETCH + 1)
         self._n_sent += 1
-        self._view(room, shape).copy_(counts)
-        return _Parcel([], room, shape, metadata)
+        self._view(slot, shape).copy_(counts)
+        return _Message([], slot, shape, metadata)
 
-    def open(self, parcels: Iterable[_Parcel]) -> Iterator[CellBatch]:
-        """In the main process: the runs."""
-        for parts, room, shape, metadata in parcels:
-            if room is not None:
-                taken = self._buffers.take(shape, np.int16)
+    def open(self, messages: Iterable[_Message]) -> Iterator[CellBatch]:
+        """In the main process: the groups."""
+        for parts, slot, shape, metadata in messages:
+            if slot is not None:
+                taken = self._pool.take(shape, np.int16)
                 # Not by torch: its threads wait for one another where workers have the cores.
-                taken[:] = self._view(room, shape).numpy()
+                taken[:] = self._view(slot, shape).numpy()
                 counts = torch.from_numpy(taken)
             elif len(parts) == 1:
                 counts = parts[0]
@@ -122,14 +143,14 @@ class Rooms:
             }
             yield CellBatch(counts, tensors)
 
-    def _view(self, room: tuple[int, int], shape: tuple[int, ...]) -> Tensor:
-        return self._shared[room][: 2 * math.prod(shape)].view(torch.int16).view(shape)
+    def _view(self, slot: tuple[int, int], shape: tuple[int, ...]) -> Tensor:
+        return self._shared[slot][: 2 * math.prod(shape)].view(torch.int16).view(shape)
 
 
-def _take_cells(batch: CellBatch, start: int, end: int) -> CellBatch:
-    """Cells of a run; tensors are parts of the run's, and hold it as long as they live."""
-    metadata = {name: column[start:end] for name, column in batch.metadata.items()}
-    counts = batch.expression
+def _take_cells(group: CellBatch, start: int, end: int) -> CellBatch:
+    """Cells of a group; tensors are views of the group's, and hold it as long as they live."""
+    metadata = {name: column[start:end] for name, column in group.metadata.items()}
+    counts = group.expression
     if counts.layout != torch.sparse_csr:
         return CellBatch(counts[start:end], metadata)
     crow = counts.crow_indices()[start : end + 1]

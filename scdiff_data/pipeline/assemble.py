@@ -15,7 +15,7 @@ from scdiff_data.base import Workers, describe_file, digest, hash_file, write_js
 from scdiff_data.constants import SPLITS
 from scdiff_data.errors import ManifestError
 from scdiff_data.genes import GeneChoice, TrainingGenes, choose_genes, plot_hvgs
-from scdiff_data.pipeline.cell_table import draw_table, split_codes, splits_of_rows
+from scdiff_data.pipeline.cell_table import draw_cell_table, split_codes, splits_of_rows
 from scdiff_data.pipeline.fill_archive import FilledArchive
 from scdiff_data.pipeline.recipe import Recipe
 from scdiff_data.sources import filter_catalog, group_experiments, read_rows
@@ -64,7 +64,7 @@ def assemble(
     axis = filled.axis
     files = {r.experiment_id: r.file for r in filled.records if r.file is not None}
     archives = {name: directory.archive(name) for name in files}
-    cells = draw_table(recipe, archives, read_rows(candidates))
+    cells = draw_cell_table(recipe, archives, read_rows(candidates))
     write_parquet(directory.cells, cells)
     experiments = list_experiments(filled.records, cells)
     write_json(directory.experiments, experiments)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from scdiff_data.archive import count_rows, read_obs
-from scdiff_data.base import draw_cells
+from scdiff_data.base import pick_by_hash
 from scdiff_data.constants import SPLITS
 from scdiff_data.pipeline.recipe import CELL_COLUMNS, Recipe
 from scdiff_data.pipeline.split import assign_splits, check_sizes, check_values
@@ -24,7 +24,7 @@ from scdiff_data.sources import CatalogRow
 logger = logging.getLogger(__name__)
 
 
-def draw_table(
+def draw_cell_table(
     recipe: Recipe,
     archives: Mapping[str, Path],
     catalog: Mapping[str, CatalogRow],
@@ -56,7 +56,7 @@ def draw_table(
         obs = read_obs(path)
         rows = np.arange(len(obs))
         if left is not None:
-            rows = draw_cells(obs.index.to_list(), left, seed=recipe.seed)
+            rows = pick_by_hash(obs.index.to_list(), left, seed=recipe.seed, purpose="cells")
             left -= len(rows)
         frames.append(_experiment_frame(catalog[experiment_id], obs, rows, names))
     columns = {

@@ -20,7 +20,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from scdiff_data.archive import GeneAxis, read_gene_axis, read_obs, write_archive
-from scdiff_data.base import Workers, describe_file, order_experiments
+from scdiff_data.base import Workers, describe_file, order_by_hash
 from scdiff_data.errors import CountError, DownloadError
 from scdiff_data.genes import key_of, sum_genes, write_statistics
 from scdiff_data.pipeline.cell_table import split_experiment
@@ -81,7 +81,7 @@ def fill_archive(
         If the bucket cannot be read, or too many experiments failed.
     """
     rows, wanted = read_rows(candidates), recipe.cell_count
-    waiting = deque(order_experiments(list(rows), seed=recipe.seed))
+    waiting = deque(order_by_hash(list(rows), seed=recipe.seed, purpose="draw"))
     ahead: deque[tuple[CatalogRow, Future[Path] | None]] = deque()
     filler = _Filler(recipe, directory, options)
     find = filler.known.find
@@ -126,7 +126,9 @@ class _Filler:
     """What is done with one experiment."""
 
     def __init__(self, recipe: Recipe, directory: DataDirectory, options: PrepareOptions) -> None:
-        self._recipe, self._directory, self._options = recipe, directory, options
+        self._recipe = recipe
+        self._directory = directory
+        self._options = options
         self._n_threads = min(options.n_threads, os.cpu_count() or 1)
         self.known = Records(directory, recipe.archive_key, retry_failed=options.retry_failed)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from scdiff_data.archive import GeneAxis
-from scdiff_data.base import order_experiments
+from scdiff_data.base import order_by_hash
 from scdiff_data.constants import SPLITS
 from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.recipe import Recipe
@@ -19,15 +19,17 @@ from scdiff_data.sources import read_rows
 from scdiff_data.store import DataDirectory, ExperimentRecord, Records
 
 PASSING = 0.72
-"""Cells that pass QC in scBaseCount, at 300 genes and 500 counts; taken for all until records of
-earlier runs tell better."""
+"""Fraction of scBaseCount's cells that pass QC at 300 genes and 500 counts; taken for any data,
+until records of earlier runs tell better."""
 
 _FILE_CELL_BYTES = 12_600
+"""Compressed bytes a cell of scBaseCount's files; taken where the catalog gives no size."""
 
 _ARCHIVED_CELL_BYTES = 16_000
+"""Bytes a cell of scBaseCount's archives; taken until there are records."""
 
 _N_GENES = 36_601
-"""Of scBaseCount: compressed bytes a cell of a file, bytes a cell of an archive, human genes."""
+"""Human genes in scBaseCount; taken until there is a reference axis."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,11 @@ class Forecast:
         candidates: pa.Table,
         options: PrepareOptions,
     ) -> None:
-        self._recipe, self._options = recipe, options
+        self._recipe = recipe
+        self._options = options
         rows = read_rows(candidates)
-        self._rows = [rows[i] for i in order_experiments(list(rows), seed=recipe.seed)]
+        order = order_by_hash(list(rows), seed=recipe.seed, purpose="draw")
+        self._rows = [rows[experiment_id] for experiment_id in order]
         self._n_in_files = np.array([row.n_cells for row in self._rows], np.int64)
         sizes = [row.size or row.n_cells * _FILE_CELL_BYTES for row in self._rows]
         self._file_bytes = np.array(sizes, np.int64)
@@ -169,7 +173,7 @@ class Forecast:
         return DrawForecast(
             n_experiments=n_tried,
             n_cells=n_drawn,
-            n_per_split=self._divide(n_cells[:n_tried], n_drawn),
+            n_per_split=self._split_sizes(n_cells[:n_tried], n_drawn),
             fetch_bytes=max(0, int(files.sum()) - there),
             peak_bytes=peak,
             end_bytes=end,
@@ -184,7 +188,7 @@ class Forecast:
         passed = np.maximum(self._n_in_files[unknown] * passing, 1)
         return int((self._file_bytes[unknown] * np.clip(1 - cap / passed, 0, 1)).sum())
 
-    def _divide(self, n_cells: NDArray[np.float64], n_drawn: int) -> dict[str, int] | None:
+    def _split_sizes(self, n_cells: NDArray[np.float64], n_drawn: int) -> dict[str, int] | None:
         """Cells of each split, where hashes of the experiments or fractions of the cells decide."""
         rule = self._recipe.split
         if rule.by == "cell":

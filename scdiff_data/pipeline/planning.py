@@ -97,7 +97,9 @@ class Plan:
         )
 
     def __str__(self) -> str:
-        best, likely, wanted = self.best, self.likely, self.recipe.cell_count
+        best = self.best
+        likely = self.likely
+        wanted = self.recipe.cell_count
         known = best == likely
         drawn = f"{likely.n_cells:,} cells of {likely.n_experiments:,} experiments"
         if not known:

@@ -28,7 +28,7 @@ SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
 MISSING = ("", "none", "not specified", "nan", "null")
-"""Texts, lower case, that mean no value."""
+"""LazyStrings, lower case, that mean no value."""
 
 
 _COLUMNS = ["experiment_id", "path", "n_cells", "size", "checksum"]
@@ -71,6 +71,7 @@ def read_rows(table: pa.Table) -> dict[str, CatalogRow]:
 
 
 Condition = str | float | Sequence[str | float | None] | Mapping[str, float] | None
+"""What a filter asks of a column, see `filter_catalog`."""
 
 
 def read_snapshot(path: Path, source: Source) -> pa.Table | None:

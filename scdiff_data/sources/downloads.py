@@ -29,9 +29,11 @@ logger = logging.getLogger(__name__)
 
 
 RANGE_BYTES = 12 << 20
-"""Larger ranges take memory (two a thread are on their way), smaller ones more requests."""
+"""Bytes of a range. Larger ones take memory (two a thread are on their way), smaller ones more
+requests."""
 
 N_ATTEMPTS = 6
+"""Failures in a row, without a byte gained, after which a download is given up."""
 
 STALL_SECONDS = 300.0
 """A range that takes longer is asked for again."""
@@ -44,6 +46,7 @@ _ADVICE = {
     "source.storage_options={token: ...}, or check source.url",
     404: "the catalog lists it, but it is gone upstream: refresh_catalog=true takes a new catalog",
 }
+"""What to do about refusals, by their HTTP status: these are not tried again."""
 
 
 def download(
@@ -83,7 +86,7 @@ def download(
     if _is_whole(local, size, checksum):
         return local
     part = local.with_name(local.name + ".part")
-    with _on_disk(part):
+    with _local_disk_errors(part):
         part.parent.mkdir(parents=True, exist_ok=True)
     failures = 0
     while True:
@@ -94,7 +97,7 @@ def download(
             end = file_system.info(remote)["size"] if size is None else size
             found = _fetch_ranges(file_system, remote, part, end, checksum, cancelled, report_bytes)
             _verify(part, remote, end, checksum, found)
-            with _on_disk(part):
+            with _local_disk_errors(part):
                 part.replace(local)
             return local
         except (CancelledError, LocalDiskError, MemoryError):
@@ -156,15 +159,15 @@ def _fetch_ranges(
                 ahead = _ask(file_system, remote, at, size) if at < size else None
                 if hasher is not None:
                     hasher.update(block)
-                with _on_disk(part):
+                with _local_disk_errors(part):
                     file.write(block)
                     file.flush()
                 report_bytes(len(block))
         finally:
             if ahead is not None:
                 ahead.cancel()
-        if hasher is None:  # it could not be found out later that the machine went down before
-            with _on_disk(part):
+        if hasher is None:  # without a checksum, a crash before this would go unnoticed
+            with _local_disk_errors(part):
                 os.fsync(file.fileno())
     return None if hasher is None else hasher.checksum()
 
@@ -225,7 +228,7 @@ def _open_part(part: Path) -> Iterator[BinaryIO]:
         raise LocalDiskError(
             f"{part} is a symbolic link: downloads are not written through links; remove it"
         )
-    with _on_disk(part):
+    with _local_disk_errors(part):
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         file = os.fdopen(os.open(part, flags, 0o666), "r+b")
     with file:
@@ -233,7 +236,7 @@ def _open_part(part: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _on_disk(path: Path) -> Iterator[None]:
+def _local_disk_errors(path: Path) -> Iterator[None]:
     """Tell an error of this machine's disk from one of the server's: it is not tried again."""
     try:
         yield

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 _N_PBMC_EXPERIMENTS = 7
+"""Experiments that the 700 cells are divided into."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 from scdiff_data.sources.source import Bucket
 
 _STALE = ("file_path",)
+"""Columns of the metadata that went stale upstream, after a move of the bucket."""
 
 SCBASECOUNT_URL = "gs://arc-institute-virtual-cell-atlas"
+"""The Arc Institute's public bucket."""
 
 
 @dataclass(frozen=True)

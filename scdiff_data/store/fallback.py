@@ -55,7 +55,7 @@ def fill_empty(
     _count_room(*arrays, rows, cells, slot_of_gene, expression, min_genes, room)
     starts = np.cumsum(room)
     slots, genes = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32)
-    _fill(*arrays, rows, cells, slot_of_gene, expression, starts, slots, genes)
+    _fill_slots(*arrays, rows, cells, slot_of_gene, expression, starts, slots, genes)
     return Replacements(np.repeat(cells, np.diff(starts)), slots, genes)
 
 
@@ -89,6 +89,16 @@ def replace_genes(
     gene_ids[cells[kept], slots[places][kept]] = genes[places][kept]
 
 
+# What the loops below see, with 3 chosen genes, and a cell that expresses one of them:
+#
+#     slot_of_gene    0  -1   1  -1  -1   2      [n_reference]
+#     expression[0]   0   5   0                  the chosen genes' counts: slots 0 and 2 are empty
+#     the cell's row  genes 1, 2, 3, 4           counts 7, 5, 8, 7
+#
+#     room            0   2                      two slots can be filled, with genes 3 and 1
+#     starts          0   2                      the cumulative sum of `room`
+#     slots, genes    0 ← 3,  2 ← 1              most expressed first, then in the axis' order
+#     expression[0]   8   5   7
 @numba.njit(cache=True, nogil=True)
 def _count_room(
     indptr: NDArray[Any],
@@ -116,7 +126,7 @@ def _count_room(
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill(
+def _fill_slots(
     indptr: NDArray[Any],
     indices: NDArray[Any],
     data: NDArray[Any],

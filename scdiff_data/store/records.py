@@ -111,7 +111,9 @@ class Records:
         *,
         retry_failed: bool = False,
     ) -> None:
-        self._directory, self._key_of, self._retry_failed = directory, key_of, retry_failed
+        self._directory = directory
+        self._key_of = key_of
+        self._retry_failed = retry_failed
 
     def find(
         self, row: CatalogRow, axis: GeneAxis | None, *, is_reference: bool = False

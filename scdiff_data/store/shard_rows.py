@@ -10,20 +10,20 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.base import Buffers, copy_bytes, hash_file, map_dataset, prefetch
-from scdiff_data.errors import ManifestError
+from scdiff_data.base import ArrayPool, copy_bytes, map_dataset, prefetch
 from scdiff_data.store.fallback import map_replacements, replace_genes
-from scdiff_data.store.manifest import Manifest
 
 _AHEAD = 1024
-"""Bytes between the lines of a row that are asked for ahead: the processor finds the rest."""
+"""Stride in bytes of software prefetches within a row; the hardware prefetcher fills the gaps."""
 
-_MOST_PLANS = 64
+_MOST_KEPT = 64
+"""Copy jobs kept: a run asks for few kinds of batches, tests and notebooks for many."""
 
 _NO_COUNTS = np.empty((0, 0), np.int16)
+"""Stands in for the counts where no column is wide: the compiled loop takes arrays alone."""
 
 
-class ShardMap:
+class ShardRows:
     """All shards as one table of rows, gathered from their maps.
 
     Shards are mapped when a row of theirs is first asked for, in each process for itself; what is
@@ -40,7 +40,9 @@ class ShardMap:
     """
 
     def __init__(self, paths: Sequence[Path], *, shard_size: int, n_cells: int) -> None:
-        self._paths, self._shard_size, self.n_cells = list(paths), shard_size, n_cells
+        self._paths = list(paths)
+        self._shard_size = shard_size
+        self.n_cells = n_cells
         with h5py.File(self._paths[0]) as file:
             self.gene_ids: list[str] = [gene.decode() for gene in file["gene_ids"][:]]
             self.gene_symbols: list[str] = [gene.decode() for gene in file["gene_symbols"][:]]
@@ -65,7 +67,7 @@ class ShardMap:
         return {
             k: v
             for k, v in self.__dict__.items()
-            if k not in ("_maps", "_addresses", "_replacements", "_plans", "_buffers")
+            if k not in ("_maps", "_addresses", "_replacements", "_copy_jobs", "_pool")
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -75,8 +77,8 @@ class ShardMap:
     def _forget(self) -> None:
         self._maps: dict[int, list[NDArray[Any]]] = {}
         self._replacements: dict[int, tuple[NDArray[Any], ...]] = {}
-        self._buffers = Buffers()
-        self._plans: dict[tuple[tuple[str, ...], int, int | None], _Plan] = {}
+        self._pool = ArrayPool()
+        self._copy_jobs: dict[tuple[tuple[str, ...], int, int | None], _CopyJobs] = {}
         self._addresses = np.zeros((len(self._datasets), len(self._paths)), np.int64)
 
     @property
@@ -118,39 +120,47 @@ class ShardMap:
         within = range(self.n_cells) if within is None else within
         if len(self._maps) < len(self._paths):
             self._map_shards_of(np.where(rows < 0, rows + len(within), rows) + within.start)
-        plan = self._plans.get((names, len(rows), width)) or self._plan(names, len(rows), width)
+        jobs = self._list_jobs(names, len(rows), width)
         # Narrow columns share their memory, wide ones have their own: ids that somebody keeps do
         # not keep counts.
-        narrow, columns, wide = np.empty(plan.n_narrow, np.uint8), [], _NO_COUNTS
-        for shape, dtype, offset in plan.layout:
+        narrow = np.empty(jobs.n_narrow_bytes, np.uint8)
+        columns = []
+        wide = _NO_COUNTS
+        for shape, dtype, offset in jobs.layout:
             if offset < 0:
-                wide = self._buffers.take(shape, dtype)
+                wide = self._pool.take(shape, dtype)
                 columns.append(wide)
             else:
                 columns.append(np.ndarray(shape, dtype, narrow, offset))
         span = (within.start, len(within), self._shard_size)
-        if not _gather(self._addresses, plan.jobs, rows, *span, wide, narrow):
-            low, high, n = rows.min(), rows.max(), len(within)
+        if not _gather(self._addresses, jobs.table, rows, *span, wide, narrow):
+            low = rows.min()
+            high = rows.max()
+            n = len(within)
             raise IndexError(f"rows are {-n} … {n - 1}, got {low} … {high}")
         return columns
 
-    def _plan(self, names: tuple[str, ...], n_rows: int, width: int | None) -> "_Plan":
-        """What to copy for so many rows: kept, since it takes longer than the copying."""
-        jobs, layout, n_narrow = np.empty((len(names), 4), np.int64), [], 0
-        for job, name in zip(jobs, names, strict=True):
+    def _list_jobs(self, names: tuple[str, ...], n_rows: int, width: int | None) -> "_CopyJobs":
+        """What to copy for so many rows; kept, since working it out takes longer than copying."""
+        kept = self._copy_jobs.get((names, n_rows, width))
+        if kept is not None:
+            return kept
+        table = np.empty((len(names), 4), np.int64)
+        layout, n_narrow_bytes = [], 0
+        for job, name in zip(table, names, strict=True):
             place, dtype, row_bytes, shape = self._layout[name]
             if shape:
                 shape = (width or shape[0],)
             n_bytes = math.prod(shape) * dtype.itemsize
-            offset = -1 if shape else n_narrow
+            offset = -1 if shape else n_narrow_bytes
             job[:] = place, row_bytes, n_bytes, offset
             layout.append(((n_rows, *shape), dtype, offset))
             if not shape:
-                n_narrow += -(-n_rows * n_bytes // 16) * 16
-        if len(self._plans) > _MOST_PLANS:
-            self._plans.clear()
-        self._plans[names, n_rows, width] = plan = _Plan(jobs, layout, n_narrow)
-        return plan
+                n_narrow_bytes += -(-n_rows * n_bytes // 16) * 16  # each column starts aligned
+        if len(self._copy_jobs) > _MOST_KEPT:
+            self._copy_jobs.clear()
+        jobs = self._copy_jobs[names, n_rows, width] = _CopyJobs(table, layout, n_narrow_bytes)
+        return jobs
 
     def _map_shards_of(self, rows: NDArray[np.int64]) -> None:
         for shard in np.unique(rows // self._shard_size):
@@ -178,42 +188,6 @@ class ShardMap:
         self._addresses[:, shard] = [mapped.ctypes.data for mapped in maps]
 
 
-def check_shards(manifest: Manifest, *, full: bool) -> None:
-    """Compare the shards' sizes and headers with the manifest, and with `full` every byte.
-
-    Raises
-    ------
-    ManifestError
-        If a shard is of another run, or damaged.
-    """
-    manifest.check_files(manifest.directory.shards)
-    name, first = manifest.directory.manifest.name, 0
-    n_cells, n_genes = sum(manifest.n_cells.values()), manifest.genes.n_chosen
-    for path, entry in zip(manifest.shards, manifest.shard_entries, strict=True):
-        wanted = (manifest.shards_key, (min(manifest.shard_size, n_cells - first), n_genes))
-        first += manifest.shard_size
-        try:
-            with h5py.File(path) as file:
-                expression = file["expression"]
-                found = (str(file.attrs["key"]), expression.shape)
-                is_mapped = expression.id.get_offset() is not None and expression.dtype == np.int16
-        except (OSError, KeyError) as error:
-            raise ManifestError(
-                f"{path} is damaged ({error}): delete it and {name}, and prepare again; what is "
-                "whole stays"
-            ) from error
-        if found != wanted or not is_mapped:
-            raise ManifestError(
-                f"{path} is of another run: it has key and shape {found}, {name} says {wanted}: "
-                f"delete it and {name}, and prepare again; what is whole stays"
-            )
-        if full and hash_file(path) != entry.sha256:
-            raise ManifestError(
-                f"{path} has another checksum than {name} says, so bytes of it have changed: "
-                f"delete it and {name}, and prepare again; what is whole stays"
-            )
-
-
 class _Column(NamedTuple):
     """A dataset of the shards: its place among them, type, bytes a row, and shape of a row."""
 
@@ -223,17 +197,44 @@ class _Column(NamedTuple):
     shape: tuple[int, ...]
 
 
-class _Plan(NamedTuple):
-    """What `_gather` copies.
+class _CopyJobs(NamedTuple):
+    """What `_gather` copies for one kind of batch.
 
-    Its jobs; shape, type and offset of each column; bytes of the narrow ones together.
+    Parameters
+    ----------
+    table
+        One job a column, int64 [n_columns, 4], see the picture above `_gather`.
+    layout
+        Of each column the array it comes out as: shape, type, and where it starts in `narrow`, or
+        -1 if it is wide.
+    n_narrow_bytes
+        Bytes of all narrow columns together.
     """
 
-    jobs: NDArray[np.int64]
+    table: NDArray[np.int64]
     layout: list[tuple[tuple[int, ...], np.dtype[Any], int]]
-    n_narrow: int
+    n_narrow_bytes: int
 
 
+# What `_gather` sees, with two shards of 4 cells, 3 genes, and the rows 5, 0, 2 asked for:
+#
+#     addresses [column, shard]     shard 0   shard 1      where in memory a shard's column starts
+#         0  expression               a0        a1
+#         1  total_counts             b0        b1
+#
+#     jobs [column, 4]      place   bytes of a row   of these to copy   where in `narrow`
+#         expression          0           6                 6           -1: it goes to `wide`
+#         total_counts        1           4                 4            0
+#
+#     row 5 = shard 1, place 1           wide [3, 3]                narrow, as bytes
+#     row 0 = shard 0, place 0             a1 + 1 * 6                 b1 + 1 * 4
+#     row 2 = shard 0, place 2             a0                         b0
+#                                          a0 + 2 * 6                 b0 + 2 * 4
+#
+# A row is in no cache, and fetching one from memory takes as long as copying it. So narrow rows are
+# all prefetched first and copied last, and a wide row is prefetched while the row before it is
+# copied: memory answers many requests at once. Rows are copied by memcpy, as bytes: one loop serves
+# every type.
 @numba.njit(cache=True, nogil=True)
 def _gather(
     addresses: NDArray[Any],
@@ -245,12 +246,7 @@ def _gather(
     wide: NDArray[Any],
     narrow: NDArray[Any],
 ) -> bool:
-    """Copy rows of columns one after another; False if a row is outside.
-
-    A job is a column's place in `addresses`, the bytes of its rows, how many of them to copy, and
-    where in `narrow` they go, or -1 for `wide`. Narrow rows are asked for first and copied last,
-    and pages of a wide row while the one before it is copied: memory answers many requests at once.
-    """
+    """Copy rows of columns one after another; False if a row is outside."""
     if not len(rows):
         return True
     shards, places = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)

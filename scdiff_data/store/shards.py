@@ -31,6 +31,7 @@ from scdiff_data.store.fallback import Replacements, fill_empty, write_replaceme
 from scdiff_data.store.layout import DataDirectory
 
 _BLOCK_BYTES = 64 << 20
+"""Bytes of dense counts filled at a time, in each thread."""
 
 
 def write_shards(
@@ -139,7 +140,7 @@ def _write_expression(
             slots = slots[np.argsort(block_rows[slots])]  # read each archive from front to back
             matrix = matrices[names[code]]
             arrays = matrix.indptr, matrix.indices, matrix.data
-            _fill(*arrays, block_rows[slots], slots, slot_of_gene, block)
+            _scatter_counts(*arrays, block_rows[slots], slots, slot_of_gene, block)
             if fallback_min_genes:
                 replaced = fill_empty(
                     matrix,
@@ -176,8 +177,15 @@ def _read_key(path: Path) -> str | None:
         return str(file.attrs["key"]) if "key" in file.attrs else None
 
 
+# What `_scatter_counts` does, with 2 chosen genes of 4, and row 2 of an archive going to place 0:
+#
+#     slot_of_gene  -1  1  -1  0          gene 3 is the best one, then gene 1; others are left out
+#     indptr        …  5  8               row 2 has the values 5 … 7
+#     indices       …  0  1  3            genes
+#     data          …  4  2  9            counts
+#     block[0]      9  2
 @numba.njit(cache=True, nogil=True)
-def _fill(
+def _scatter_counts(
     indptr: NDArray[Any],
     indices: NDArray[Any],
     data: NDArray[Any],
@@ -186,9 +194,10 @@ def _fill(
     slot_of_gene: NDArray[Any],
     block: NDArray[Any],
 ) -> None:
-    # Unsigned: an index that could be negative is looked at twice.
     for i in range(len(rows)):
-        cell, low, high = block[slots[i]], indptr[rows[i]], indptr[rows[i] + 1]
+        cell = block[slots[i]]
+        low = indptr[rows[i]]
+        high = indptr[rows[i] + 1]
         for k in range(np.uint64(low), np.uint64(high)):
             slot = slot_of_gene[np.uint64(indices[k])]
             if slot >= 0:

@@ -270,7 +270,7 @@ class QuantileTokens(BinTokens):
 
 @numba.njit(cache=True, nogil=True)
 def look_up(counts: NDArray[Any], table: NDArray[Any], tokens: NDArray[Any]) -> None:
-    """Look every count up; unsigned, for an index that could be negative is looked at twice."""
+    """Look every count up in the table, int32 [32,768]; all arrays are flat."""
     for i in range(len(counts)):
         tokens[i] = table[np.uint16(counts[i])]
 

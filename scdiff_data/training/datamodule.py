@@ -146,11 +146,15 @@ class ScRNADataModule(LightningDataModule):
                 f"batch_size={batch_size} exceeds cell_count={cell_count}: lower batch_size or "
                 "draw more cells"
             )
-        self.data_dir, self.batch_size, self.seed = Path(data_dir), batch_size, seed
+        self.data_dir = Path(data_dir)
+        self.batch_size = batch_size
+        self.seed = seed
         if verify not in ("headers", "full"):
             raise ValueError(f"verify must be headers or full, got {verify!r}")
-        self.tokenizer, self._verify = tokenizer, verify
-        self._block_size, self._balance = block_size, balance
+        self.tokenizer = tokenizer
+        self._verify = verify
+        self._block_size = block_size
+        self._balance = balance
         self._bookmark = Bookmark()
         self._options = PrepareOptions(
             n_threads=n_threads,
@@ -159,7 +163,8 @@ class ScRNADataModule(LightningDataModule):
             refresh_catalog=refresh_catalog,
             retry_failed=retry_failed,
         )
-        self._num_workers, self._persistent_workers = num_workers, persistent_workers
+        self._num_workers = num_workers
+        self._persistent_workers = persistent_workers
 
     def plan(self) -> Plan:
         """What `prepare_data` would draw, fetch and store, without fetching a cell."""

@@ -1,10 +1,14 @@
 """How far a run has come, as a checkpoint of Lightning's must say it for the run to go on exactly.
 
-Lightning (2.6) saves its counters of epochs and batches, but from several places they lead it
-astray: past an epoch whose last batch, or whose end, was when the checkpoint was written; past a
-validation that was due; past a batch that was fetched but not trained on; and, as it counts batches
-of the old size and number of ranks, past the rest of an epoch when these have changed. A
-`Bookmark` is saved beside the counters, and sets them right before Lightning reads them.
+Lightning (2.6) saves its counters of epochs and batches. When a run goes on from these alone, it
+skips
+
+- an epoch, if the checkpoint was written at the last batch of the one before, or at its end;
+- a validation that was due, or had begun;
+- a batch that was fetched but not trained on;
+- the rest of an epoch, if the batch size or the number of ranks has changed since.
+
+A `Bookmark` is saved beside the counters, and sets them right before Lightning reads them.
 """
 
 from collections.abc import Mapping
@@ -17,6 +21,26 @@ from scdiff_data.loading import CellSampler, ResumableLoader
 _STAGES = ("ready", "started", "processed", "completed")
 """What Lightning counts of every epoch and batch, in the order in which it happens."""
 
+# What a checkpoint holds of the fit loop, `progress` below:
+#
+#     epoch_progress                       {current: counts, total: counts}
+#     epoch_loop.batch_progress            {current: counts, total: counts, is_last_batch}
+#     epoch_loop.val_loop.batch_progress   the same, of validation batches
+#     epoch_loop.state_dict                {_batches_that_stepped}, which loggers count by
+#     state_dict                           {combined_loader: [the loader's state]}
+#
+# `current` counts within the epoch and `total` over all; `counts` has four stages. Of batches, when
+# 2 of 4 are trained on, and so the third would come next:
+#
+#     written                                   ready  started  processed  completed   waiting
+#     in a hook at the end of batch 2             2       2         2          1           0
+#     between the batches 2 and 3                 2       2         2          2           0
+#     batch 3 is fetched, its step is not done    3       3         2          2           1
+#
+# `ready` of the current epoch is where Lightning goes on, so batches that wait are taken back. The
+# batches of a run with other sizes are not those of this one: its counts are worked out anew, from
+# the cells seen (`position`), which mean the same in every run.
+
 
 class Bookmark:
     """Where a run is: what its checkpoints say of it, and where its next training loader starts."""
@@ -27,7 +51,9 @@ class Bookmark:
 
     def follow(self, loader: ResumableLoader) -> ResumableLoader:
         """Follow a training loader from now on; it starts where a checkpoint was opened."""
-        self._loader, place, self._place = loader, self._place, None
+        self._loader = loader
+        place = self._place
+        self._place = None
         if place is not None:
             loader.load_state_dict(place)
         return loader
@@ -54,8 +80,8 @@ class Bookmark:
                 f"({', '.join(different)}): go on with its settings of the draw, block_size, "
                 "balance and seed, or from a checkpoint of an epoch's end"
             )
-        # Lightning restores its loops after this, from the same dictionary. It would restore the
-        # loader itself, but not if `estimated_stepping_batches` was asked for before.
+        # Lightning restores its loops after this, from the same dictionary. It restores the loader,
+        # too, but not if `estimated_stepping_batches` was asked for before.
         progress = trainer._checkpoint_connector._loaded_checkpoint["loops"]["fit_loop"]
         place = self._place = _mend(progress, state, sampler, trainer.limit_train_batches)
         if self._loader is not None:
@@ -63,10 +89,10 @@ class Bookmark:
 
 
 def _describe(trainer: Trainer, loader: ResumableLoader) -> dict[str, Any]:
-    """The epoch, the cells of it that the weights have seen, and what of Lightning's is pending.
+    """The epoch, the cells of it that the weights have seen, and what Lightning has yet to do.
 
-    Cells count as seen once their gradients are applied: neither a batch that was only fetched nor
-    those of an unfinished accumulation do. All of them are shown again.
+    Cells count as seen once their gradients are applied. A batch that was only fetched does not
+    count, nor do the batches of an unfinished accumulation: they are shown again.
     """
     loop: Any = trainer.fit_loop.epoch_loop  # its trackers are declared as ones of fewer stages
     counts, is_last = loop.batch_progress.current, loop.batch_progress.is_last_batch
@@ -125,25 +151,30 @@ def _mend(
             validated["total"][stage] = validated["total"]["completed"]
     place = {"epoch": int(state["epoch"]), "position": int(state["position"])}
     epoch, counts = epochs["current"], batches["current"]
+    # Done: the epoch's last batch was trained on, and nothing was fetched beyond it.
     is_done = batches["is_last_batch"] and counts["processed"] == counts["ready"]
     if epoch["started"] < epoch["ready"] or (is_done and epoch["processed"] == epoch["ready"]):
-        # Between two epochs. Lightning would run the next one on the last one's counts: it is done.
+        # Between two epochs. Lightning would start the next one with the last one's counts, and
+        # take it for done.
         for tracker in epochs.values():
             _set(tracker, tracker["processed"])
         _set(counts, 0)
         batches["is_last_batch"] = False
         place = {"epoch": epoch["processed"], "position": 0}
     elif counts["ready"]:
-        for tracker in epochs.values():  # an epoch that `max_steps` cut short is open again
+        # In an epoch; one that `max_steps` cut short is open again.
+        for tracker in epochs.values():
             tracker["processed"] = tracker["completed"] = tracker["ready"] - 1
         n_batches, n_left = len(sampler), sampler.count_batches(place["position"])
         was_at_batch_end = counts["completed"] < counts["processed"]
         if is_done and was_at_batch_end and state["is_exhausted"] and n_left:
-            # Too few cells for a batch of all ranks then, enough for one now: validation waits.
+            # What was left were too few cells for a batch on every rank, and now are enough: the
+            # epoch goes on, and its validation waits.
             is_done = batches["is_last_batch"] = False
             state = {**state, "is_validation_due": False}
         _mend_open_epoch(progress, state, is_done=is_done)
         if is_done or not n_left:
+            # Nothing of the epoch is left: as many batches are done as this run's epochs have.
             n_limited = (
                 min(limit_batches, n_batches)
                 if isinstance(limit_batches, int)
@@ -155,6 +186,7 @@ def _mend(
             if not is_done:
                 _ask_for_validation(validated)
         else:
+            # Lightning's batch number becomes that of the position in batches of this run.
             moved = n_batches - n_left - counts["ready"]
             for stage in _STAGES:
                 counts[stage] += moved
@@ -177,7 +209,7 @@ def _mend_open_epoch(progress: dict[str, Any], state: Mapping[str, Any], *, is_d
 
 
 def _ask_for_validation(validated: dict[str, Any]) -> None:
-    """Let Lightning believe that a validation was interrupted: it then starts with a whole one."""
+    """Let Lightning believe that a validation was cut off: it then starts with a whole one."""
     _set(validated["current"], 0)
     validated["total"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
     validated["is_last_batch"] = False

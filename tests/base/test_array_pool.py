@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scdiff_data.base.array_pool import Buffers
+from scdiff_data.base.array_pool import ArrayPool
 
 
 def address(array: np.ndarray) -> int:
@@ -17,7 +17,7 @@ def address(array: np.ndarray) -> int:
 
 
 def test_room_that_nobody_holds_is_used_again() -> None:
-    buffers = Buffers()
+    buffers = ArrayPool()
     first = address(buffers.take((128, 50), np.int16))
     assert address(buffers.take((128, 50), np.int16)) == first
     assert address(buffers.take((120, 50), np.int16)) == first  # a little less fits in, too
@@ -36,7 +36,7 @@ def test_room_that_nobody_holds_is_used_again() -> None:
     ids=["array", "view", "tensor", "tensor-view", "array-of-a-tensor", "memoryview"],
 )
 def test_room_that_is_held_stays_as_it_is(hold: Any) -> None:
-    buffers = Buffers()
+    buffers = ArrayPool()
     held = hold(buffers.take((64, 32), np.int16))
     now = held.numpy() if isinstance(held, torch.Tensor) else np.asarray(held)
     before = now.copy()
@@ -48,7 +48,7 @@ def test_room_that_is_held_stays_as_it_is(hold: Any) -> None:
 @settings(deadline=None)
 @given(keeps=st.lists(st.integers(0, 7), min_size=1, max_size=60))
 def test_batches_kept_for_any_time_are_never_changed(keeps: list[int]) -> None:
-    buffers, kept = Buffers(), []
+    buffers, kept = ArrayPool(), []
     for number, n_steps in enumerate(keeps):
         array = buffers.take((5 + number % 3, 7), np.int16)
         array[:] = number
@@ -58,7 +58,7 @@ def test_batches_kept_for_any_time_are_never_changed(keeps: list[int]) -> None:
 
 
 def test_two_threads_never_get_the_same_room() -> None:
-    buffers, wrong = Buffers(), []
+    buffers, wrong = ArrayPool(), []
 
     def work(value: int) -> None:
         for _ in range(3000):

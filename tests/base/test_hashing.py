@@ -1,13 +1,16 @@
 """Hashes order and draw: the same for ever, and independent of one another."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scdiff_data.base.hashing import digest, draw_cells, hash_file, keyed_hash, order_experiments
+from scdiff_data.base.hashing import digest, hash_file, keyed_hash, order_by_hash, pick_by_hash
 
+order = partial(order_by_hash, purpose="test")
+pick = partial(pick_by_hash, purpose="test")
 ids = st.lists(st.text("ABCDEF0123456789", min_size=1, max_size=8), unique=True, max_size=60)
 
 
@@ -16,14 +19,17 @@ ids = st.lists(st.text("ABCDEF0123456789", min_size=1, max_size=8), unique=True,
 def test_the_order_of_experiments_does_not_move_when_the_catalog_grows(
     ids: list[str], more: list[str], seed: int
 ) -> None:
-    grown = order_experiments(list(dict.fromkeys(more + ids)), seed=seed)
-    assert [i for i in grown if i in set(ids)] == order_experiments(ids, seed=seed)
+    grown = order(list(dict.fromkeys(more + ids)), seed=seed)
+    assert [i for i in grown if i in set(ids)] == order(ids, seed=seed)
 
 
 @settings(deadline=None)
 @given(ids=ids, few=st.integers(0, 30), more=st.integers(0, 30))
 def test_a_larger_draw_is_a_superset_of_a_smaller_one(ids: list[str], few: int, more: int) -> None:
-    small, large = draw_cells(ids, few, seed=1), draw_cells(ids, few + more, seed=1)
+    small, large = (
+        pick(ids, few, seed=1),
+        pick(ids, few + more, seed=1),
+    )
     assert len(small) == min(few, len(ids))
     assert set(small) <= set(large)
     assert np.array_equal(large, np.sort(large))
@@ -31,8 +37,8 @@ def test_a_larger_draw_is_a_superset_of_a_smaller_one(ids: list[str], few: int, 
 
 def test_another_seed_draws_others() -> None:
     cells = [str(i) for i in range(1000)]
-    assert order_experiments(cells, seed=0) != order_experiments(cells, seed=1)
-    shared = set(draw_cells(cells, 100, seed=0)) & set(draw_cells(cells, 100, seed=1))
+    assert order(cells, seed=0) != order(cells, seed=1)
+    shared = set(pick(cells, 100, seed=0)) & set(pick(cells, 100, seed=1))
     assert len(shared) < 30  # 10 expected
 
 

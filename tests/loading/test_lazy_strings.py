@@ -5,13 +5,13 @@ import pickle
 import numpy as np
 import pytest
 
-from scdiff_data.loading.lazy_strings import Texts
+from scdiff_data.loading.lazy_strings import LazyStrings
 
 NAMES = np.array(["PBMC01_AAA", "PBMC01_ÄÖ", "x"])
 
 
-def texts() -> Texts:
-    return Texts(3, lambda: np.char.encode(NAMES, "utf-8"))
+def texts() -> LazyStrings:
+    return LazyStrings(3, lambda: np.char.encode(NAMES, "utf-8"))
 
 
 def test_nothing_is_read_before_somebody_looks_and_then_once() -> None:
@@ -21,7 +21,7 @@ def test_nothing_is_read_before_somebody_looks_and_then_once() -> None:
         calls.append(1)
         return np.char.encode(NAMES, "utf-8")
 
-    lazy = Texts(3, read)
+    lazy = LazyStrings(3, read)
     assert len(lazy) == 3
     assert not calls
     assert lazy[0] == "PBMC01_AAA"

@@ -15,7 +15,7 @@ import torch
 from scdiff_data import HVGDataset, ResumableLoader, ScRNADataset, create_dataloader
 from scdiff_data.loading.loader import create_hvg_dataloader
 from scdiff_data.loading.sampler import CellSampler
-from scdiff_data.loading.worker_transport import RunSampler
+from scdiff_data.loading.worker_transport import BatchGroupSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 
@@ -78,7 +78,7 @@ def test_whole_gene_batches_survive_the_way_too(pbmc_dir: Path, sparse: bool) ->
 def test_runs_taken_apart_are_the_batches(pbmc_dir: Path, n_batches: int, sparse: bool) -> None:
     dataset = ScRNADataset(pbmc_dir, split="train", sparse=sparse)
     sampler = CellSampler(len(dataset), 50, drop_last=False, shuffle=False)
-    runs = RunSampler(sampler, n_batches)
+    runs = BatchGroupSampler(sampler, n_batches)
     batches = runs.split(dataset[rows] for rows in runs)
     assert contents(batches) == contents(dataset[rows] for rows in sampler)
 

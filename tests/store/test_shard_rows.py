@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from scdiff_data import ManifestError, Pbmc, ScRNADataModule, prepare
 from scdiff_data.store.manifest import Manifest
-from scdiff_data.store.shard_rows import ShardMap
+from scdiff_data.store.shard_rows import ShardRows
 from support.cases import PBMC_SETTINGS, pbmc_recipe
 
 
-def open_shards(folder: Path) -> ShardMap:
+def open_shards(folder: Path) -> ShardRows:
     manifest = Manifest.read(folder)
-    return ShardMap(manifest.shards, shard_size=300, n_cells=700)
+    return ShardRows(manifest.shards, shard_size=300, n_cells=700)
 
 
 @settings(deadline=None, max_examples=30)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from scdiff_data.store.manifest import Manifest
-from scdiff_data.store.shard_rows import ShardMap
+from scdiff_data.store.shard_rows import ShardRows
 
 
-def open_shards(folder: Path) -> ShardMap:
+def open_shards(folder: Path) -> ShardRows:
     manifest = Manifest.read(folder)
-    return ShardMap(manifest.shards, shard_size=300, n_cells=700)
+    return ShardRows(manifest.shards, shard_size=300, n_cells=700)
 
 
 def test_shards_hold_shard_size_cells_each_but_the_last(pbmc_dir: Path) -> None:
