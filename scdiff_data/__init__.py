@@ -1,24 +1,29 @@
 """From scBaseCount to training batches: a Lightning DataModule for single-cell counts.
 
-To follow a cell from a source to a batch, read the rooms from the bottom up. Each stands on those
-below it, is entered by its `__init__`, and that names its files in their order.
+The rooms stand in the order in which they are done with a cell. Each imports only from rooms above
+it and is entered by its `__init__`, which names its files in their order.
 
-    diffusion/      the demo model
-    evaluation/     how good a model is, beside baselines and beside real cells
-    training/       what Lightning takes: the DataModule, exact resuming, optimizer, callbacks
-    cli.py          the command scdiff-data
-    pipeline/       all stages in order, from a recipe to a finished directory   (writes)
-    loading/        from a finished directory to batches, on every rank          (reads)
+    base/           machinery that knows nothing of cells
+    sources/        where cells come from: the catalog, and the experiments' files
+    archive/        one experiment in, one file out: int16 CSR counts over one gene axis
     genes/          which genes training sees: sums that merge, rankings, the choice
     store/          a prepared directory: what lies where, whether it is whole, the shards
+    pipeline/       all of these in order, from a recipe to a finished directory   (writes)
+    loading/        from a finished directory to batches, on every rank            (reads)
     tokenizers/     counts to tokens and back
-    archive/        one experiment in, one file out: int16 CSR counts over one gene axis
-    sources/        where cells come from: the catalog, and the experiments' files
-    base/           machinery that knows nothing of cells
-    constants.py, errors.py
+    training/       what Lightning takes: the DataModule, exact resuming, optimizer, callbacks
+    evaluation/     how good a model is, beside baselines and beside real cells
+    diffusion/      the demo model
+
+`errors.py` and `constants.py` stand before them all, `cli.py` is the command scdiff-data.
 
 A format's writer and reader share a room. What writes and what reads do not know each other. Low
-rooms are handed paths and never make them up.
+rooms are handed paths and never make them up: only store knows what lies where.
+
+    a count is checked                 archive/source_matrix.py
+    a gene is chosen                   genes/choice.py
+    a row is gathered                  store/shard_rows.py; of all genes, archive/rows.py
+    a resumed run finds its place      training/resume.py
 """
 
 from importlib import import_module

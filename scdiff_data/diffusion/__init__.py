@@ -1,10 +1,8 @@
 """The demo model: masked discrete diffusion over gene tokens.
 
-Reading order: `process` (which genes are masked, and the objective), `blocks` and `denoiser` (the
-network), `panel` (what a model keeps of its data), `samplers` (the reverse process), `generate`
-(cells, and imputed genes), `optimize` (how the weights are learned), `module` (what Lightning
-trains and saves), `ema` (the averaged weights), `speed` (cells a second), `report` (how good it
-is), `evaluate` (the same, of a checkpoint).
+Read `process` (which genes are masked, and the objective), `blocks` and `denoiser` (the network),
+`panel` (what a model keeps of its data), `samplers` (the reverse process), `generate` (cells, and
+imputed genes), `module` (what Lightning trains and saves).
 """
 
 from scdiff_data.diffusion.denoiser import Denoiser

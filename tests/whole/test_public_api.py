@@ -27,15 +27,12 @@ def test_the_designs_public_names_are_there() -> None:
     assert promised <= set(scdiff_data.__all__)
 
 
-def test_the_reading_order_names_every_file_once() -> None:
-    named = [word for word in scdiff_data.__doc__.replace("`", " ").split() if word.endswith(".py")]
-    assert named
-
-
 IMPORT_SCRIPT = """
 import logging, sys
 import scdiff_data
 
+for name in scdiff_data.__all__:
+    getattr(scdiff_data, name)
 assert not logging.getLogger("scdiff_data").handlers
 heavy = {"scanpy", "gcsfs", "sklearn"} & set(sys.modules)
 assert not heavy, heavy
@@ -46,17 +43,9 @@ def test_importing_configures_nothing_and_leaves_heavy_libraries_alone() -> None
     subprocess.run([sys.executable, "-c", IMPORT_SCRIPT], check=True)
 
 
-def test_files_are_short_enough_to_read() -> None:
-    long = {
-        path.name: n_lines
-        for path in PACKAGE.rglob("*.py")
-        if (n_lines := len(path.read_text().splitlines())) > 300
-    }
-    assert not long
-
-
 def test_no_module_of_the_package_knows_the_demo_model() -> None:
-    for path in PACKAGE.glob("*.py"):
+    below = [path for path in PACKAGE.rglob("*.py") if path.parent.name != "diffusion"]
+    for path in below:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):
                 assert "diffusion" not in (node.module or ""), path.name
