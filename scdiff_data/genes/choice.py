@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from scdiff_data.archive import GeneAxis
 from scdiff_data.genes.named import NamedGenes
-from scdiff_data.genes.ranking import FLAVORS, SCORES, CountAbove, rank_genes
+from scdiff_data.genes.ranking import FLAVORS, CountAbove, rank_genes
 from scdiff_data.genes.sums import GeneStatistics
 
 _N_TOP = 10
@@ -101,7 +101,7 @@ class GeneChoice:
     @property
     def score_name(self) -> str:
         """What the score is."""
-        return SCORES.get(self.how, "dispersion")
+        return FLAVORS[self.how].ranks_by if self.how in FLAVORS else "dispersion"
 
     def to_dict(self, axis: GeneAxis, settings: GeneSettings) -> dict[str, Any]:
         """The content of `hvg_info.json`."""
@@ -138,12 +138,12 @@ class GeneChoice:
     @property
     def shown_score(self) -> NDArray[np.float64]:
         """What genes were ranked by, or their dispersion if they were not, float64 [n_genes]."""
-        return self.score if self.how in SCORES else self.dispersion
+        return self.score if self.how in FLAVORS else self.dispersion
 
     def best(self, n: int) -> NDArray[np.int64]:
         """Places of the best genes kept: as ranked, or by dispersion if they were not."""
         known = self.indices[self.indices >= 0]
-        if self.how in SCORES:
+        if self.how in FLAVORS:
             return known[:n]
         return known[np.argsort(-self.dispersion[known], kind="stable")[:n]]
 

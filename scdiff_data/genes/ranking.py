@@ -11,7 +11,7 @@ Satija et al., Nature Biotechnology 33:495, 2015 (seurat); Zheng et al., Nature 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -19,17 +19,6 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from scdiff_data.genes.sums import GeneStatistics
-
-FLAVORS = ("dispersion", "seurat", "cell_ranger", "seurat_v3")
-"""How genes can be ranked."""
-
-SCORES = {
-    "dispersion": "dispersion",
-    "seurat": "normalised dispersion",
-    "cell_ranger": "normalised dispersion",
-    "seurat_v3": "variance of standardised counts",
-}
-"""What each flavor ranks genes by."""
 
 _SPAN = 0.3
 """Fraction of the genes that each point of `seurat_v3`'s curve is fitted to, as in scanpy."""
@@ -43,6 +32,32 @@ _FEWEST_FITTED = 10
 
 CountAbove = Callable[[str, NDArray[np.int16]], NDArray[np.int64]]
 """Of a batch's training counts above each gene's threshold: number, Σx and Σx²; [3, n_genes]."""
+
+
+class Score(Protocol):
+    """Scores genes from the sums over a group of cells."""
+
+    def __call__(
+        self, statistics: GeneStatistics, places: NDArray[np.int64], *, normalize: bool
+    ) -> NDArray[np.float64]:
+        """Score the genes at `places`; the best are highest, NaN has none. float64 [n_places]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Flavor:
+    """A way to rank genes.
+
+    Parameters
+    ----------
+    ranks_by
+        What genes are ranked by, in words.
+    score
+        Scores genes from sums alone; None for `seurat_v3`, which reads cells again.
+    """
+
+    ranks_by: str
+    score: Score | None
 
 
 @dataclass(frozen=True)
@@ -94,7 +109,8 @@ def rank_genes(
         If the data do not allow the flavor.
     """
     places = np.flatnonzero(is_candidate)
-    if flavor == "seurat_v3":
+    score_genes = FLAVORS[flavor].score
+    if score_genes is None:
         rows = [
             _standardized_variance(name, statistics, is_candidate, count_above)
             for name, statistics in batches.items()
@@ -102,7 +118,7 @@ def rank_genes(
         score, order = _merge_variances(np.array(rows), n_hvgs)
     else:
         scored = [
-            _dispersions(s, places, flavor, normalize=normalize, is_batch="" not in batches)
+            _score_batch(s, places, score_genes, normalize=normalize, is_batch="" not in batches)
             for s in batches.values()
         ]
         scores_bg, takes_part_bg = (np.array(rows) for rows in zip(*scored, strict=True))
@@ -112,10 +128,10 @@ def rank_genes(
     return Ranking(places[order], scores)
 
 
-def _dispersions(
+def _score_batch(
     statistics: GeneStatistics,
     places: NDArray[np.int64],
-    flavor: str,
+    score: Score,
     *,
     normalize: bool,
     is_batch: bool,
@@ -123,53 +139,69 @@ def _dispersions(
     """Score of each candidate, and whether it takes part.
 
     In a batch, a gene that none of the batch's cells expresses takes no part and scores 0, as in
-    scanpy. A gene that takes part scores NaN where its dispersion has no normalisation.
+    scanpy.
     """
-    if flavor == "cell_ranger":
-        mean, variance = statistics.log_mean_variance
-    elif flavor == "seurat" or normalize:
-        mean, variance = statistics.scaled_mean_variance
-    else:
-        mean, variance = statistics.mean_variance
     takes_part = (statistics.n_expressing[places] > 0) | (not is_batch)
-    kept = places[takes_part]
-    mean, variance = np.maximum(mean[kept], 1e-12), variance[kept]
-    values = variance / mean
-    if flavor != "dispersion":
-        values = _normalize_dispersions(mean, values, flavor)
     scores = np.zeros(len(places))
-    scores[takes_part] = values
+    scores[takes_part] = score(statistics, places[takes_part], normalize=normalize)
     return scores, takes_part
 
 
-def _normalize_dispersions(
-    mean: NDArray[np.float64], dispersion: NDArray[np.float64], flavor: str
+def _score_dispersion(
+    statistics: GeneStatistics, places: NDArray[np.int64], *, normalize: bool
 ) -> NDArray[np.float64]:
-    """Dispersions in units of those of genes of similar mean, as scanpy bins them."""
-    bins: Any = _N_BINS
-    if flavor == "seurat":
-        dispersion = np.log(np.where(dispersion == 0, np.nan, dispersion))
-        mean = np.log1p(mean)
-    else:
-        bins = np.r_[-np.inf, np.percentile(mean, np.arange(10, 105, 5)), np.inf]
-        if len(np.unique(bins)) < len(bins):
-            raise ValueError(
-                "flavor=cell_ranger bins genes by percentiles of their means, but many genes have "
-                "the same mean, 0 perhaps: raise min_cells_pct, or choose another flavor"
-            )
-    frame = pd.DataFrame({"dispersion": dispersion, "bin": pd.cut(mean, bins=bins)})
-    by_bin = frame.groupby("bin", observed=True)["dispersion"]
-    if flavor == "seurat":
-        centre, spread = by_bin.transform("mean"), by_bin.transform("std")
-        # A gene alone in its bin has no spread: its score is 1.
-        alone = spread.isna()
-        spread, centre = spread.where(~alone, centre), centre.where(~alone, 0.0)
-    else:
-        centre = by_bin.transform("median")
-        deviation = (frame["dispersion"] - centre).abs()
-        spread = deviation.groupby(frame["bin"], observed=True).transform("median") / ndtri(0.75)
-    scores: NDArray[np.float64] = ((frame["dispersion"] - centre) / spread).to_numpy()
+    """Variance/mean of counts, or of scaled ones."""
+    moments = statistics.scaled_mean_variance if normalize else statistics.mean_variance
+    return _disperse(*moments, places)[1]
+
+
+def _score_seurat(
+    statistics: GeneStatistics, places: NDArray[np.int64], *, normalize: bool
+) -> NDArray[np.float64]:
+    """Log dispersion of scaled counts, in units of the spread among genes of similar mean."""
+    del normalize
+    mean, dispersion = _disperse(*statistics.scaled_mean_variance, places)
+    log_dispersion = np.log(np.where(dispersion == 0, np.nan, dispersion))
+    bins = pd.Series(pd.cut(np.log1p(mean), bins=_N_BINS))
+    values = pd.Series(log_dispersion)
+    by_bin = values.groupby(bins, observed=True)
+    center = by_bin.transform("mean")
+    spread = by_bin.transform("std")
+    # A gene alone in its bin has no spread: its score is 1.
+    alone = spread.isna()
+    spread = spread.where(~alone, center)
+    center = center.where(~alone, 0.0)
+    scores: NDArray[np.float64] = ((values - center) / spread).to_numpy()
     return scores
+
+
+def _score_cell_ranger(
+    statistics: GeneStatistics, places: NDArray[np.int64], *, normalize: bool
+) -> NDArray[np.float64]:
+    """Dispersion of log counts, in units of the median deviation among genes of similar mean."""
+    del normalize
+    mean, dispersion = _disperse(*statistics.log_mean_variance, places)
+    edges = np.r_[-np.inf, np.percentile(mean, np.arange(10, 105, 5)), np.inf]
+    if len(np.unique(edges)) < len(edges):
+        raise ValueError(
+            "flavor=cell_ranger bins genes by percentiles of their means, but many genes have "
+            "the same mean, 0 perhaps: raise min_cells_pct, or choose another flavor"
+        )
+    bins = pd.Series(pd.cut(mean, bins=edges))
+    values = pd.Series(dispersion)
+    center = values.groupby(bins, observed=True).transform("median")
+    deviation = (values - center).abs()
+    spread = deviation.groupby(bins, observed=True).transform("median") / ndtri(0.75)
+    scores: NDArray[np.float64] = ((values - center) / spread).to_numpy()
+    return scores
+
+
+def _disperse(
+    mean: NDArray[np.float64], variance: NDArray[np.float64], places: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and dispersion of some genes."""
+    mean = np.maximum(mean[places], 1e-12)
+    return mean, variance[places] / mean
 
 
 def _merge_dispersions(
@@ -236,3 +268,12 @@ def _merge_variances(
     median = np.where(n_best > 0, np.nanmedian(best, axis=0), np.inf)
     order = np.lexsort([-n_best, median])
     return variances.mean(axis=0), order[: int((n_best > 0).sum())]
+
+
+FLAVORS = {
+    "dispersion": Flavor("dispersion", _score_dispersion),
+    "seurat": Flavor("normalised dispersion", _score_seurat),
+    "cell_ranger": Flavor("normalised dispersion", _score_cell_ranger),
+    "seurat_v3": Flavor("variance of standardised counts", None),
+}
+"""How genes can be ranked."""

@@ -197,6 +197,7 @@ from scdiff_data import Recipe, ScBaseCount, prepare
 from support.cases import ATLAS_SETTINGS
 
 logging.basicConfig(level=logging.WARNING)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells' background jobs ignore it
 url, data_dir, endpoint = sys.argv[1:]
 real, calls = module.{function}, 0
 
