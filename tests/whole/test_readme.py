@@ -1,5 +1,6 @@
 """README's Python blocks run, in order, in an empty folder; its commands and files exist."""
 
+import ast
 import json
 import re
 import shlex
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import scdiff_data
 from scdiff_data.cli import main
 from support.cases import ROOT
 from support.configs import compose
@@ -21,20 +23,56 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def test_python_blocks_run_as_written(tmp_path: Path) -> None:
-    script = "\n".join(blocks("python"))
-    assert "ScRNADataModule" in script
+def run(script: str, folder: Path) -> str:
     finished = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
         timeout=200,
     )
     assert finished.returncode == 0, finished.stderr
-    assert "torch.Size([32, 192]) torch.int16" in finished.stdout
-    assert "{'train': " in finished.stdout
+    return finished.stdout
+
+
+def test_python_blocks_run_as_written(tmp_path: Path) -> None:
+    script = "\n".join(blocks("python"))
+    assert "ScRNADataModule" in script
+    printed = run(script, tmp_path)
+    assert "torch.Size([32, 192]) torch.int16" in printed
+    assert "{'train': " in printed
+
+
+def test_the_examples_of_contributing_are_short_and_run_as_written(tmp_path: Path) -> None:
+    examples = blocks("python", (ROOT / "CONTRIBUTING.md").read_text("utf-8"))
+    assert len(examples) == 3
+    assert all(len(example.splitlines()) < 30 for example in examples)
+    cells, flavor, tokens = run("\n".join(examples), tmp_path).splitlines()
+    assert sum(ast.literal_eval(cells).values()) == 700
+    assert flavor == "detection"
+    assert tokens == "tensor([0, 1, 2])"
+
+
+def test_the_pictures_of_the_rooms_are_that_of_the_package() -> None:
+    picture = re.compile(r"^    base/ .*?^    diffusion/ [^\n]*", re.DOTALL | re.MULTILINE)
+    own = picture.search(scdiff_data.__doc__ or "")
+    assert own is not None
+    for page in (README, (ROOT / "docs" / "architecture.md").read_text("utf-8")):
+        shown = picture.search(page)
+        assert shown is not None
+        assert shown[0] == own[0]
+
+
+def test_the_architecture_page_names_files_that_there_are() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    package = ROOT / "scdiff_data"
+    rows = [row.split("|")[2] for row in page.splitlines() if row.startswith("|")][2:]
+    for row in rows:
+        room = ""
+        for name in re.findall(r"`([a-z_/]+\.py)`", row):
+            room = name.split("/")[0] if "/" in name else room
+            assert (package / room / name.split("/")[-1]).exists(), row
 
 
 COMMANDS = [
