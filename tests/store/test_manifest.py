@@ -8,7 +8,8 @@ import pytest
 
 from scdiff_data import ManifestError
 from scdiff_data.base.files import FileEntry
-from scdiff_data.store.manifest import Manifest
+from scdiff_data.store.layout import DataDirectory
+from scdiff_data.store.manifest import Manifest, mark_unfinished
 
 
 def test_a_manifest_is_found_from_the_directory_and_from_processed(pbmc_dir: Path) -> None:
@@ -51,3 +52,19 @@ def test_files_that_differ_from_the_manifest_are_named(
         (tmp_path / "processed" / "batch_0000.h5").write_bytes(b"abc")
     with pytest.raises(ManifestError, match=rf"batch_0000\.h5.*{damage}.*prepare again"):
         manifest.check_files()
+
+
+def test_a_manifest_that_is_set_aside_can_be_read_again(tmp_path: Path, pbmc_dir: Path) -> None:
+    directory = DataDirectory(tmp_path)
+    made = replace(Manifest.read(pbmc_dir), data_dir=tmp_path)
+    made.write()
+    assert Manifest.read(tmp_path) == made
+    directory.metadata.mkdir()
+    mark_unfinished(directory, keep=True)
+    assert not directory.manifest.exists()
+    assert Manifest.read_replaced(directory) == made
+    directory.replaced.write_text("{")
+    with pytest.raises(ManifestError, match=r"replaced\.json is damaged"):
+        Manifest.read_replaced(directory)
+    mark_unfinished(directory)
+    assert Manifest.read_replaced(directory) is None
