@@ -10,6 +10,7 @@ counts, and what was left out is in its report.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -178,7 +179,7 @@ def _archive_obs(
     sums: CellSums,
     rows: NDArray[np.int64],
 ) -> pd.DataFrame:
-    """The source's columns, texts as categoricals with blanks as missing, under our own."""
+    """The source's columns, as `_plain` has them, under our own."""
     own = {
         "experiment_id": pd.Categorical([experiment_id] * len(obs)),
         "total_counts": sums.totals[rows],
@@ -186,11 +187,25 @@ def _archive_obs(
     }
     frame = pd.DataFrame(own, index=pd.Index(cell_ids, name="cell_id"))
     for name in obs.columns.difference(list(own), sort=False):
-        column = obs[name]
-        if not pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-            text = column.astype("string").str.strip()
-            values = text.mask(text == "").astype(object)
-            frame[name] = pd.Categorical(values.where(values.notna(), None))
-        else:
-            frame[name] = column.to_numpy()
+        frame[name] = _plain(obs[name])
     return frame
+
+
+def _plain(column: pd.Series) -> NDArray[Any] | pd.Categorical:
+    """A column in the types that every reader knows.
+
+    Numbers and booleans as numpy has them, missing whole numbers as NaN; all else as a categorical
+    of texts without blanks around them, booleans with gaps among it. What is blank is missing.
+    """
+    is_bool = pd.api.types.is_bool_dtype(column)
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biufc":
+        return column.to_numpy()
+    if pd.api.types.is_numeric_dtype(column) and not (is_bool and column.isna().any()):
+        kind = getattr(column.dtype, "numpy_dtype", np.dtype(np.float64))
+        if column.isna().any():
+            return column.to_numpy(np.float64, na_value=np.nan)
+        return column.to_numpy(kind)
+    text = column.astype("string").str.strip()
+    text = text.str.lower() if is_bool else text  # as booleans without gaps read as a label
+    values = text.mask(text == "").astype(object)
+    return pd.Categorical(values.where(values.notna(), None))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from scdiff_data.archive.gene_axis import GeneAxis
 from scdiff_data.archive.h5ad import read_frame
-from scdiff_data.base import map_dataset
+from scdiff_data.base import map_dataset, write_frame, write_mappings
 
 
 def reserve_dataset(group: h5py.Group, name: str, n: int, dtype: Any) -> int:
@@ -126,8 +126,6 @@ def lay_out_archive(
     path: Path, starts: NDArray[np.int64], obs: pd.DataFrame, axis: GeneAxis
 ) -> Iterator[RowStore]:
     """Write all of an archive but `X/indices` and `X/data`; gives the room for these."""
-    from anndata.io import write_elem
-
     n_values = int(starts[-1])
     index_type = np.int32 if n_values < 2**31 else np.int64
     path.write_bytes(_empty_archive(axis))
@@ -137,7 +135,7 @@ def lay_out_archive(
         x["indptr"] = starts.astype(index_type)
         indices_at = reserve_dataset(x, "indices", n_values, index_type)
         data_at = reserve_dataset(x, "data", n_values, np.int16)
-        write_elem(file, "obs", obs)
+        write_frame(file, "obs", obs)
     with path.open("r+b") as raw:
         yield RowStore(raw.fileno(), path, n_values, index_type, indices_at, data_at)
 
@@ -145,8 +143,6 @@ def lay_out_archive(
 @lru_cache(maxsize=1)
 def _empty_archive(axis: GeneAxis) -> bytes:
     """What all archives begin with: the genes, which take HDF5 longer to write than to copy."""
-    from anndata.io import write_elem
-
     var = pd.DataFrame(
         {"gene_symbols": list(axis.symbols)}, index=pd.Index(axis.ids, name="gene_id")
     )
@@ -154,9 +150,8 @@ def _empty_archive(axis: GeneAxis) -> bytes:
         file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         x = file.create_group("X")
         x.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0"})
-        write_elem(file, "var", var)
-        for name in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
-            write_elem(file, name, {})
+        write_frame(file, "var", var)
+        write_mappings(file, ("layers", "obsm", "obsp", "uns", "varm", "varp"))
         file.flush()
         return bytes(file.id.get_file_image())
 

@@ -136,7 +136,9 @@ def _join(parts: Sequence[pa.Array]) -> pa.Array:
         common = types.pop() if len(types) == 1 else pa.float64()
         return pa.concat_arrays([part.cast(common) for part in parts])
     texts = pa.concat_arrays([part.cast(pa.string()) for part in parts])
-    return pa.array(pd.Categorical(texts.to_pandas()))
+    values = pd.Categorical(texts.to_pandas())
+    words = pa.array([str(word) for word in values.categories], pa.string())
+    return pa.DictionaryArray.from_arrays(pa.array(values.codes, mask=values.codes < 0), words)
 
 
 def splits_of_rows(

@@ -47,10 +47,7 @@ class H5adFolder:
         n_cells = []
         for path in files:
             with h5py.File(path) as file:
-                obs = file["obs"]
-                n_cells.append(
-                    len(obs[obs.attrs["_index"]]) if isinstance(obs, h5py.Group) else len(obs)
-                )
+                n_cells.append(_count_cells(file))
         return pa.table(
             {
                 "experiment_id": [path.stem for path in files],
@@ -68,3 +65,13 @@ class H5adFolder:
                 f"no *.h5ad file in {self.path}: set source.path to a folder that has some"
             )
         return files
+
+
+def _count_cells(file: h5py.File) -> int:
+    """Rows of `obs`, whatever its index is encoded as."""
+    obs = file["obs"]
+    if isinstance(obs, h5py.Dataset):  # as anndata wrote frames before 0.7
+        return len(obs)
+    index = obs[obs.attrs["_index"]]
+    # Nullable strings are a group of values and of a mask.
+    return len(index["values"] if isinstance(index, h5py.Group) else index)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,13 +10,14 @@ import pyarrow as pa
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from scdiff_data.sources.local_bucket import make_experiment, metadata_path, write_bucket
+from scdiff_data.sources.local_bucket import (
+    Experiment,
+    make_experiment,
+    metadata_path,
+    write_bucket,
+)
 from scdiff_data.sources.scbasecount import ScBaseCount
 from scdiff_data.sources.source import Bucket
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-
 
 _N_PBMC_EXPERIMENTS = 7
 """Experiments that the 700 cells are divided into."""
@@ -96,7 +97,7 @@ def invert_normalization(normalized: sp.csr_matrix) -> tuple[sp.csr_matrix, NDAr
     return counts.astype(np.float32), scale
 
 
-def _read_pbmc() -> dict[str, "AnnData"]:
+def _read_pbmc() -> dict[str, Experiment]:
     import scanpy as sc
 
     cells = sc.datasets.pbmc68k_reduced()

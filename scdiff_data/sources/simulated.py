@@ -7,7 +7,7 @@ CSC h5ad an experiment, with bare barcodes that collide between experiments.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,14 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from scdiff_data.base import keyed_hash
-from scdiff_data.sources.local_bucket import make_experiment, metadata_path, write_bucket
+from scdiff_data.sources.local_bucket import (
+    Experiment,
+    make_experiment,
+    metadata_path,
+    write_bucket,
+)
 from scdiff_data.sources.scbasecount import ScBaseCount
 from scdiff_data.sources.source import Bucket
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class SimulatedAtlas:
         """Read the written bucket's catalog."""
         return ScBaseCount(url=bucket.url).read_catalog(bucket)
 
-    def _simulate(self) -> dict[str, "AnnData"]:
+    def _simulate(self) -> dict[str, Experiment]:
         rng = np.random.default_rng(self.seed)
         n_types, n_genes = 8, self.n_genes
         log_mean = rng.normal(0, 2, n_genes)

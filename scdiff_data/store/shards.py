@@ -26,7 +26,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from scdiff_data.archive import CsrRows, map_matrix
-from scdiff_data.base import Workers, write_aside
+from scdiff_data.base import Workers, write_aside, write_categorical
 from scdiff_data.store.fallback import Replacements, fill_empty, write_replacements
 from scdiff_data.store.layout import DataDirectory
 
@@ -157,10 +157,8 @@ def _write_expression(
 
 
 def _write_label(file: h5py.File, name: str, values: pa.Array) -> None:
-    from anndata.io import write_elem
-
     if pa.types.is_dictionary(values.type):
-        write_elem(file, f"labels/{name}", pd.Categorical(values.to_pandas()))
+        write_categorical(file.require_group("labels"), name, pd.Categorical(values.to_pandas()))
     else:
         file[f"labels/{name}"] = values.to_numpy(zero_copy_only=False)
 

@@ -1,0 +1,92 @@
+"""Data frames and sparse matrices in HDF5, as anndata's file format has them.
+
+Written by h5py alone, so that the bytes do not depend on which anndata or pandas is installed.
+Texts are plain `string-array`, which every anndata, h5py and R read; newer releases of anndata
+write nullable strings, which they do not. (Source: "On-disk format" in anndata's documentation.)
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+_MOST_COLUMNS = 5_000
+"""Columns whose links fit into a group's header; more need an index, as anndata makes one."""
+
+
+def write_frame(
+    parent: h5py.Group, name: str, frame: pd.DataFrame, *, compression: str | None = None
+) -> None:
+    """Write a frame of numbers, booleans, texts and categoricals of texts, with its index.
+
+    Raises
+    ------
+    ValueError
+        If a column's name repeats.
+    """
+    columns = [str(column) for column in frame.columns]
+    if twice := [column for column in columns if columns.count(column) > 1]:
+        raise ValueError(f"{name} has the column {twice[0]!r} twice: names must be unique")
+    group = parent.create_group(name, track_order=len(columns) > _MOST_COLUMNS or None)
+    group.attrs["column-order"] = columns
+    index_name = "_index" if frame.index.name is None else str(frame.index.name)
+    group.attrs["_index"] = index_name
+    _write_strings(group, index_name, frame.index, compression)
+    for column in columns:
+        values = frame[column]
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            write_categorical(group, column, values.array)
+        elif isinstance(values.dtype, np.dtype) and values.dtype.kind in "biufc":
+            _write_array(group, column, values.to_numpy(), compression)
+        else:
+            _write_strings(group, column, values, compression)
+    _set_encoding(group, "dataframe", "0.2.0")
+
+
+def write_categorical(parent: h5py.Group, name: str, values: pd.Categorical) -> None:
+    """Write a categorical of texts: its codes, -1 where missing, and its categories."""
+    group = parent.create_group(name)
+    group.attrs["ordered"] = bool(values.ordered)
+    _write_array(group, "codes", values.codes)
+    _write_strings(group, "categories", values.categories)
+    _set_encoding(group, "categorical", "0.2.0")
+
+
+def write_sparse(parent: h5py.Group, name: str, matrix: sp.spmatrix, *, compression: str) -> None:
+    """Write a CSR or CSC matrix."""
+    group = parent.create_group(name)
+    group.attrs["shape"] = matrix.shape
+    for part in ("data", "indices", "indptr"):
+        values = getattr(matrix, part)
+        group.create_dataset(part, data=values, maxshape=(None,), compression=compression)
+    _set_encoding(group, f"{matrix.format}_matrix", "0.1.0")
+
+
+def write_mappings(parent: h5py.Group, names: Iterable[str]) -> None:
+    """Write empty mappings: what every AnnData file has, whether or not something is in them."""
+    for name in names:
+        _set_encoding(parent.create_group(name), "dict", "0.1.0")
+
+
+def _write_array(
+    group: h5py.Group, name: str, values: NDArray[Any], compression: str | None = None
+) -> None:
+    group.create_dataset(name, data=values, compression=compression)
+    _set_encoding(group[name], "array", "0.2.0")
+
+
+def _write_strings(
+    group: h5py.Group, name: str, values: Iterable[Any], compression: str | None = None
+) -> None:
+    texts = np.array([str(value) for value in values], dtype=object)
+    group.create_dataset(name, data=texts, dtype=h5py.string_dtype(), compression=compression)
+    _set_encoding(group[name], "string-array", "0.2.0")
+
+
+def _set_encoding(written: h5py.Group | h5py.Dataset, kind: str, version: str) -> None:
+    written.attrs["encoding-type"] = kind
+    written.attrs["encoding-version"] = version
