@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from scdiff_data.archive.source_matrix import Part, SourceMatrix
-from scdiff_data.base import Workers
+from scdiff_data.base import Workers, compiled
 from scdiff_data.constants import MAX_COUNT
 
 
@@ -96,7 +95,7 @@ def count_cells(matrix: SourceMatrix, target: NDArray[np.int32], workers: Worker
 #     n_unknown [cell] += target < 0:   0   1   0
 #
 # Each thread adds to arrays of its own, [n_cells] each, so that no two write to one place.
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _add_columns(
     first: int,
     pointers: NDArray[Any],
@@ -121,7 +120,7 @@ def _add_columns(
     return n_large
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _add_rows(
     first: int,
     pointers: NDArray[Any],
@@ -144,7 +143,7 @@ def _add_rows(
     return n_large
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _count_descents(pointers: NDArray[Any], minors: NDArray[Any]) -> int:
     """Count the places in a part at which a column's or row's indices do not increase."""
     n_descents = 0

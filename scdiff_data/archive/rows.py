@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scdiff_data.archive.file import CsrRows, map_matrix
-from scdiff_data.base import ArrayPool, at_address, copy_bytes, prefetch
+from scdiff_data.base import ArrayPool, at_address, compiled, copy_bytes, prefetch
 
 _AHEAD = 2048
 """Stride in bytes of software prefetches within a row; the hardware prefetcher fills the gaps."""
@@ -97,7 +97,7 @@ class ArchiveRows:
 # `_measure_rows` finds out how many values there are, so that `_copy_rows` has room for just these;
 # `_scatter_rows` writes dense rows instead. All of it lies at random places of memory, so each loop
 # prefetches the next row's values while it copies this one's.
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _measure_rows(
     addresses: NDArray[Any],
     archives: NDArray[Any],
@@ -116,7 +116,7 @@ def _measure_rows(
     return is_long
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _copy_rows(
     addresses: NDArray[Any],
     archives: NDArray[Any],
@@ -141,7 +141,7 @@ def _copy_rows(
             indices[starts[i] : starts[i + 1]] = numba.carray(at_address(index_at), n, np.int32)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _scatter_rows(
     addresses: NDArray[Any],
     archives: NDArray[Any],
@@ -171,7 +171,7 @@ def _scatter_rows(
             start += run
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _find_row(address: NDArray[Any], row: int) -> tuple[int, int, int, bool]:
     """Addresses of a row's indices and counts, how many there are, and whether they are int64."""
     low, high = _row_range(address, row)
@@ -179,7 +179,7 @@ def _find_row(address: NDArray[Any], row: int) -> tuple[int, int, int, bool]:
     return address[1] + (8 if is_wide else 4) * low, address[2] + 2 * low, high - low, is_wide
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _row_range(
     address: NDArray[Any],
     row: int,

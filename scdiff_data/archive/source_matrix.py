@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
-import numba
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from scdiff_data.base import ChunkedValues, Workers, list_filters
+from scdiff_data.base import ChunkedValues, Workers, compiled, list_filters
 from scdiff_data.constants import MAX_COUNT
 from scdiff_data.errors import CountError
 
@@ -259,7 +258,7 @@ class SourceMatrix:
 # The loop has no branch, so it compiles to vector instructions: what is wrong is counted, and only
 # looked for if there is any. Packed numbers sort by cell, and a comparison with `cell << 16` tells
 # whether a value is of an earlier cell.
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _pack_values(
     minors: NDArray[Any], values: NDArray[Any], n_minors: int, packed: NDArray[Any]
 ) -> int:

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from scdiff_data.archive.cell_totals import CellSums
 from scdiff_data.archive.file import RowStore
 from scdiff_data.archive.source_matrix import Block, SourceMatrix
-from scdiff_data.base import Workers, prefetch
+from scdiff_data.base import Workers, compiled, prefetch
 from scdiff_data.constants import MAX_COUNT
 
 _TILE_VALUES = 1 << 19
@@ -125,7 +124,7 @@ def _tiles(starts: NDArray[np.int64], first: int, end: int) -> list[tuple[int, i
     return list(pairwise(dict.fromkeys(bounds)))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def sort_rows(
     starts: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]
 ) -> tuple[NDArray[np.int64], int]:
@@ -173,7 +172,7 @@ def sort_rows(
 # `sort_rows` sorts them. Each thread fills tiles of its own, so no two write to the same row.
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _prune(
     low: int,
     high: int,
@@ -196,7 +195,7 @@ def _prune(
             packed[pointers[j] : at].sort()
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _find_cell(
     pointers: NDArray[Any], ends: NDArray[Any], packed: NDArray[Any], cell: int
 ) -> NDArray[np.int64]:
@@ -215,7 +214,7 @@ def _find_cell(
     return place
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _fill_columns(
     limit: np.uint64,
     place: NDArray[Any],
@@ -245,7 +244,7 @@ def _fill_columns(
         place[j] = k
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _fill_rows(
     low: int,
     high: int,

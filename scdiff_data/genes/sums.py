@@ -8,12 +8,11 @@ from operator import add, iadd
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from scdiff_data.archive import map_matrix
-from scdiff_data.base import Workers, add_eight
+from scdiff_data.base import Workers, add_eight, compiled
 from scdiff_data.constants import SPLITS
 
 TARGET_SUM = 10_000.0
@@ -166,7 +165,7 @@ def _mean_variance(
 # different counts, so each logarithm is taken once a cell, not once a value. Blocks of cells meet
 # tiles of genes: genes ascend in a row, so each cell goes on at `at` where the last tile left it.
 # Whole numbers are exact in float64: eight million saturated counts of a gene come to 2^53.
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _sum_rows(
     indptr: NDArray[Any],
     indices: NDArray[Any],
@@ -210,7 +209,7 @@ def _sum_rows(
                 at[i] = k
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _work_out(count: int, scale: float, adds: NDArray[Any]) -> None:
     y = count * scale
     above = 1.0 + y
@@ -225,7 +224,7 @@ def _work_out(count: int, scale: float, adds: NDArray[Any]) -> None:
     adds[6] = logarithm * logarithm
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _add_above(
     indptr: NDArray[Any],
     indices: NDArray[Any],

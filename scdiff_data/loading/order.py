@@ -7,9 +7,10 @@ is reached at once and ranks agree without talking.
 import hashlib
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from scdiff_data.base import compiled
 
 _N_ROUNDS = 8
 """Rounds of the Feistel network: even, so that its halves end with the widths they began with."""
@@ -108,7 +109,7 @@ def _derive_keys(key: tuple[int, ...], n: int) -> NDArray[np.uint64]:
     return np.frombuffer(hashlib.blake2b(text, digest_size=8 * n).digest(), np.uint64)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _mix(value: np.uint64) -> np.uint64:
     """Every bit of the result depends on every bit of the value (MurmurHash3's finalizer)."""
     value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
@@ -116,7 +117,7 @@ def _mix(value: np.uint64) -> np.uint64:
     return value ^ (value >> np.uint64(33))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _draw_below(
     positions: NDArray[Any],
     key: np.uint64,
@@ -136,7 +137,7 @@ def _draw_below(
     return values
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _permute(
     positions: NDArray[Any],
     n: int,

@@ -1,6 +1,8 @@
 """700 real blood cells that come with scanpy."""
 
+import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +99,24 @@ def invert_normalization(normalized: sp.csr_matrix) -> tuple[sp.csr_matrix, NDAr
     return counts.astype(np.float32), scale
 
 
-def _read_pbmc() -> dict[str, Experiment]:
-    import scanpy as sc
+def _open_pbmc() -> Any:
+    """What `scanpy.datasets.pbmc68k_reduced` gives, without the seconds that importing it takes."""
+    import anndata
 
-    cells = sc.datasets.pbmc68k_reduced()
+    spec = find_spec("scanpy")
+    folder = Path(spec.origin).parent if spec is not None and spec.origin is not None else Path()
+    path = folder / "datasets" / "10x_pbmc68k_reduced.h5ad"
+    if not path.exists():  # a release that keeps it elsewhere
+        import scanpy
+
+        return scanpy.datasets.pbmc68k_reduced()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the file is in a format of years ago
+        return anndata.read_h5ad(path)
+
+
+def _read_pbmc() -> dict[str, Experiment]:
+    cells = _open_pbmc()
     counts, scale = invert_normalization(sp.csr_matrix(cells.raw.X))
     n_counts = np.rint(cells.obs["n_counts"].to_numpy()).astype(np.int64)
     error = np.abs(1e4 / scale / n_counts - 1).max()

@@ -7,12 +7,11 @@ kept sparsely in the shard: of cell i, `slots` and `genes` from `indptr[i]` to `
 from typing import Any, NamedTuple
 
 import h5py
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from scdiff_data.archive import CsrRows
-from scdiff_data.base import map_dataset
+from scdiff_data.base import compiled, map_dataset
 
 
 class Replacements(NamedTuple):
@@ -99,7 +98,7 @@ def replace_genes(
 #     starts          0   2                      the cumulative sum of `room`
 #     slots, genes    0 ← 3,  2 ← 1              most expressed first, then in the axis' order
 #     expression[0]   8   5   7
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _count_room(
     indptr: NDArray[Any],
     indices: NDArray[Any],
@@ -125,7 +124,7 @@ def _count_room(
             room[i + 1] = min(n_slots - n_expressed, n_other)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _fill_slots(
     indptr: NDArray[Any],
     indices: NDArray[Any],

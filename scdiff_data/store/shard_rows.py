@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.base import ArrayPool, copy_bytes, map_dataset, prefetch
+from scdiff_data.base import ArrayPool, compiled, copy_bytes, map_dataset, prefetch
 from scdiff_data.store.fallback import map_replacements, replace_genes
 
 _AHEAD = 1024
@@ -235,7 +234,7 @@ class _CopyJobs(NamedTuple):
 # all prefetched first and copied last, and a wide row is prefetched while the row before it is
 # copied: memory answers many requests at once. Rows are copied by memcpy, as bytes: one loop serves
 # every type.
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _gather(
     addresses: NDArray[Any],
     jobs: NDArray[Any],

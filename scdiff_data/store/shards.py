@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numba
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from scdiff_data.archive import CsrRows, map_matrix
-from scdiff_data.base import Workers, write_aside, write_categorical
+from scdiff_data.base import Workers, compiled, write_aside, write_categorical
 from scdiff_data.store.fallback import Replacements, fill_empty, write_replacements
 from scdiff_data.store.layout import DataDirectory
 
@@ -182,7 +181,7 @@ def _read_key(path: Path) -> str | None:
 #     indices       …  0  1  3            genes
 #     data          …  4  2  9            counts
 #     block[0]      9  2
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _scatter_counts(
     indptr: NDArray[Any],
     indices: NDArray[Any],

@@ -12,12 +12,12 @@ tokens plus `log_prob` is its likelihood of counts, which compares across tokeni
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from scdiff_data.base import compiled
 from scdiff_data.constants import MAX_COUNT
 
 
@@ -268,7 +268,7 @@ class QuantileTokens(BinTokens):
         return super().encode(counts)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def look_up(counts: NDArray[Any], table: NDArray[Any], tokens: NDArray[Any]) -> None:
     """Look every count up in the table, int32 [32,768]; all arrays are flat."""
     for i in range(len(counts)):

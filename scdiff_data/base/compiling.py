@@ -1,4 +1,4 @@
-"""In compiled code: memory by its address.
+"""Compiled loops: how they are compiled, and memory by its address inside them.
 
 Three facts that all compiled loops of this package rest on:
 
@@ -9,13 +9,49 @@ Three facts that all compiled loops of this package rest on:
   `prefetch` starts the next one before this one is used.
 """
 
+import atexit
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
+import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import Signature
 from numba.extending import intrinsic
+
+logger = logging.getLogger(__name__)
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile a loop on its first call, and keep it for later runs; it frees the interpreter lock."""
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError as error:
+        if "no locator" not in str(error):
+            raise
+        _cache_in_a_temporary_folder()
+        return numba.njit(cache=True, nogil=True)(function)
+
+
+@cache
+def _cache_in_a_temporary_folder() -> None:
+    """For this process, where a read-only installation and no home leave none for numba.
+
+    Libraries that compile, too, then find it as well. A folder that outlived the process could be
+    another user's, who would put code there.
+    """
+    folder = tempfile.mkdtemp(prefix="numba-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    numba.config.CACHE_DIR = folder
+    logger.warning(
+        "compiled code cannot be kept, so every process compiles again for some seconds: set "
+        "NUMBA_CACHE_DIR to a folder that can be written"
+    )
 
 
 @intrinsic
