@@ -1,6 +1,11 @@
-"""The command `scdiff-data`: what needs no training run.
+"""The command `scdiff-data`.
 
 scdiff-data hvg DATA_DIR --n-hvgs 3000 --min-cells-pct 0.05 --flavor seurat --force
+scdiff-data train data=scbasecount data.cell_count=100000 trainer=gpu
+scdiff-data evaluate ckpt_path=runs/DATE/checkpoints/last.ckpt data=pbmc
+
+The last two are `python train.py` and `python evaluate.py`: the scripts and their `configs/` stand
+beside the package in a checkout, and inside it in an installation.
 """
 
 import argparse
@@ -8,17 +13,29 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from scdiff_data.errors import ScdiffDataError
-from scdiff_data.genes import FLAVORS
-from scdiff_data.pipeline import choose_genes_again
+
+_SCRIPTS = {
+    "train": "prepare cells, train a model on them, test it (Hydra overrides; --help lists them)",
+    "evaluate": "score a checkpoint (Hydra overrides, such as ckpt_path=…)",
+}
+"""Commands that are scripts, for Hydra and for Lightning, which starts them once a rank."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives 0, or 1 after a message on stderr."""
-    parser = argparse.ArgumentParser(prog="scdiff-data", description="Prepared data directories.")
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0] in _SCRIPTS:
+        _run_script(*arguments)
+    parser = argparse.ArgumentParser(
+        prog="scdiff-data", description="From single-cell counts to training batches."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, purpose in _SCRIPTS.items():
+        commands.add_parser(name, help=purpose)
     _add_hvg(commands)
     parsed = vars(parser.parse_args(arguments))
     run = parsed.pop("run")
@@ -29,6 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"scdiff-data: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _run_script(name: str, *arguments: str) -> NoReturn:
+    """Become `python NAME.py`."""
+    package = Path(__file__).parent
+    installed = package / "scripts" / f"{name}.py"
+    script = installed if installed.exists() else package.parent / f"{name}.py"
+    os.execv(sys.executable, [sys.executable, str(script), *arguments])
 
 
 def _add_hvg(commands: Any) -> None:
@@ -44,7 +69,7 @@ def _add_hvg(commands: Any) -> None:
     parser.add_argument(
         "--min-cells-pct", type=float, metavar="PERCENT", help="of training cells: 0.1 is 0.1 %%"
     )
-    parser.add_argument("--flavor", choices=FLAVORS)
+    parser.add_argument("--flavor", help="dispersion, seurat, cell_ranger or seurat_v3")
     parser.add_argument("--normalize", action=argparse.BooleanOptionalAction)
     parser.add_argument("--batch-key", metavar="COLUMN", help="column of the catalog, or 'none'")
     parser.add_argument("--genes", metavar="FILE", help="an hvg_info.json, or one gene a line")
@@ -62,6 +87,8 @@ def _whole_or_all(text: str) -> int | None:
 
 
 def _choose_genes(data_dir: str, *, force: bool, **changes: Any) -> None:
+    from scdiff_data.pipeline import choose_genes_again  # what compiles: not for --help
+
     if changes.get("batch_key") == "none":
         changes["batch_key"] = None
     if changes:

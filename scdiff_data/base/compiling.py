@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """Compile a loop on its first call, and keep it for later runs; it frees the interpreter lock."""
+    """Compile a loop on its first call, keep it for later runs, and run it beside other threads."""
     try:
         return numba.njit(cache=True, nogil=True)(function)
     except RuntimeError as error:

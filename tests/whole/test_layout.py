@@ -92,10 +92,15 @@ def test_every_constant_has_a_sentence_of_its_own() -> None:
     assert without == []
 
 
-def test_the_command_loads_neither_torch_nor_lightning() -> None:
+def test_help_loads_nothing_and_preparing_neither_torch_nor_lightning() -> None:
     script = (
-        "import sys, scdiff_data.cli; "
-        "heavy = {'torch', 'lightning', 'matplotlib', 'scanpy', 'sklearn'} & set(sys.modules); "
+        "import sys\n"
+        "from scdiff_data import cli\n"
+        "try: cli.main(['hvg', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'numpy', 'numba'} & set(sys.modules)\n"
+        "import scdiff_data.pipeline\n"
+        "heavy = {'torch', 'lightning', 'matplotlib', 'scanpy', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,4 +1,4 @@
-"""README's Python blocks run, in order, in an empty folder; its commands and files exist."""
+"""The pages are true: commands parse, examples run, files exist. (README's blocks: test_wheel.)"""
 
 import ast
 import json
@@ -14,13 +14,7 @@ import scdiff_data
 from scdiff_data.cli import main
 from support.cases import ROOT
 from support.configs import compose
-
-README = (ROOT / "README.md").read_text("utf-8")
-PAGES = [README, *(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
-
-
-def blocks(language: str, text: str = README) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+from support.pages import PAGES, README, blocks
 
 
 def run(script: str, folder: Path) -> str:
@@ -34,14 +28,6 @@ def run(script: str, folder: Path) -> str:
     )
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
-
-
-def test_python_blocks_run_as_written(tmp_path: Path) -> None:
-    script = "\n".join(blocks("python"))
-    assert "ScRNADataModule" in script
-    printed = run(script, tmp_path)
-    assert "torch.Size([32, 192]) torch.int16" in printed
-    assert "{'train': " in printed
 
 
 def test_the_examples_of_contributing_are_short_and_run_as_written(tmp_path: Path) -> None:
@@ -98,7 +84,9 @@ def test_commands_compose(tmp_path: Path, overrides: list[str]) -> None:
 )
 def test_commands_of_our_own_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
-    monkeypatch.setattr("scdiff_data.cli.choose_genes_again", lambda *_, **how: asked.update(how))
+    monkeypatch.setattr(
+        "scdiff_data.pipeline.choose_genes_again", lambda *_, **how: asked.update(how)
+    )
     with pytest.raises(AttributeError):  # what it would print of the result
         main(shlex.split(line)[1:])
     assert asked["n_hvgs"] in (128, 3000)

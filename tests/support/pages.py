@@ -1,0 +1,13 @@
+"""What README and the other pages say, for tests that hold them to it."""
+
+import re
+
+from support.cases import ROOT
+
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [README, *(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    """A page's blocks of code of a language, in order."""
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
