@@ -164,8 +164,8 @@ def reassemble(
             return manifest
         different = [f"{k}={stored[k]}" for k in changes if stored[k] != recipe.settings()[k]]
         raise ValueError(
-            f"{directory.path} holds genes chosen with {', '.join(different)}: --force replaces "
-            f"them, {directory.hvg_info.name} and the shards"
+            f"{directory.path} holds genes chosen with {', '.join(different)}: replace=True "
+            f"(--force) replaces them, {directory.hvg_info.name} and the shards"
         )
     manifest.check_files(directory.archives)
     axis = GeneAxis.read(directory.genes)
@@ -178,8 +178,8 @@ def reassemble(
         if record is None:
             raise ManifestError(
                 f"the record or archive of experiment {entry['experiment_id']} in "
-                f"{directory.archives} is missing or damaged: run 'python train.py "
-                "prepare_only=true', which fetches what is missing"
+                f"{directory.archives} is missing or damaged: call prepare(recipe, data_dir) or "
+                "run 'scdiff-data train prepare_only=true', which fetch what is missing"
             )
         found.append(record)
     mark_unfinished(directory, keep=True)

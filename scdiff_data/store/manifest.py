@@ -101,8 +101,8 @@ class Manifest:
         path = directory.manifest
         if not path.exists():
             raise FileNotFoundError(
-                f"no shards in {folder}: {path.name} is missing; run 'python train.py "
-                "prepare_only=true'"
+                f"no shards in {folder}: {path.name} is missing; call prepare(recipe, data_dir) or "
+                "datamodule.prepare_data(), or run 'scdiff-data train prepare_only=true'"
             )
         return cls._parse(directory, path)
 

@@ -196,7 +196,7 @@ class ScRNADataModule(LightningDataModule):
             raise ManifestError(
                 f"{self.data_dir} was prepared with other settings "
                 f"({self.recipe.describe_difference(manifest.recipe)}): "
-                "call prepare_data(), or run 'python train.py prepare_only=true'"
+                "call prepare_data(), or run 'scdiff-data train prepare_only=true'"
             )
         check_shards(manifest, full=self._verify == "full")
         self.train_dataset = HVGDataset(self.data_dir, split="train")
@@ -252,7 +252,8 @@ class ScRNADataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Full batches of training cells, in another order every epoch."""
-        return self._bookmark.follow(self._loader(self.train_dataset, train=True))
+        loader = self._loader(self.train_dataset, train=True)
+        return self._bookmark.follow(loader, self.trainer)
 
     def val_dataloader(self) -> ResumableLoader | list[Any]:
         """Every validation cell once; nothing, if the split has no validation cells."""

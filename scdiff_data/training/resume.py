@@ -12,6 +12,8 @@ A `Bookmark` is saved beside the counters, and sets them right before Lightning 
 """
 
 from collections.abc import Mapping
+from importlib.metadata import version
+from operator import attrgetter
 from typing import Any
 
 from lightning import Trainer
@@ -42,6 +44,32 @@ _STAGES = ("ready", "started", "processed", "completed")
 # the cells seen (`position`), which mean the same in every run.
 
 
+_PRIVATE = (
+    "_checkpoint_connector._loaded_checkpoint",
+    "fit_loop._data_fetcher",
+    "fit_loop.epoch_loop._should_check_val_fx",
+    "fit_loop.epoch_loop.batch_progress.current.processed",
+    "fit_loop.epoch_loop.batch_progress.is_last_batch",
+    "fit_loop.epoch_loop.val_loop.batch_progress.current.completed",
+)
+"""What is read of a trainer beyond its public names."""
+
+_EXPLANATION = (
+    f"runs resume exactly with Lightning 2.6.6, and this is {version('lightning')}, which has no "
+    "{name}: install 'lightning==2.6.6', or report it"
+)
+"""What to say of a Lightning that keeps its counters elsewhere."""
+
+
+def _check_lightning(trainer: Trainer) -> None:
+    """Read every private name, before any of them is needed."""
+    for name in _PRIVATE:
+        try:
+            attrgetter(name)(trainer)
+        except AttributeError as error:
+            raise RuntimeError(_EXPLANATION.format(name=f"trainer.{name}")) from error
+
+
 class Bookmark:
     """Where a run is: what its checkpoints say of it, and where its next training loader starts."""
 
@@ -49,8 +77,17 @@ class Bookmark:
         self._loader: ResumableLoader | None = None
         self._place: dict[str, int] | None = None
 
-    def follow(self, loader: ResumableLoader) -> ResumableLoader:
-        """Follow a training loader from now on; it starts where a checkpoint was opened."""
+    def follow(self, loader: ResumableLoader, trainer: Trainer | None) -> ResumableLoader:
+        """Follow a training loader from now on; it starts where a checkpoint was opened.
+
+        Raises
+        ------
+        RuntimeError
+            If this Lightning keeps its counters elsewhere: before training, not at its first
+            checkpoint.
+        """
+        if trainer is not None:
+            _check_lightning(trainer)
         self._loader = loader
         place = self._place
         self._place = None
@@ -83,7 +120,11 @@ class Bookmark:
         # Lightning restores its loops after this, from the same dictionary. It restores the loader,
         # too, but not if `estimated_stepping_batches` was asked for before.
         progress = trainer._checkpoint_connector._loaded_checkpoint["loops"]["fit_loop"]
-        place = self._place = _mend(progress, state, sampler, trainer.limit_train_batches)
+        try:
+            place = _mend(progress, state, sampler, trainer.limit_train_batches)
+        except KeyError as error:
+            raise RuntimeError(_EXPLANATION.format(name=f"loops.fit_loop[{error}]")) from error
+        self._place = place
         if self._loader is not None:
             self._loader.load_state_dict(place)
 

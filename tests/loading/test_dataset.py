@@ -111,7 +111,9 @@ def test_training_needs_the_shards_alone(pbmc_dir: Path, tmp_path: Path) -> None
 
 
 def test_a_directory_without_data_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"config\.json is missing; run 'python train\.py"):
+    with pytest.raises(
+        FileNotFoundError, match=r"config\.json is missing; call prepare\(recipe, data_dir\)"
+    ):
         HVGDataset(tmp_path)
 
 

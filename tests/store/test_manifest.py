@@ -17,7 +17,9 @@ def test_a_manifest_is_found_from_the_directory_and_from_processed(pbmc_dir: Pat
 
 
 def test_a_missing_manifest_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"config\.json is missing; run 'python train\.py"):
+    with pytest.raises(
+        FileNotFoundError, match=r"config\.json is missing; call prepare\(recipe, data_dir\)"
+    ):
         Manifest.read(tmp_path / "processed")
 
 

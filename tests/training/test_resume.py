@@ -243,3 +243,15 @@ def test_another_order_of_cells_in_mid_epoch_is_refused_and_after_an_epoch_is_no
     checkpoint = str(out / "validated-epoch=1.ckpt")
     resumed = run(str(pbmc_dir), str(tmp_path / "on"), ckpt_path=checkpoint, **change)
     assert [epoch for epoch, _ in resumed.seen] == [2] * N_STEPS
+
+
+def test_a_lightning_with_other_counters_is_named_before_training(
+    pbmc_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+
+    monkeypatch.delattr(_TrainingEpochLoop, "_should_check_val_fx")
+    with pytest.raises(
+        RuntimeError, match=r"this is 2\.6\.6, which has no trainer.*should_check_val"
+    ):
+        run(str(pbmc_dir), str(tmp_path), max_epochs=1)

@@ -44,7 +44,10 @@ def test_nothing_is_replaced_without_force(
 ) -> None:
     before = digest_tree(data_dir)
     assert main(["hvg", str(data_dir), "--n-hvgs", "30"]) == 1
-    assert "holds genes chosen with n_hvgs=64: --force replaces them" in capsys.readouterr().err
+    assert (
+        "holds genes chosen with n_hvgs=64: replace=True (--force) replaces them"
+        in capsys.readouterr().err
+    )
     assert main(["hvg", str(data_dir), "--n-hvgs", "64"]) == 0
     assert digest_tree(data_dir) == before
 
@@ -80,7 +83,7 @@ def test_an_unprepared_or_damaged_directory_says_what_to_do(
     assert "is no directory: name one that was prepared" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["hvg", str(tmp_path / "empty"), "--force"]) == 1
-    assert "config.json is missing; run 'python train.py" in capsys.readouterr().err
+    assert "config.json is missing; call prepare(recipe, data_dir)" in capsys.readouterr().err
     (data_dir / "cells" / "PBMC03.h5ad").write_bytes(b"short")
     assert main(["hvg", str(data_dir), "--n-hvgs", "9", "--force"]) == 1
     assert "PBMC03.h5ad has 5 bytes, config.json says" in capsys.readouterr().err
