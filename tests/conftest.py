@@ -1,6 +1,7 @@
 """Fixtures that many tests share: prepared directories, a real bucket server, a toy model."""
 
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,35 +10,57 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from lightning.pytorch import Trainer
-from torch import Tensor
 
 # Before anything imports gcsfs: it would ask a gRPC service about the emulator's buckets.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 os.environ.setdefault("MPLBACKEND", "agg")
+# Before anything imports torch. Toy models are too small to share: threads that wait for each
+# other are many times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from scdiff_data import prepare
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from scdiff_data import Recipe, ScBaseCount, prepare
 from scdiff_data.diffusion import MaskedDiffusion
 from scdiff_data.tokenizers import CountTokens
-from support.cases import ATLAS, GcsServer, pbmc_recipe
+from support.cases import ATLAS, ATLAS_SETTINGS, GcsServer, digest_tree, pbmc_recipe
 from support.fault_proxy import FaultProxy
 from support.toys import Mixture, StandIn
 from support.trainers import quiet_trainer
 
 
 @pytest.fixture(scope="session")
-def pbmc_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pbmc_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The 700 real cells, prepared: 64 HVGs, three shards. Read only."""
     path = tmp_path_factory.mktemp("pbmc")
     prepare(pbmc_recipe(), path)
-    return path
+    before = digest_tree(path)
+    yield path
+    assert digest_tree(path) == before, "a test wrote into what all tests share"
+
+
+@pytest.fixture
+def data_dir(pbmc_dir: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    shutil.copytree(pbmc_dir, tmp_path / "data")
+    return tmp_path / "data"
 
 
 @pytest.fixture(scope="session")
 def atlas_bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder laid out as scBaseCount's bucket, with the simulated atlas. Read only."""
     return Path(ATLAS.open(tmp_path_factory.mktemp("atlas")).url)
+
+
+@pytest.fixture(scope="session")
+def atlas_dir(tmp_path_factory: pytest.TempPathFactory, atlas_bucket: Path) -> Iterator[Path]:
+    """The simulated atlas, prepared undisturbed. Read only."""
+    path = tmp_path_factory.mktemp("prepared")
+    prepare(Recipe(source=ScBaseCount(url=str(atlas_bucket)), **ATLAS_SETTINGS), path)
+    before = digest_tree(path)
+    yield path
+    assert digest_tree(path) == before, "a test wrote into what all tests share"
 
 
 @pytest.fixture(scope="session")
@@ -70,15 +93,6 @@ def proxy(gcs: GcsServer) -> Iterator[FaultProxy]:
     proxy.server.shutdown()
     proxy.server.server_close()
     thread.join()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Toy models are too small to share: threads that wait for each other are many times slower."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture(scope="session")

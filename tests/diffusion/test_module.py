@@ -195,10 +195,9 @@ def test_count_nll_of_independent_genes_agrees_across_tokenizers(
 
 
 def test_on_gene_shuffled_real_cells_the_gain_vanishes(
-    tmp_path: Path, make_trainer: Any, small_model: Any
+    pbmc_dir: Path, make_trainer: Any, small_model: Any
 ) -> None:
-    real = ScRNADataModule(Pbmc(), tmp_path, **PBMC_SETTINGS | {"n_hvgs": 64})
-    real.prepare_data()
+    real = ScRNADataModule(Pbmc(), pbmc_dir, **PBMC_SETTINGS)
     real.setup()
     train, val = (np.asarray(d[:].expression) for d in (real.train_dataset, real.val_dataset))
 

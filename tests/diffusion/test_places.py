@@ -16,11 +16,17 @@ def cells(folder: Path, **changes: Any) -> ScRNADataModule:
     return ScRNADataModule(Pbmc(), folder, batch_size=64, tokenizer=LogBinTokens(8), **settings)
 
 
+@pytest.fixture(scope="module")
+def filled_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first to ask prepares it."""
+    return tmp_path_factory.mktemp("filled")
+
+
 @pytest.mark.parametrize("patch_size", [1, 8])
 def test_it_trains_on_them_starts_at_their_marginals_and_generates(
-    tmp_path: Path, make_trainer: Any, small_model: Any, patch_size: int
+    filled_dir: Path, tmp_path: Path, make_trainer: Any, small_model: Any, patch_size: int
 ) -> None:
-    datamodule = cells(tmp_path / "data")
+    datamodule = cells(filled_dir)
     model = small_model(patch_size=patch_size)
     first = make_trainer(limit_train_batches=0, max_epochs=1)
     first.validate(model, datamodule=datamodule, verbose=False)

@@ -27,17 +27,16 @@ def test_what_is_written_is_read_back_to_the_bit(pbmc_dir: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "missing", "other cells"])
 def test_statistics_of_other_cells_or_damaged_ones_are_made_again(
-    tmp_path: Path, damage: str
+    data_dir: Path, damage: str
 ) -> None:
-    prepare(pbmc_recipe(), tmp_path)
-    before = digest_tree(tmp_path)
-    path = tmp_path / "statistics" / "PBMC03.npz"
+    before = digest_tree(data_dir)
+    path = data_dir / "statistics" / "PBMC03.npz"
     if damage == "missing":
         path.unlink()
     elif damage == "other cells":
         write_statistics(path, "another", read_statistics(path))
     else:
         path.write_bytes(path.read_bytes()[: 5000 if damage == "truncated" else 0])
-    (tmp_path / "config.json").unlink()
-    prepare(pbmc_recipe(), tmp_path)
-    assert digest_tree(tmp_path) == before
+    (data_dir / "config.json").unlink()
+    prepare(pbmc_recipe(), data_dir)
+    assert digest_tree(data_dir) == before

@@ -51,27 +51,25 @@ def test_nothing_on_disk_holds_an_absolute_path_or_a_time(pbmc_dir: Path, tmp_pa
     assert digest_tree(tmp_path / "elsewhere") == digest_tree(pbmc_dir)
 
 
-def test_other_hvgs_leave_the_archives_alone(tmp_path: Path) -> None:
-    prepare(pbmc_recipe(), tmp_path)
-    archives = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
-    statistics = {path: path.stat().st_mtime_ns for path in (tmp_path / "statistics").iterdir()}
-    manifest = prepare(pbmc_recipe(n_hvgs=32), tmp_path)
+def test_other_hvgs_leave_the_archives_alone(data_dir: Path) -> None:
+    archives = {path: path.stat().st_mtime_ns for path in (data_dir / "cells").iterdir()}
+    statistics = {path: path.stat().st_mtime_ns for path in (data_dir / "statistics").iterdir()}
+    manifest = prepare(pbmc_recipe(n_hvgs=32), data_dir)
     assert manifest.genes.n_chosen == 32
-    assert len(HVGDataset(tmp_path).gene_ids) == 32
+    assert len(HVGDataset(data_dir).gene_ids) == 32
     for path, then in (archives | statistics).items():
         assert path.stat().st_mtime_ns == then
 
 
-def test_a_missing_or_shortened_file_is_made_again(tmp_path: Path) -> None:
-    prepare(pbmc_recipe(), tmp_path)
-    whole = digest_tree(tmp_path)
-    (tmp_path / "processed" / "batch_0001.h5").unlink()
-    archive = tmp_path / "cells" / "PBMC03.h5ad"
+def test_a_missing_or_shortened_file_is_made_again(data_dir: Path) -> None:
+    whole = digest_tree(data_dir)
+    (data_dir / "processed" / "batch_0001.h5").unlink()
+    archive = data_dir / "cells" / "PBMC03.h5ad"
     archive.write_bytes(archive.read_bytes()[:-100])
     with pytest.raises(ManifestError, match=r"PBMC03\.h5ad has \d+ bytes.*prepare again"):
-        Manifest.read(tmp_path).check_files()
-    prepare(pbmc_recipe(), tmp_path)
-    assert digest_tree(tmp_path) == whole
+        Manifest.read(data_dir).check_files()
+    prepare(pbmc_recipe(), data_dir)
+    assert digest_tree(data_dir) == whole
 
 
 def test_an_empty_split_is_an_error_that_names_the_way_out(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What a night may bring: full disks, read-only disks, Ctrl-C, company, hostile catalogs."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import pytest
 
 from scdiff_data import HVGDataset, Recipe, ScBaseCount, prepare
 from scdiff_data.pipeline import fill_archive
+from scdiff_data.store.manifest import Manifest
+from support import forks
 from support.cases import ATLAS_SETTINGS, TESTS, GcsServer, digest_tree, pbmc_recipe
 from support.fault_proxy import FaultProxy
 
@@ -73,8 +76,8 @@ def before(
 )
 def test_a_full_disk_says_so_and_the_same_call_goes_on(
     small_disk: Path,
-    tmp_path: Path,
     atlas_bucket: Path,
+    atlas_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
     place: str,
     call: int,
@@ -96,8 +99,7 @@ def test_a_full_disk_says_so_and_the_same_call_goes_on(
     assert not (small_disk / "data" / "config.json").exists()
     ballast.unlink()
     prepare(recipe, small_disk / "data")
-    prepare(recipe, tmp_path / "undisturbed")
-    assert digest_tree(small_disk / "data") == digest_tree(tmp_path / "undisturbed")
+    assert digest_tree(small_disk / "data") == digest_tree(atlas_dir)
 
 
 def test_a_disk_that_is_too_small_is_known_before_anything_is_fetched(
@@ -109,8 +111,9 @@ def test_a_disk_that_is_too_small_is_known_before_anything_is_fetched(
     assert not list((small_disk / "data").glob("[cdp]*/*"))
 
 
-def test_a_finished_directory_may_be_read_only(small_disk: Path) -> None:
-    made = prepare(pbmc_recipe(), small_disk / "data")
+def test_a_finished_directory_may_be_read_only(small_disk: Path, pbmc_dir: Path) -> None:
+    shutil.copytree(pbmc_dir, small_disk / "data")
+    made = Manifest.read(small_disk / "data")
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     found = prepare(pbmc_recipe(), small_disk / "data")
     assert found == made
@@ -146,7 +149,7 @@ def test_links_in_the_way_are_not_written_through(tmp_path: Path, atlas_bucket: 
 
 
 def test_ids_that_try_to_leave_the_directory_do_not(
-    tmp_path: Path, atlas_bucket: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, atlas_bucket: Path, atlas_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bucket = tmp_path / "bucket"
     subprocess.run(["cp", "-r", atlas_bucket, bucket], check=True)
@@ -160,9 +163,7 @@ def test_ids_that_try_to_leave_the_directory_do_not(
     prepare(atlas_recipe(bucket), tmp_path / "data")
     assert "left out 7 experiments" in caplog.text
     assert {path.name for path in tmp_path.iterdir()} == {"bucket", "data"}
-    prepare(atlas_recipe(atlas_bucket), tmp_path / "undisturbed")
-    cells = [digest_tree(tmp_path / name / "cells") for name in ("data", "undisturbed")]
-    assert cells[0] == cells[1]
+    assert digest_tree(tmp_path / "data" / "cells") == digest_tree(atlas_dir / "cells")
 
 
 def test_few_source_files_are_on_disk_at_once(
@@ -194,11 +195,13 @@ import logging, os, signal, sys, time
 from pathlib import Path
 import scdiff_data.{module} as module
 from scdiff_data import Recipe, ScBaseCount, prepare
+from support import forks
 from support.cases import ATLAS_SETTINGS
 
 logging.basicConfig(level=logging.WARNING)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells' background jobs ignore it
 url, data_dir, endpoint = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let what they put aside ignore it
 real, calls = module.{function}, 0
 
 def act(*args, **kwargs):
@@ -216,35 +219,37 @@ finally:
 """
 
 
-def start(url: str, data_dir: Path, place: str, action: str, endpoint: str = "") -> Any:
+def write_script(place: str, action: str) -> str:
     module, function = place.rsplit(".", 1)
-    script = SCRIPT.format(module=module, function=function, action=action)
-    return subprocess.Popen(
-        [sys.executable, "-c", script, url, str(data_dir), endpoint],
-        cwd=TESTS,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return SCRIPT.format(module=module, function=function, action=action)
+
+
+def start(url: str, data_dir: Path, place: str, action: str, endpoint: str = "") -> Any:
+    command = [sys.executable, "-c", write_script(place, action), url, str(data_dir), endpoint]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=TESTS, stdout=pipe, stderr=pipe, text=True)
 
 
 def test_of_two_processes_the_second_waits_and_finds_the_work_done(
-    tmp_path: Path, atlas_bucket: Path
+    tmp_path: Path, atlas_bucket: Path, atlas_dir: Path
 ) -> None:
     data_dir, go = tmp_path / "data", tmp_path / "go"
     wait = f"while not Path({str(go)!r}).exists(): time.sleep(0.01)"
-    first = start(str(atlas_bucket), data_dir, "pipeline.fill_archive.write_archive", wait)
-    while not list(data_dir.glob("downloads/*")):
-        assert first.poll() is None
-    second = start(str(atlas_bucket), data_dir, "pipeline.fill_archive.write_archive", wait)
-    said = second.stderr.readline()
-    assert f"another process prepares {data_dir}: waiting for it" in said
-    go.touch()
-    outputs = [process.communicate(timeout=120) for process in (first, second)]
-    assert [process.returncode for process in (first, second)] == [0, 0], outputs
-    assert [out for out, _ in outputs] == ["calls 6\n", "calls 0\n"]
-    prepare(atlas_recipe(atlas_bucket), tmp_path / "undisturbed")
-    assert digest_tree(data_dir) == digest_tree(tmp_path / "undisturbed")
+    script = write_script("pipeline.fill_archive.write_archive", wait)
+
+    def begin() -> forks.Fork:
+        return forks.Fork(script, str(atlas_bucket), str(data_dir), "", cwd=TESTS, folder=tmp_path)
+
+    with begin() as first:
+        while not list(data_dir.glob("downloads/*")):
+            assert first.returncode is None, first.stderr
+        with begin() as second:
+            while f"another process prepares {data_dir}: waiting for it" not in second.stderr:
+                assert second.returncode is None, second.stderr
+            go.touch()
+            assert [process.wait(120) for process in (first, second)] == [0, 0], second.stderr
+    assert [process.stdout for process in (first, second)] == ["calls 6\n", "calls 0\n"]
+    assert digest_tree(data_dir) == digest_tree(atlas_dir)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +260,7 @@ def test_of_two_processes_the_second_waits_and_finds_the_work_done(
     ],
 )
 def test_ctrl_c_ends_the_run_and_the_same_call_goes_on(
-    tmp_path: Path, atlas_bucket: Path, place: str, call: int
+    tmp_path: Path, atlas_bucket: Path, atlas_dir: Path, place: str, call: int
 ) -> None:
     press = f"if calls == {call}: os.kill(os.getpid(), signal.SIGINT)"
     process = start(str(atlas_bucket), tmp_path / "stopped", place, press)
@@ -263,9 +268,8 @@ def test_ctrl_c_ends_the_run_and_the_same_call_goes_on(
     assert process.returncode == -signal.SIGINT, said
     assert "stopped: the same command goes on from here" in said
     assert not (tmp_path / "stopped" / "config.json").exists()
-    for name in ("stopped", "undisturbed"):
-        prepare(atlas_recipe(atlas_bucket), tmp_path / name)
-    assert digest_tree(tmp_path / "stopped") == digest_tree(tmp_path / "undisturbed")
+    prepare(atlas_recipe(atlas_bucket), tmp_path / "stopped")
+    assert digest_tree(tmp_path / "stopped") == digest_tree(atlas_dir)
 
 
 def test_ctrl_c_does_not_wait_for_a_server_that_stalls(

@@ -1,14 +1,14 @@
 """Killed at any moment, the same call goes on to the same bytes."""
 
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from subprocess import TimeoutExpired
 
 import pytest
 
 from scdiff_data import Recipe, ScBaseCount, prepare
+from support import forks
 from support.cases import ATLAS_SETTINGS, TESTS, digest_tree
 from support.kills import KILL_SCRIPT
 
@@ -22,49 +22,41 @@ from support.kills import KILL_SCRIPT
     ],
 )
 def test_a_killed_run_goes_on_to_the_same_bytes(
-    tmp_path: Path, atlas_bucket: Path, module: str, function: str, call: int
+    tmp_path: Path,
+    atlas_bucket: Path,
+    atlas_dir: Path,
+    module: str,
+    function: str,
+    call: int,
 ) -> None:
     script = KILL_SCRIPT.format(module=module, function=function, call=call)
-    killed = subprocess.run(
-        [sys.executable, "-c", script, str(atlas_bucket), str(tmp_path / "killed")],
-        cwd=TESTS,
-        check=False,
-    )
+    killed = forks.run(script, str(atlas_bucket), str(tmp_path / "killed"), cwd=TESTS)
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed" / "config.json").exists()
     left_behind = digest_tree(tmp_path / "killed")
-    recipe = Recipe(source=ScBaseCount(url=str(atlas_bucket)), **ATLAS_SETTINGS)
-    prepare(recipe, tmp_path / "killed")
-    prepare(recipe, tmp_path / "undisturbed")
-    assert digest_tree(tmp_path / "killed") == digest_tree(tmp_path / "undisturbed")
+    prepare(
+        Recipe(source=ScBaseCount(url=str(atlas_bucket)), **ATLAS_SETTINGS), tmp_path / "killed"
+    )
+    assert digest_tree(tmp_path / "killed") == digest_tree(atlas_dir)
     assert left_behind, "the kill came before anything was written"
 
 
 def test_runs_killed_at_any_time_go_on_to_the_same_bytes(
-    tmp_path: Path, atlas_bucket: Path
+    tmp_path: Path, atlas_bucket: Path, atlas_dir: Path
 ) -> None:
-    command = [
-        *(sys.executable, "-c"),
-        KILL_SCRIPT.format(module="sources.downloads", function="_verify", call=10**9),
-        *(str(atlas_bucket), str(tmp_path / "killed")),
-    ]
+    script = KILL_SCRIPT.format(module="sources.downloads", function="_verify", call=10**9)
+    arguments = (str(atlas_bucket), str(tmp_path / "killed"))
     wait, kills = 0.2, 0
     while True:
-        process = subprocess.Popen(command, cwd=TESTS)
-        started = tmp_path / "killed" / ".lock"
-        while process.poll() is None and not started.exists():
-            time.sleep(0.01)  # importing takes longer than preparing: count from the first file
-        try:
-            process.wait(wait)
-            break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills, wait = kills + 1, wait * 3
+        with forks.Fork(script, *arguments, cwd=TESTS, folder=tmp_path) as process:
+            started = tmp_path / "killed" / ".lock"
+            while process.returncode is None and not started.exists():
+                time.sleep(0.01)  # count from the first file
+            try:
+                process.wait(wait)
+                break
+            except TimeoutExpired:
+                kills, wait = kills + 1, wait * 3
     assert process.returncode == 0
     assert kills > 0
-    prepare(
-        Recipe(source=ScBaseCount(url=str(atlas_bucket)), **ATLAS_SETTINGS),
-        tmp_path / "undisturbed",
-    )
-    assert digest_tree(tmp_path / "killed") == digest_tree(tmp_path / "undisturbed")
+    assert digest_tree(tmp_path / "killed") == digest_tree(atlas_dir)

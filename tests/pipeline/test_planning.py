@@ -1,5 +1,6 @@
 """What a run would do is said beforehand, and comes true."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from scdiff_data import Pbmc, Plan, Recipe, ScBaseCount, plan, prepare
 from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.planning import make_plan
 from scdiff_data.store.layout import DataDirectory
+from scdiff_data.store.manifest import Manifest
 from support.cases import ATLAS, ATLAS_SETTINGS, digest_tree, pbmc_recipe
 
 CATALOG = pa.table(
@@ -145,16 +147,20 @@ def test_the_plan_comes_true(tmp_path: Path, atlas_bucket: Path) -> None:
     assert before.best.fetch_bytes == sum(fetched)
 
 
-def test_what_earlier_runs_know_of_qc_is_used(tmp_path: Path, atlas_bucket: Path) -> None:
-    source = ScBaseCount(url=str(atlas_bucket))
-    manifest = prepare(Recipe(source=source, **ATLAS_SETTINGS), tmp_path)
-    n_passing = sum(manifest.n_cells.values())
-    made = plan(Recipe(source=source, **ATLAS_SETTINGS | {"cell_count": 299}), tmp_path)
+def test_what_earlier_runs_know_of_qc_is_used(
+    tmp_path: Path, atlas_bucket: Path, atlas_dir: Path
+) -> None:
+    shutil.copytree(atlas_dir, tmp_path / "data")
+    recipe = Recipe(
+        source=ScBaseCount(url=str(atlas_bucket)), **ATLAS_SETTINGS | {"cell_count": 299}
+    )
+    n_passing = sum(Manifest.read(atlas_dir).n_cells.values())
+    made = plan(recipe, tmp_path / "data")
     assert made.most_cells == n_passing < 299
-    before = digest_tree(tmp_path)
+    before = digest_tree(tmp_path / "data")
     with pytest.raises(ValueError, match=rf"hold at most {n_passing} cells"):
-        prepare(Recipe(source=source, **ATLAS_SETTINGS | {"cell_count": 299}), tmp_path)
-    assert digest_tree(tmp_path) == before
+        prepare(recipe, tmp_path / "data")
+    assert digest_tree(tmp_path / "data") == before
 
 
 def test_a_dry_run_and_the_run_see_the_same_catalog(tmp_path: Path) -> None:

@@ -68,13 +68,11 @@ def test_asking_twice_does_nothing(pbmc_dir: Path) -> None:
 
 
 def test_the_same_directory_serves_another_source_as_a_new_one_would(
-    tmp_path: Path, atlas_bucket: Path
+    data_dir: Path, atlas_bucket: Path, atlas_dir: Path
 ) -> None:
     recipe = Recipe(source=ScBaseCount(url=str(atlas_bucket)), **ATLAS_SETTINGS)
-    prepare(pbmc_recipe(), tmp_path / "reused")
-    reused = prepare(recipe, tmp_path / "reused")
-    fresh = prepare(recipe, tmp_path / "fresh")
-    assert replace(reused, data_dir=fresh.data_dir) == fresh
+    reused = prepare(recipe, data_dir)
+    assert replace(reused, data_dir=atlas_dir) == Manifest.read(atlas_dir)
 
 
 def test_own_h5ad_files_become_a_data_set(tmp_path: Path) -> None:

@@ -62,12 +62,6 @@ def test_a_pickled_map_is_small_and_gathers_the_same(pbmc_dir: Path) -> None:
 PLACE = "processed/batch_0001.h5"
 
 
-@pytest.fixture
-def data_dir(pbmc_dir: Path, tmp_path: Path) -> Path:
-    shutil.copytree(pbmc_dir, tmp_path / "data")
-    return tmp_path / "data"
-
-
 def set_up(data_dir: Path, **how: Any) -> None:
     settings = PBMC_SETTINGS | {"batch_size": 32} | how
     ScRNADataModule(Pbmc(), data_dir, **settings).setup("fit")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scdiff_data import Pbmc, ScRNADataModule
 from support.cases import PBMC_SETTINGS
+from support.trainers import quiet_trainer
 
 
 class Witness(L.LightningModule):
@@ -35,21 +36,14 @@ class Witness(L.LightningModule):
 
 
 if __name__ == "__main__":
-    data_dir, out, batch_size = sys.argv[1:]
-    settings = PBMC_SETTINGS | {"batch_size": int(batch_size)}
-    datamodule = ScRNADataModule(Pbmc(), data_dir, **settings)
-    model = Witness()
-    trainer = L.Trainer(
-        accelerator="cpu",
-        devices=2,
-        strategy="ddp",
-        max_epochs=2,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=out,
-    )
-    trainer.fit(model, datamodule=datamodule)
-    Path(out, f"rank{trainer.global_rank}.json").write_text(json.dumps(model.seen))
+    data_dir, out, *batch_sizes = sys.argv[1:]
+    for batch_size in batch_sizes:
+        settings = PBMC_SETTINGS | {"batch_size": int(batch_size)}
+        datamodule = ScRNADataModule(Pbmc(), data_dir, **settings)
+        model = Witness()
+        trainer = quiet_trainer(
+            devices=2, strategy="ddp", max_epochs=2, num_sanity_val_steps=0, default_root_dir=out
+        )
+        trainer.fit(model, datamodule=datamodule)
+        found = Path(out, f"{batch_size}-rank{trainer.global_rank}.json")
+        found.write_text(json.dumps(model.seen))

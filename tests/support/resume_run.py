@@ -87,4 +87,5 @@ def run(
 
 
 if __name__ == "__main__":
-    run(**json.loads(sys.argv[1]))
+    for argument in sys.argv[1:]:
+        run(**json.loads(argument))

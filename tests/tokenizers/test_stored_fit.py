@@ -24,13 +24,6 @@ from support.foreign import Foreign, trainer
 TOKENIZERS = [LogBinTokens, CountTokens, QuantileTokens, RankTokens]
 
 
-@pytest.fixture
-def data_dir(pbmc_dir: Path, tmp_path: Path) -> Path:
-    shutil.copytree(pbmc_dir, tmp_path / "data")
-    shutil.rmtree(tmp_path / "data" / "tokenizers", ignore_errors=True)
-    return tmp_path / "data"
-
-
 def open_data(data_dir: Path, tokenizer: Any, **changes: Any) -> ScRNADataModule:
     settings = PBMC_SETTINGS | {"batch_size": 32} | changes
     datamodule = ScRNADataModule(Pbmc(), data_dir, **settings, tokenizer=tokenizer)

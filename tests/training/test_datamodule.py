@@ -47,9 +47,9 @@ def test_every_epoch_shows_the_cells_in_another_order(pbmc_dir: Path, tmp_path: 
     assert first != second
 
 
-def test_a_tokenizer_turns_batches_into_tokens(pbmc_dir: Path) -> None:
+def test_a_tokenizer_turns_batches_into_tokens(data_dir: Path) -> None:
     tokenizer = LogBinTokens()
-    datamodule = ScRNADataModule(Pbmc(), pbmc_dir, **PBMC, tokenizer=tokenizer)
+    datamodule = ScRNADataModule(Pbmc(), data_dir, **PBMC, tokenizer=tokenizer)
     datamodule.prepare_data()
     datamodule.setup("fit")
     counts = next(iter(datamodule.train_dataloader()))

@@ -2,10 +2,9 @@
 
 import json
 import signal
-import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ import torch
 
 from scdiff_data import HVGDataset
 from scdiff_data.loading.sampler import CellSampler
+from support import forks
 from support.cases import TESTS
 from support.resume_run import Witness, run
 
@@ -24,10 +24,9 @@ N_STEPS, N_EPOCHS = 17, 3
 """Full batches of 32 of the training cells on one rank; 8 on two."""
 
 
-def run_elsewhere(**arguments: Any) -> subprocess.CompletedProcess[bytes]:
-    """In processes of their own, as many as there are devices."""
-    command = [sys.executable, "-m", "support.resume_run", json.dumps(arguments)]
-    return subprocess.run(command, cwd=TESTS, check=False, timeout=200, capture_output=True)
+def run_elsewhere(*runs: dict[str, Any]) -> CompletedProcess[str]:
+    """One after another in the same processes, as many as there are devices."""
+    return forks.run("support.resume_run", *map(json.dumps, runs), cwd=TESTS)
 
 
 def seen_by_ranks(out: Path, n_ranks: int) -> list[tuple[int, list[str]]]:
@@ -108,8 +107,8 @@ def test_killed_in_mid_epoch_it_goes_on_from_its_last_checkpoint(
     pbmc_dir: Path, tmp_path: Path, whole: tuple[Witness, Path], num_workers: int
 ) -> None:
     arguments = {"save_every": 4, "kill_at": N_STEPS + 6, "num_workers": num_workers}
-    killed = run_elsewhere(data_dir=str(pbmc_dir), out=str(tmp_path), **arguments)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    killed = run_elsewhere({"data_dir": str(pbmc_dir), "out": str(tmp_path), **arguments})
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     last = max(tmp_path.glob("step=*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     assert last.name == "step=20.ckpt"
     del arguments["kill_at"]
@@ -172,32 +171,35 @@ def check_the_rest(
     assert not found
 
 
-@pytest.mark.parametrize("place", ["step=5.ckpt", f"step={N_STEPS}.ckpt"])
-def test_one_rank_goes_on_as_two(
-    pbmc_dir: Path,
-    tmp_path: Path,
-    whole: tuple[Witness, Path],
-    order: dict[int, list[str]],
-    place: str,
-) -> None:
-    checkpoint = str(whole[1] / place)
-    finished = run_elsewhere(
-        data_dir=str(pbmc_dir), out=str(tmp_path), devices=2, ckpt_path=checkpoint, save_every=100
-    )
-    assert finished.returncode == 0, finished.stderr.decode()
-    position = 32 * steps_before(place)
-    check_the_rest(seen_by_ranks(tmp_path, 2), order, epoch=0, position=position, step_size=64)
-    validated = json.loads((tmp_path / "rank0.json").read_text())["validated"]
-    assert validated == list(range(N_EPOCHS))
+ONE_TO_TWO = ["step=5.ckpt", f"step={N_STEPS}.ckpt"]
+"""Of one rank's checkpoints, those that two ranks go on from."""
 
 
 @pytest.fixture(scope="module")
-def two_ranks(pbmc_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An undisturbed run on two ranks, with a checkpoint of every step and validation."""
+def two_ranks(
+    pbmc_dir: Path, whole: tuple[Witness, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """An undisturbed run on two ranks, with a checkpoint of every step and validation.
+
+    Folders in its own hold what became of one rank's checkpoints on two ranks.
+    """
     out = tmp_path_factory.mktemp("two")
-    finished = run_elsewhere(data_dir=str(pbmc_dir), out=str(out), devices=2)
-    assert finished.returncode == 0, finished.stderr.decode()
+    both = {"data_dir": str(pbmc_dir), "devices": 2}
+    goes_on = [
+        {"out": str(out / f"from-{place}"), "ckpt_path": str(whole[1] / place), "save_every": 100}
+        for place in ONE_TO_TWO
+    ]
+    finished = run_elsewhere(*(both | one for one in ({"out": str(out)}, *goes_on)))
+    assert finished.returncode == 0, finished.stderr
     return out
+
+
+@pytest.mark.parametrize("place", ONE_TO_TWO)
+def test_one_rank_goes_on_as_two(two_ranks: Path, order: dict[int, list[str]], place: str) -> None:
+    out, position = two_ranks / f"from-{place}", 32 * steps_before(place)
+    check_the_rest(seen_by_ranks(out, 2), order, epoch=0, position=position, step_size=64)
+    validated = json.loads((out / "rank0.json").read_text())["validated"]
+    assert validated == list(range(N_EPOCHS))
 
 
 @pytest.mark.parametrize(

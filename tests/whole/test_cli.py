@@ -11,16 +11,15 @@ import pytest
 
 from scdiff_data import HVGDataset, Recipe, prepare
 from scdiff_data.cli import main
+from support import forks
 from support.cases import ATLAS, digest_tree, pbmc_recipe
 
 
 @pytest.fixture
-def data_dir(pbmc_dir: Path, tmp_path: Path) -> Path:
-    """A prepared directory of its own, without its source."""
-    shutil.copytree(pbmc_dir, tmp_path / "data")
-    shutil.rmtree(tmp_path / "data" / "source")
-    shutil.rmtree(tmp_path / "data" / "tokenizers", ignore_errors=True)  # of other tests
-    return tmp_path / "data"
+def data_dir(data_dir: Path) -> Path:
+    """Without its source."""
+    shutil.rmtree(data_dir / "source")
+    return data_dir
 
 
 def test_other_genes_are_those_that_preparing_with_them_gives(
@@ -100,16 +99,25 @@ cli.main(sys.argv[1:])
 """
 
 
+@pytest.fixture(scope="module")
+def few_genes_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared with 20 genes from the start."""
+    path = tmp_path_factory.mktemp("few")
+    prepare(pbmc_recipe(n_hvgs=20), path)
+    return path
+
+
 @pytest.mark.parametrize("stage", ["choose_genes", "write_shards"])
-def test_killed_the_same_command_goes_on(data_dir: Path, tmp_path: Path, stage: str) -> None:
+def test_killed_the_same_command_goes_on(
+    data_dir: Path, tmp_path: Path, few_genes_dir: Path, stage: str
+) -> None:
     arguments = ["hvg", str(data_dir), "--n-hvgs", "20", "--force"]
     script = KILL_SCRIPT.format(stage=stage)
-    killed = subprocess.run([sys.executable, "-c", script, *arguments], check=False)
+    killed = forks.run(script, *arguments, cwd=tmp_path)
     assert killed.returncode == -signal.SIGKILL
     assert not (data_dir / "config.json").exists()
     assert main(arguments) == 0
-    prepare(pbmc_recipe(n_hvgs=20), tmp_path / "anew")
-    found, wanted = digest_tree(data_dir), digest_tree(tmp_path / "anew")
+    found, wanted = digest_tree(data_dir), digest_tree(few_genes_dir)
     assert found == {k: v for k, v in wanted.items() if not k.startswith("source/")}
 
 

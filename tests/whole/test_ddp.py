@@ -1,45 +1,48 @@
 """Two real processes, through Lightning and gloo."""
 
 import json
-import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from scdiff_data import HVGDataset
+from support import forks
 from support.cases import TESTS
 
+BATCH_SIZES = (32, 37)
 
-@pytest.mark.parametrize("batch_size", [32, 37])
+
+@pytest.fixture(scope="module")
+def seen(pbmc_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of what each rank saw in batches of each size."""
+    out = tmp_path_factory.mktemp("seen")
+    arguments = (str(pbmc_dir), str(out), *map(str, BATCH_SIZES))
+    finished = forks.run("support.ddp_cells", *arguments, cwd=TESTS)
+    assert finished.returncode == 0, finished.stderr
+    return out
+
+
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
 def test_ranks_see_disjoint_cells_that_are_together_complete(
-    pbmc_dir: Path, tmp_path: Path, batch_size: int
+    pbmc_dir: Path, seen: Path, batch_size: int
 ) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "support.ddp_cells",
-        str(pbmc_dir),
-        str(tmp_path),
-        str(batch_size),
-    ]
-    subprocess.run(command, cwd=TESTS, check=True, timeout=120)
-    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    files = [seen / f"{batch_size}-rank{rank}.json" for rank in range(2)]
+    ranks = [json.loads(file.read_text()) for file in files]
 
     cells = set(HVGDataset(pbmc_dir, split="train")[:].metadata["cell_id"].tolist())
     n_steps = len(cells) // (2 * batch_size)
     orders = []
     for epoch in range(2):
-        seen = []
+        shown = []
         for rank in ranks:
             batches = rank["train"][epoch * n_steps : (epoch + 1) * n_steps]
             assert [len(batch) for batch in batches] == [batch_size] * n_steps
-            seen += list(chain.from_iterable(batches))
-        assert len(set(seen)) == len(seen)  # disjoint
-        assert set(seen) <= cells
-        assert len(cells) - len(seen) < 2 * batch_size  # complete, but for the tail
-        orders.append(seen)
+            shown += list(chain.from_iterable(batches))
+        assert len(set(shown)) == len(shown)  # disjoint
+        assert set(shown) <= cells
+        assert len(cells) - len(shown) < 2 * batch_size  # complete, but for the tail
+        orders.append(shown)
     assert orders[0] != orders[1]
 
     held_out = HVGDataset(pbmc_dir, split="val")[:].metadata["cell_id"].tolist()

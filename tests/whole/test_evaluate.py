@@ -1,6 +1,7 @@
 """A checkpoint is scored from the command line."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,18 +12,17 @@ import pytest
 
 from scdiff_data import LogBinTokens, Pbmc, ScRNADataModule
 from scdiff_data.diffusion import MaskedDiffusion
+from support import forks
 from support.cases import PBMC_SETTINGS, ROOT
 
-
-def evaluate(*overrides: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "evaluate.py"), *overrides]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+EVALUATE = ROOT / "evaluate.py"
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: Any, make_trainer: Any) -> Path:
+def checkpoint(pbmc_dir: Path, tmp_path_factory: Any, make_trainer: Any) -> Path:
     """Of a model of 64 genes, beside its data."""
     folder: Path = tmp_path_factory.mktemp("evaluate")
+    shutil.copytree(pbmc_dir, folder / "data")
     datamodule = ScRNADataModule(
         Pbmc(), folder / "data", batch_size=32, tokenizer=LogBinTokens(), **PBMC_SETTINGS
     )
@@ -36,8 +36,13 @@ def checkpoint(tmp_path_factory: Any, make_trainer: Any) -> Path:
 def test_a_checkpoint_is_scored_on_the_test_cells(checkpoint: Path) -> None:
     data = [f"data.data_dir={checkpoint.parent / 'data'}", "data.n_hvgs=64", "data.shard_size=300"]
     data += ["data.min_cells_pct=0.1"]
-    done = evaluate(
-        f"ckpt_path={checkpoint}", *data, "n_cells=80", "steps=16", cwd=checkpoint.parent
+    command = [sys.executable, str(EVALUATE), f"ckpt_path={checkpoint}", *data]
+    done = subprocess.run(
+        [*command, "n_cells=80", "steps=16"],
+        cwd=checkpoint.parent,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     run_dir = checkpoint.parent / done.stdout.splitlines()[-1]
@@ -56,7 +61,8 @@ def test_a_checkpoint_is_scored_on_the_test_cells(checkpoint: Path) -> None:
 
 
 def test_other_data_than_the_models_are_refused(checkpoint: Path) -> None:
-    done = evaluate(
+    done = forks.run(
+        EVALUATE,
         f"ckpt_path={checkpoint}",
         f"data.data_dir={checkpoint.parent / 'other'}",
         "data.n_hvgs=32",
@@ -67,6 +73,6 @@ def test_other_data_than_the_models_are_refused(checkpoint: Path) -> None:
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
-    done = evaluate("ckpt_path=nothing.ckpt", cwd=tmp_path)
+    done = forks.run(EVALUATE, "ckpt_path=nothing.ckpt", cwd=tmp_path)
     assert done.returncode != 0
     assert "nothing.ckpt" in done.stderr.splitlines()[-1] + done.stderr

@@ -12,6 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from scdiff_data import HVGDataset
+from support import forks
 from support.cases import ROOT
 
 SMALL = [  # what keeps a run short; the rest is as in `make train`
@@ -25,10 +26,7 @@ SMALL = [  # what keeps a run short; the rest is as in `make train`
 
 def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     """Run train.py in a folder of its own, so that data and runs go there."""
-    command = [sys.executable, str(ROOT / "train.py"), *overrides]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, timeout=240
-    )
+    return forks.run(ROOT / "train.py", *overrides, cwd=folder)
 
 
 def run_dir_of(finished: subprocess.CompletedProcess[str]) -> Path:
@@ -43,7 +41,12 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first_run(workdir: Path) -> Path:
-    return run_dir_of(run(workdir, *SMALL, "trainer.max_epochs=6"))
+    command = [sys.executable, str(ROOT / "train.py"), *SMALL, "trainer.max_epochs=6"]
+    return run_dir_of(
+        subprocess.run(
+            command, cwd=workdir, capture_output=True, text=True, check=False, timeout=240
+        )
+    )
 
 
 def test_a_run_ends_with_its_folder_complete(first_run: Path) -> None:
