@@ -17,7 +17,7 @@ def as_anndata_0_6(path: Path) -> None:
     """Rewrite a file's frames and X as anndata wrote them before 0.7."""
     with h5py.File(path, "r+") as file:
         for name, column in (("obs", "cell_type"), ("var", None)):
-            index = file[name][file[name].attrs["_index"]].asstr()[:]
+            index = ad.io.read_elem(file[name]).index.to_numpy(object)
             fields = [("index", h5py.string_dtype())]
             if column:
                 fields.append((column, h5py.string_dtype()))

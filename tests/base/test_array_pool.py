@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scdiff_data.base.array_pool import ArrayPool
+
+torch = pytest.importorskip("torch")  # tensors hold arrays, too
 
 
 def address(array: np.ndarray) -> int:

@@ -9,22 +9,23 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from scdiff_data import H5adFolder, HVGDataset, Recipe, ScRNADataset, prepare
+from scdiff_data import H5adFolder, Recipe, prepare
 from scdiff_data.archive.gene_axis import GeneAxis
 from scdiff_data.genes.choice import GeneChoice, choose_genes
 from scdiff_data.genes.sums import GeneStatistics
 from support.cases import ATLAS, pbmc_recipe
+from support.reading import read_archives, read_shards
 
 
 def test_the_chosen_genes_are_those_of_highest_dispersion_in_training_cells(
     pbmc_dir: Path,
 ) -> None:
-    train = ScRNADataset(pbmc_dir, split="train")
-    counts = train[:].expression.numpy().astype(np.float64)
+    train = read_archives(pbmc_dir, "train")
+    counts = train.counts.astype(np.float64)
     mean, variance = counts.mean(axis=0), counts.var(axis=0, ddof=1)
     dispersion = np.divide(variance, mean, out=np.zeros_like(mean), where=mean > 0)
     wanted = np.argsort(-dispersion, kind="stable")[:64]
-    assert HVGDataset(pbmc_dir).gene_ids == [train.gene_ids[i] for i in wanted]
+    assert read_shards(pbmc_dir).gene_ids == [train.gene_ids[i] for i in wanted]
 
 
 @pytest.mark.parametrize("flavor", ["dispersion", "seurat", "cell_ranger", "seurat_v3"])
@@ -55,11 +56,11 @@ def test_a_gene_variable_in_validation_alone_is_not_chosen(
         cells.write_h5ad(tmp_path / "files" / f"{name}.h5ad")
     recipe = Recipe(source=H5adFolder(str(tmp_path / "files")), **settings)
     prepare(recipe, tmp_path / "data")
-    assert "30" not in HVGDataset(tmp_path / "data").gene_ids
+    assert "30" not in read_shards(tmp_path / "data").gene_ids
     prepare(
         Recipe(source=recipe.source, **(settings | {"split": {"by": "cell"}})), tmp_path / "leak"
     )
-    assert "30" in HVGDataset(tmp_path / "leak").gene_ids
+    assert "30" in read_shards(tmp_path / "leak").gene_ids
 
 
 def test_equal_dispersions_keep_the_order_of_the_genes() -> None:
@@ -103,7 +104,7 @@ def test_hvg_info_says_what_was_chosen_from_what(pbmc_dir: Path) -> None:
         "batch_key": None,
     }
     statistics = info["statistics"]
-    train = ScRNADataset(pbmc_dir, split="train")[:].expression.numpy().astype(np.float64)
+    train = read_archives(pbmc_dir, "train").counts.astype(np.float64)
     assert statistics["n_cells"] == len(train)
     assert statistics["n_genes"] == 765
     assert statistics["n_genes_passing"] == ((train > 0).mean(axis=0) >= 0.001).sum()
@@ -150,7 +151,7 @@ def test_depth_differs_between_experiments_and_normalising_finds_the_variable_ge
             labels=(),
         )
         prepare(recipe, tmp_path / str(normalize))
-        genes = HVGDataset(tmp_path / str(normalize)).gene_ids
+        genes = read_shards(tmp_path / str(normalize)).gene_ids
         found[normalize] = len({int(gene) for gene in genes} & set(variable.tolist()))
     assert found[True] > 0.7 * len(variable)
     assert found[True] > found[False] + 0.2 * len(variable)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from scdiff_data import H5adFolder, HVGDataset, Recipe, ScRNADataset, prepare
+from scdiff_data import H5adFolder, Recipe, prepare
 from scdiff_data.archive.gene_axis import GeneAxis
 from scdiff_data.genes.named import NamedGenes
 from support.cases import pbmc_recipe
+from support.reading import read_archives, read_shards
 
 AXIS = GeneAxis(("ENSG1", "ENSG2", "ENSG3", "ENSG4"), ("CD3E", "MATR3", "MATR3", "ENSG1"))
 
@@ -71,11 +72,11 @@ def test_given_genes_are_the_columns_and_absent_ones_are_zeros_that_are_reported
     with caplog.at_level(logging.WARNING):
         manifest = prepare(pbmc_recipe(genes=names), tmp_path)
     assert "1 of the 3 genes given are not in the data, such as NOT_A_GENE" in caplog.text
-    cells, every = HVGDataset(tmp_path), ScRNADataset(pbmc_dir)
+    cells, every = read_shards(tmp_path), read_archives(pbmc_dir)
     assert cells.gene_ids == names
     columns = [every.gene_ids.index(name) for name in ("LYZ", "CD79A")]
-    wanted = dict(zip(every[:].metadata["cell_id"], every[:].expression.numpy(), strict=True))
-    for cell, counts in zip(cells[:].metadata["cell_id"], cells[:].expression, strict=True):
+    wanted = dict(zip(every.cell_ids, every.counts, strict=True))
+    for cell, counts in zip(cells.cell_ids, cells.counts, strict=True):
         assert counts[[0, 2]].tolist() == wanted[cell][columns].tolist()
         assert counts[1] == 0
     info = json.loads((tmp_path / "hvg_info.json").read_text())
@@ -103,13 +104,13 @@ def test_another_data_sets_axis_stays_as_it_is_on_files_named_by_symbols(
     write_h5ad(tmp_path / "files" / "A.h5ad", {})
     recipe = Recipe(source=H5adFolder(str(tmp_path / "files")), genes=info, **PLAIN)
     prepare(recipe, tmp_path / "data")
-    cells = HVGDataset(tmp_path / "data")
+    cells = read_shards(tmp_path / "data")
     assert cells.gene_ids == ["ENSG7", "ENSG8", "ENSG9"]
     assert cells.gene_symbols == ["G2", "none", "G0"]
     source = ad.read_h5ad(tmp_path / "files" / "A.h5ad")
     source.obs_names = [f"A_{name}" for name in source.obs_names]
-    counts = source[cells[:].metadata["cell_id"].tolist()].X.toarray()
-    assert np.array_equal(cells[:].expression[:, [0, 2]], counts[:, [2, 0]])
+    counts = source[cells.cell_ids].X.toarray()
+    assert np.array_equal(cells.counts[:, [0, 2]], counts[:, [2, 0]])
     # Prepared once, the same list is the same data, wherever it is read from.
     moved = Recipe(
         source=H5adFolder(str(tmp_path / "files")), genes=info.rename(tmp_path / "m.json"), **PLAIN

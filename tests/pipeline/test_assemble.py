@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import scanpy as sc
 
-from scdiff_data import HVGDataset, ManifestError, prepare
+from scdiff_data import ManifestError, prepare
 from scdiff_data.store.manifest import Manifest
 from support.cases import digest_tree, pbmc_recipe
+from support.reading import read_shards
 
 
 def test_files_on_disk_are_as_the_format_says(pbmc_dir: Path) -> None:
@@ -56,7 +57,7 @@ def test_other_hvgs_leave_the_archives_alone(data_dir: Path) -> None:
     statistics = {path: path.stat().st_mtime_ns for path in (data_dir / "statistics").iterdir()}
     manifest = prepare(pbmc_recipe(n_hvgs=32), data_dir)
     assert manifest.genes.n_chosen == 32
-    assert len(HVGDataset(data_dir).gene_ids) == 32
+    assert len(read_shards(data_dir).gene_ids) == 32
     for path, then in (archives | statistics).items():
         assert path.stat().st_mtime_ns == then
 

@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scdiff_data import HVGDataset, Recipe, ScBaseCount, prepare
+from scdiff_data import Recipe, ScBaseCount, prepare
 from scdiff_data.pipeline import fill_archive
 from scdiff_data.store.manifest import Manifest
 from support import forks
 from support.cases import ATLAS_SETTINGS, TESTS, GcsServer, digest_tree, pbmc_recipe
 from support.fault_proxy import FaultProxy
+from support.reading import read_shards
 
 
 def atlas_recipe(bucket: Path | str, **changes: Any) -> Recipe:
@@ -117,7 +118,7 @@ def test_a_finished_directory_may_be_read_only(small_disk: Path, pbmc_dir: Path)
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     found = prepare(pbmc_recipe(), small_disk / "data")
     assert found == made
-    assert len(HVGDataset(small_disk / "data")) == 700
+    assert len(read_shards(small_disk / "data").cell_ids) == 700
     for recipe, folder in ((pbmc_recipe(n_hvgs=32), "data"), (pbmc_recipe(), "new")):
         with pytest.raises(OSError, match=r"cannot write in .*data_dir to a folder that can be"):
             prepare(recipe, small_disk / folder)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scdiff_data import DownloadError, HVGDataset, Recipe, ScBaseCount, prepare
+from scdiff_data import DownloadError, Recipe, ScBaseCount, prepare
 from support.cases import ATLAS_SETTINGS, pbmc_recipe
+from support.reading import read_shards
 
 
 @settings(
@@ -23,7 +24,7 @@ def test_exactly_cell_count_cells_that_pass_quality_are_drawn(
     recipe = Recipe(source=ScBaseCount(url=str(atlas_bucket)), cell_count=cell_count, **no_split)
     manifest = prepare(recipe, tmp_path_factory.mktemp("drawn"))
     assert sum(manifest.n_cells.values()) == cell_count
-    assert len(HVGDataset(manifest.data_dir)) == cell_count
+    assert len(read_shards(manifest.data_dir).cell_ids) == cell_count
 
 
 def test_a_larger_cell_count_keeps_all_cells_and_fetches_only_what_is_missing(

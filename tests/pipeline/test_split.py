@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from scdiff_data import HVGDataset, prepare
+from scdiff_data import prepare
 from scdiff_data.pipeline.split import Split
 from support.cases import pbmc_recipe
+from support.reading import read_shards
 
 
 def test_fractions_hold_in_expectation_and_for_ever() -> None:
@@ -62,7 +63,7 @@ def test_however_far_the_draw_grows_no_held_out_cell_is_ever_trained_on(
     for cell_count in (300, 450, 700):
         prepare(pbmc_recipe(cell_count=cell_count, split=split, seed=6), tmp_path)
         for name, earlier in cells.items():
-            found = set(HVGDataset(tmp_path, split=name)[:].metadata["cell_id"].tolist())
+            found = set(read_shards(tmp_path, name).cell_ids)
             assert earlier <= found
             cells[name] = found
         assert not cells["train"] & (cells["val"] | cells["test"])
@@ -73,8 +74,7 @@ def test_named_experiments_are_held_out(tmp_path: Path, caplog: pytest.LogCaptur
     split = {"by": "experiment_id", "val": ["PBMC01", "PBMC99"], "test": ["pbmc03"]}
     manifest = prepare(pbmc_recipe(split=split), tmp_path)
     for name, wanted in (("val", {"PBMC01"}), ("test", {"PBMC03"})):
-        found = HVGDataset(tmp_path, split=name)[:].metadata["experiment_id"]
-        assert set(found) == wanted
+        assert set(read_shards(tmp_path, name).experiment_ids) == wanted
     assert manifest.n_experiments == {"train": 5, "val": 1, "test": 1}
     assert "split.val names ['PBMC99'], which no cell has as experiment_id" in caplog.text
 
@@ -82,7 +82,6 @@ def test_named_experiments_are_held_out(tmp_path: Path, caplog: pytest.LogCaptur
 def test_a_columns_named_values_are_held_out(tmp_path: Path) -> None:
     split = {"by": "cell_type", "test": ["CD56+ NK"]}
     prepare(pbmc_recipe(split=split), tmp_path)
-    held_out, trained = (HVGDataset(tmp_path, split=name) for name in ("test", "train"))
-    code = held_out.categories["cell_type"].index("CD56+ NK")
-    assert set(held_out[:].metadata["cell_type"].tolist()) == {code}
-    assert code not in trained[:].metadata["cell_type"].tolist()
+    held_out, trained = (read_shards(tmp_path, name).labels for name in ("test", "train"))
+    assert set(held_out["cell_type"]) == {"CD56+ NK"}
+    assert "CD56+ NK" not in trained["cell_type"]

@@ -7,54 +7,29 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pyarrow.parquet as pq
-from hydra.utils import instantiate
 
-from scdiff_data import H5adFolder, HVGDataset, Recipe, ScBaseCount, ScRNADataset, prepare
+from scdiff_data import H5adFolder, Recipe, ScBaseCount, prepare
 from scdiff_data.store.manifest import Manifest
 from support.cases import ATLAS, ATLAS_SETTINGS, GcsServer, pbmc_recipe
-from support.configs import compose
-
-
-def source_counts(bucket: Path) -> dict[str, dict[str, int]]:
-    """Every cell's counts by gene id, read from the bucket's files by anndata alone."""
-    cells = {}
-    for path in bucket.rglob("*.h5ad"):
-        experiment = ad.read_h5ad(path)
-        genes = [gene.split(".")[0] for gene in experiment.var_names]
-        for barcode, counts in zip(experiment.obs_names, experiment.X.toarray(), strict=True):
-            cells[f"{path.stem}_{barcode}"] = dict(zip(genes, counts.astype(int), strict=True))
-    return cells
+from support.reading import read_archives, read_shards, read_table, source_counts
 
 
 def test_every_count_arrives_through_a_gs_bucket(
     tmp_path: Path, gcs: GcsServer, atlas_bucket: Path
 ) -> None:
     gcs.put_folder("every-count", atlas_bucket)
-    config = compose(
-        tmp_path / "run",
-        "data=scbasecount",
-        "data.source.url=gs://every-count",
-        f"+data.source.storage_options.endpoint_url={gcs.url}",
-        f"data.data_dir={tmp_path}",
-        "data.cell_count=null",
-        "data.labels=[cell_type]",
-        *(f"data.{name}={ATLAS_SETTINGS[name]}" for name in ("min_genes", "n_hvgs", "shard_size")),
-        "data.split.by=cell",
-    )
-    datamodule = instantiate(config.data)
-    datamodule.prepare_data()
-    manifest = Manifest.read(tmp_path)
+    source = ScBaseCount(url="gs://every-count", storage_options=gcs.storage_options)
+    manifest = prepare(Recipe(source=source, **ATLAS_SETTINGS), tmp_path)
     expected = source_counts(atlas_bucket)
-    whole, chosen = ScRNADataset(tmp_path), HVGDataset(tmp_path)
-    for dataset in (whole, chosen):
-        expression, metadata = dataset[:]
-        for cell, counts in zip(metadata["cell_id"], expression.numpy(), strict=True):
-            wanted = [min(expected[cell][gene], 32_767) for gene in dataset.gene_ids]
+    whole, chosen = read_archives(tmp_path), read_shards(tmp_path)
+    for cells in (whole, chosen):
+        for cell, counts in zip(cells.cell_ids, cells.counts, strict=True):
+            wanted = [min(expected[cell][gene], 32_767) for gene in cells.gene_ids]
             assert counts.tolist() == wanted
-    totals = whole[:].metadata["total_counts"].tolist()
-    assert totals == [sum(expected[cell].values()) for cell in whole[:].metadata["cell_id"]]
+    totals = read_table(tmp_path)["total_counts"].tolist()
+    assert totals == [sum(expected[cell].values()) for cell in whole.cell_ids]
     passing = {cell for cell, counts in expected.items() if sum(counts.values()) >= 500}
-    assert set(whole[:].metadata["cell_id"]) == passing
+    assert set(whole.cell_ids) == passing
     assert manifest.dropped["counts_saturated"] >= 1
     catalog = pq.read_table(tmp_path / "metadata" / "catalog.parquet")
     assert all(checksum.startswith("crc32c:") for checksum in catalog["checksum"].to_pylist())
@@ -93,9 +68,9 @@ def test_own_h5ad_files_become_a_data_set(tmp_path: Path) -> None:
         split={"by": "cell"},
     )
     prepare(recipe, tmp_path / "data")
-    dataset = HVGDataset(tmp_path / "data")
-    assert len(dataset) == 100
-    assert dataset.gene_ids == [f"gene{i}" for i in range(30)]
+    cells = read_shards(tmp_path / "data")
+    assert len(cells.cell_ids) == 100
+    assert cells.gene_ids == [f"gene{i}" for i in range(30)]
 
 
 def test_two_runs_on_one_directory_wait_for_each_other(tmp_path: Path) -> None:

@@ -1,38 +1,19 @@
 """Empty places of cells that express few of the chosen genes take other genes of theirs."""
 
-import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from scdiff_data import HVGDataset, ScRNADataset, create_hvg_dataloader, prepare
+from scdiff_data import prepare
 from scdiff_data.archive.file import CsrRows
 from scdiff_data.store.fallback import fill_empty
 from support.cases import pbmc_recipe
-
-MIN_GENES = 24
-
-
-def fill_by_hand(
-    counts: np.ndarray, chosen: list[int], min_genes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Slots and their genes, one cell after another, by the rule as the docstring has it."""
-    expression, genes = counts[:, chosen].copy(), np.tile(chosen, (len(counts), 1))
-    for cell, row in enumerate(counts):
-        if (expression[cell] > 0).sum() >= min_genes:
-            continue
-        others = [g for g in range(len(row)) if row[g] > 0 and g not in chosen]
-        others.sort(key=lambda g: (-row[g], g))
-        empty = [slot for slot in range(len(chosen)) if expression[cell, slot] == 0]
-        for slot, gene in zip(empty, others, strict=False):
-            expression[cell, slot], genes[cell, slot] = row[gene], gene
-    return expression, genes
+from support.fallback import MIN_GENES, fill_by_hand
+from support.reading import read_archives, read_shards
 
 
 @settings(deadline=None, max_examples=200)
@@ -65,55 +46,8 @@ def test_places_are_filled_as_by_brute_force(
     assert np.array_equal(genes, wanted_genes)
 
 
-@pytest.fixture(scope="module")
-def filled_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("filled")
-    prepare(pbmc_recipe(fallback_min_genes=MIN_GENES), path)
-    return path
-
-
-def test_every_place_of_every_cell_holds_the_gene_that_its_id_says(
-    pbmc_dir: Path, filled_dir: Path
-) -> None:
-    filled, every = HVGDataset(filled_dir)[:], ScRNADataset(filled_dir)
-    counts = every[:].expression.numpy()
-    assert np.array_equal(filled.metadata["cell_id"], every[:].metadata["cell_id"])
-    chosen = [every.gene_ids.index(gene) for gene in HVGDataset(filled_dir).gene_ids]
-    expression, genes = fill_by_hand(counts, chosen, MIN_GENES)
-    assert np.array_equal(filled.expression, expression)
-    assert np.array_equal(filled.metadata["gene_ids"], genes)
-    assert 0 < (genes != chosen).any(axis=1).sum() < len(genes)
-
-
-def test_the_best_genes_alone_have_their_own_ids(filled_dir: Path) -> None:
-    whole, part = HVGDataset(filled_dir), HVGDataset(filled_dir, n_hvgs=10)
-    assert np.array_equal(part[:].metadata["gene_ids"], whole[:].metadata["gene_ids"][:, :10])
-
-
-@pytest.mark.parametrize("rows", [[699, 0, 650, 0], []], ids=["some", "none"])
-def test_ids_of_rows_are_those_of_the_whole(filled_dir: Path, rows: list[int]) -> None:
-    dataset: Any = HVGDataset(filled_dir)
-    whole = dataset[:].metadata["gene_ids"]
-    copy = pickle.loads(pickle.dumps(dataset))
-    for one in (dataset, copy):
-        assert np.array_equal(one[rows].metadata["gene_ids"], whole[rows])
-
-
-def test_batches_carry_the_ids_from_workers_too(filled_dir: Path) -> None:
-    batches = [
-        [metadata["gene_ids"] for _, metadata in create_hvg_dataloader(filled_dir, num_workers=n)]
-        for n in (0, 2)
-    ]
-    for here, there in zip(*batches, strict=True):
-        assert np.array_equal(here, there)
-
-
-def test_without_it_there_are_no_ids_and_the_shards_are_smaller(
-    pbmc_dir: Path, filled_dir: Path
-) -> None:
-    assert "gene_ids" not in HVGDataset(pbmc_dir)[:2].metadata
-    sizes = [
-        sum(path.stat().st_size for path in (folder / "processed").iterdir())
-        for folder in (pbmc_dir, filled_dir)
-    ]
-    assert sizes[0] < sizes[1]
+def test_shards_hold_what_filling_by_hand_gives(tmp_path: Path) -> None:
+    prepare(pbmc_recipe(fallback_min_genes=MIN_GENES), tmp_path)
+    every, filled = read_archives(tmp_path), read_shards(tmp_path)
+    chosen = [every.gene_ids.index(gene) for gene in filled.gene_ids]
+    assert np.array_equal(filled.counts, fill_by_hand(every.counts, chosen, MIN_GENES)[0])

@@ -5,7 +5,9 @@ import logging
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
+import h5py
 import pytest
 import torch
 
@@ -114,3 +116,17 @@ def test_the_sizes_of_the_splits_are_said(pbmc_dir: Path, caplog: pytest.LogCapt
     sizes = Manifest.read(pbmc_dir).n_cells
     wanted = ", ".join(f"{n} {name} of 7" for name, n in sizes.items())
     assert f"cells: {wanted} experiments" in caplog.text
+
+
+def test_setup_compares_as_much_as_verify_says(data_dir: Path) -> None:
+    def set_up(verify: Any) -> None:
+        settings = PBMC_SETTINGS | {"batch_size": 32, "verify": verify}
+        ScRNADataModule(Pbmc(), data_dir, **settings).setup("fit")
+
+    with h5py.File(data_dir / "processed" / "batch_0001.h5", "r+") as file:
+        file["expression"][5, 5] += 1
+    set_up("headers")
+    with pytest.raises(ManifestError, match=r"batch_0001.h5 has another checksum"):
+        set_up("full")
+    with pytest.raises(ValueError, match="verify must be headers or full, got 'all'"):
+        set_up("all")
