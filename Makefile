@@ -22,7 +22,7 @@ train: $(READY)  ## train the demo model on real cells; ARGS="data.n_hvgs=128" o
 	$(BIN)/python train.py $(ARGS)
 
 test: $(READY)  ## run every test but the slow ones
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --quiet
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --quiet
 
 soak: $(READY)  ## run the slow soak, fault and scale tests
 	$(BIN)/python -m pytest --quiet -m soak

@@ -24,6 +24,12 @@ from support.fault_proxy import FaultProxy
 pytest_plugins = ["support.toy_fixtures"] if find_spec("torch") else []
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several workers take `whole/` first: its files are the longest, and none stands last."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.parent.name, reverse=True)
+
+
 @pytest.fixture(scope="session")
 def pbmc_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The 700 real cells, prepared: 64 HVGs, three shards. Read only."""

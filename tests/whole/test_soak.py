@@ -3,15 +3,15 @@
 import gc
 import random
 import resource
+import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from scdiff_data import Recipe, ScBaseCount, create_hvg_dataloader, prepare
+from support import forks
 from support.cases import ATLAS_SETTINGS, TESTS, digest_tree
 from support.kills import KILL_SCRIPT
 
@@ -19,22 +19,22 @@ pytestmark = pytest.mark.soak
 
 
 def test_thirty_kills_at_random_times_leave_the_same_bytes(
-    tmp_path: Path, atlas_bucket: Path
+    tmp_path: Path, atlas_bucket: Path, atlas_dir: Path
 ) -> None:
-    rng = random.Random(0)
+    rng, kills, data_dir = random.Random(0), 0, tmp_path / "killed"
     script = KILL_SCRIPT.format(module="sources.downloads", function="_verify", call=10**9)
-    command = [sys.executable, "-c", script, str(atlas_bucket), str(tmp_path / "killed")]
-    for _ in range(30):
-        process = subprocess.Popen(command, cwd=TESTS)
-        while process.poll() is None and not (tmp_path / "killed" / ".lock").exists():
-            time.sleep(0.01)
-        time.sleep(rng.uniform(3, 9))  # most of it imports the package
-        process.kill()
-        assert process.wait() in (0, -signal.SIGKILL)
-    recipe = Recipe(source=ScBaseCount(url=str(atlas_bucket)), **ATLAS_SETTINGS)
-    prepare(recipe, tmp_path / "killed")
-    prepare(recipe, tmp_path / "undisturbed")
-    assert digest_tree(tmp_path / "killed") == digest_tree(tmp_path / "undisturbed")
+    while kills < 30:
+        arguments = (str(atlas_bucket), str(data_dir))
+        with forks.Fork(script, *arguments, cwd=TESTS, folder=tmp_path) as process:
+            time.sleep(rng.uniform(0, 1))  # what a whole run takes
+        kills += process.returncode == -signal.SIGKILL
+        if process.returncode == 0:
+            assert digest_tree(data_dir) == digest_tree(atlas_dir)
+            shutil.rmtree(data_dir)
+        else:
+            assert process.returncode == -signal.SIGKILL, process.stderr
+    prepare(Recipe(source=ScBaseCount(url=str(atlas_bucket)), **ATLAS_SETTINGS), data_dir)
+    assert digest_tree(data_dir) == digest_tree(atlas_dir)
 
 
 def test_ten_epochs_take_no_more_memory_than_one(pbmc_dir: Path) -> None:
