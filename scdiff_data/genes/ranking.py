@@ -4,8 +4,8 @@
 same cells, with and without batches; tested against scanpy 1.10 to 1.12. (Its releases round the
 means of batches differently: of `seurat_v3` with batches, the genes are those of 1.11, and one in a
 hundred may be another in 1.10 and 1.12.) Genes of equal score, which scanpy orders as the
-processor's sort happens to, keep the order of the axis. Only the second pass of `seurat_v3` looks at
-cells again.
+processor's sort happens to, keep the order of the axis. Only the second pass of `seurat_v3` looks
+at cells again.
 
 Satija et al., Nature Biotechnology 33:495, 2015 (seurat); Zheng et al., Nature Communications
 8:14049, 2017 (cell_ranger); Stuart et al., Cell 177:1888, 2019 (seurat_v3).
