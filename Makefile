@@ -1,4 +1,5 @@
-# `make train` and `make test` set up their own environment; nothing else is needed than python3.11.
+# `make train` and `make test` set up their own environment; nothing else is needed than a Python, 3.11 or
+# above: `make train PYTHON=python3.13`.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -41,4 +42,4 @@ bench: $(READY)  ## run the benchmarks, the quick way
 	@for script in benchmarks/*.py; do $(BIN)/python $$script --quick; done
 
 clean:  ## remove the environment and caches, not data or runs
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest .venv-newest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
