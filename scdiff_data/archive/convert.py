@@ -205,6 +205,9 @@ def _plain(column: pd.Series) -> NDArray[Any] | pd.Categorical:
         if column.isna().any():
             return column.to_numpy(np.float64, na_value=np.nan)
         return column.to_numpy(kind)
+    if isinstance(column.dtype, pd.CategoricalDtype):  # as a whole, 3 with gaps would become "3.0"
+        words = np.array([*column.cat.categories.astype("string"), None], object)
+        column = pd.Series(words[column.cat.codes], index=column.index)
     text = column.astype("string").str.strip()
     text = text.str.lower() if is_bool else text  # as booleans without gaps read as a label
     values = text.mask(text == "").astype(object)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 import scipy.sparse as sp
@@ -41,6 +42,32 @@ def test_labels_become_categoricals_and_blanks_are_missing(tmp_path: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_columns_with_gaps_arrive_as_numbers_or_texts(tmp_path: Path) -> None:
+    """Nullable columns, as pandas 3 and newer anndata write them, with gaps and without."""
+    cells = ad.AnnData(sp.csr_matrix(counts_of(n_cells=4)))
+    cells.var_names, cells.obs_names = GENES, [f"B{i}" for i in range(4)]
+    cells.obs["whole"] = pd.array([1, 2, 3, 4], "Int64")
+    cells.obs["whole_gaps"] = pd.array([1, None, 3, 4], "Int32")
+    cells.obs["is_live"] = pd.array([True, False, True, True], "boolean")
+    cells.obs["is_live_gaps"] = pd.array([True, None, False, True], "boolean")
+    cells.obs["kind"] = pd.array(["a", None, " b", ""], "string")
+    cells.obs["day"] = pd.Categorical.from_codes([0, 1, -1, 0], [3, 10])
+    with ad.settings.override(allow_write_nullable_strings=True):
+        cells.write_h5ad(tmp_path / "s.h5ad")
+    archive(tmp_path / "s.h5ad", tmp_path / "a.h5ad")
+    obs = ad.read_h5ad(tmp_path / "a.h5ad").obs
+    assert obs["whole"].tolist() == [1, 2, 3, 4]
+    assert obs["whole"].dtype == np.int64
+    assert obs["whole_gaps"].fillna(-1).tolist() == [1, -1, 3, 4]
+    assert obs["is_live"].tolist() == [True, False, True, True]
+    texts = obs[["is_live_gaps", "kind", "day"]].astype(object)
+    assert texts.where(texts.notna(), None).to_numpy().T.tolist() == [
+        ["true", None, "false", "true"],
+        ["a", None, "b", None],
+        ["3", "10", None, "3"],
+    ]
+
+
 def test_scanpy_works_on_an_archive(tmp_path: Path) -> None:
     archive(write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of())), tmp_path / "a.h5ad")
     cells = sc.read_h5ad(tmp_path / "a.h5ad")

@@ -26,3 +26,16 @@ def test_a_folder_of_h5ad_files_is_a_source(tmp_path: Path) -> None:
 def test_an_empty_folder_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no \*\.h5ad file in .*set source\.path"):
         H5adFolder(str(tmp_path)).settings()
+
+
+@pytest.mark.parametrize("nullable", [False, True], ids=["strings", "nullable-strings"])
+def test_cells_are_counted_under_any_encoding_of_their_names(
+    tmp_path: Path, nullable: bool
+) -> None:
+    cells = ad.AnnData(np.ones((7, 3), np.float32))
+    if nullable:
+        cells.obs.index = cells.obs.index.astype("string")
+    with ad.settings.override(allow_write_nullable_strings=nullable):
+        cells.write_h5ad(tmp_path / "a.h5ad")
+    source = H5adFolder(str(tmp_path))
+    assert source.read_catalog(source.open(tmp_path))["n_cells"].to_pylist() == [7]
