@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scdiff_data import Pbmc, Plan, Recipe, ScBaseCount, plan, prepare
+from scdiff_data.pipeline import assemble, planning
 from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.planning import make_plan
+from scdiff_data.sources.catalog import filter_catalog
 from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.manifest import Manifest
 from support.cases import ATLAS, ATLAS_SETTINGS, digest_tree, pbmc_recipe
@@ -169,3 +171,16 @@ def test_a_dry_run_and_the_run_see_the_same_catalog(tmp_path: Path) -> None:
     prepare(pbmc_recipe(), tmp_path)
     assert (tmp_path / "metadata" / "catalog.parquet").read_bytes() == snapshot
     assert str(plan(Recipe(source=ATLAS), tmp_path / "atlas")).startswith("source ")
+
+
+def test_a_run_filters_the_catalog_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def count(*arguments: Any) -> pa.Table:
+        calls.append(arguments)
+        return filter_catalog(*arguments)
+
+    for module in (planning, assemble):
+        monkeypatch.setattr(module, "filter_catalog", count)
+    prepare(pbmc_recipe(filters={"tissue": "blood"}, exclude={"experiment_id": "PBMC02"}), tmp_path)
+    assert len(calls) == 1
