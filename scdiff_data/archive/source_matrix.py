@@ -22,8 +22,8 @@ from scdiff_data.errors import CountError
 _DENSE_AT_ONCE = 1 << 16
 """Values of a dense matrix read at a time: they stay in the L2 cache until they are packed."""
 
-_CELL_BYTES = 400
-"""What a conversion holds of each cell beside its block: name, id and sums."""
+_CELL_BYTES = 600
+"""What a conversion holds of each cell beside its block: name, id, sums; most under pandas 3."""
 
 _WORKER_BYTES = 8 << 20
 """What each thread holds beside the block: chunks being inflated, and a tile being filled."""
