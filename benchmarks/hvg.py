@@ -34,9 +34,9 @@ from scdiff_data.base.threads import Workers
 from scdiff_data.genes.choice import choose_genes
 from scdiff_data.genes.statistics import TrainingGenes
 from scdiff_data.pipeline.cell_table import splits_of_rows
+from scdiff_data.shards.writing import write_shards
 from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.manifest import Manifest
-from scdiff_data.store.shards import write_shards
 
 FLAVORS = ("dispersion", "seurat", "seurat_v3")
 N_HVGS, N_THREADS = 2_000, os.cpu_count() or 1

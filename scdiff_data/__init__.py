@@ -7,7 +7,8 @@ it and is entered by its `__init__`, which names its files in their order.
     sources/        where cells come from: the catalog, and the experiments' files
     archive/        one experiment in, one file out: int16 CSR counts over one gene axis
     genes/          which genes training sees: sums that merge, rankings, the choice
-    store/          a prepared directory: what lies where, whether it is whole, the shards
+    store/          a prepared directory: what lies where, and what became of it
+    shards/         what training reads: written in one pass, gathered from memory maps
     pipeline/       all of these in order, from a recipe to a finished directory   (writes)
     loading/        from a finished directory to batches, on every rank            (reads)
     tokenizers/     counts to tokens and back
@@ -22,7 +23,7 @@ rooms are handed paths and never make them up: only store knows what lies where.
 
     a count is checked                 archive/source_matrix.py
     a gene is chosen                   genes/choice.py
-    a row is gathered                  store/shard_rows.py; of all genes, archive/rows.py
+    a row is gathered                  shards/rows.py; of all genes, archive/rows.py
     a resumed run finds its place      training/resume.py
 """
 

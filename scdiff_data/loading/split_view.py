@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from scdiff_data.constants import SPLITS
 from scdiff_data.loading.lazy_strings import LazyStrings
-from scdiff_data.store import Manifest, ShardRows
+from scdiff_data.shards import ShardRows
+from scdiff_data.store import Manifest
 
 _ID_COLUMNS = ("cell_id", "experiment_id")
 """Columns that come out as `LazyStrings`."""

@@ -18,6 +18,7 @@ from scdiff_data.genes import GeneChoice, TrainingGenes, choose_genes, plot_hvgs
 from scdiff_data.pipeline.cell_table import draw_cell_table, split_codes, splits_of_rows
 from scdiff_data.pipeline.fill_archive import FilledArchive
 from scdiff_data.pipeline.recipe import Recipe
+from scdiff_data.shards import write_shards
 from scdiff_data.sources import filter_catalog, group_experiments, read_rows
 from scdiff_data.store import (
     DataDirectory,
@@ -27,7 +28,6 @@ from scdiff_data.store import (
     list_experiments,
     mark_unfinished,
     sum_dropped,
-    write_shards,
 )
 
 logger = logging.getLogger(__name__)

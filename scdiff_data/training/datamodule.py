@@ -12,8 +12,9 @@ from lightning import LightningDataModule
 from scdiff_data.errors import ManifestError
 from scdiff_data.loading import CellBatch, CellSampler, HVGDataset, ResumableLoader
 from scdiff_data.pipeline import Plan, PrepareOptions, Recipe, plan, prepare
+from scdiff_data.shards import check_shards
 from scdiff_data.sources import Condition, Source
-from scdiff_data.store import Manifest, check_shards
+from scdiff_data.store import Manifest
 from scdiff_data.tokenizers import (
     TokenBatch,
     Tokenizer,

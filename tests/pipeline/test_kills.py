@@ -18,7 +18,7 @@ from support.kills import KILL_SCRIPT
     [
         pytest.param("sources.downloads", "_verify", 3, id="mid-download"),
         pytest.param("archive.convert", "transpose", 2, id="mid-archive"),
-        pytest.param("store.shards", "_write_expression", 3, id="mid-shards"),
+        pytest.param("shards.writing", "_write_expression", 3, id="mid-shards"),
     ],
 )
 def test_a_killed_run_goes_on_to_the_same_bytes(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scdiff_data.base import ArrayPool, compiled, copy_bytes, map_dataset, prefetch
-from scdiff_data.store.fallback import map_replacements, replace_genes
+from scdiff_data.shards.fallback import map_replacements, replace_genes
 
 _AHEAD = 1024
 """Stride in bytes of software prefetches within a row; the hardware prefetcher fills the gaps."""

@@ -5,7 +5,7 @@ import numpy as np
 
 from scdiff_data.base import hash_file
 from scdiff_data.errors import ManifestError
-from scdiff_data.store.manifest import Manifest
+from scdiff_data.store import Manifest
 
 
 def check_shards(manifest: Manifest, *, full: bool) -> None:

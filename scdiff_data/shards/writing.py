@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from scdiff_data.archive import CsrRows, map_matrix
 from scdiff_data.base import Workers, compiled, write_aside, write_categorical
-from scdiff_data.store.fallback import Replacements, fill_empty, write_replacements
-from scdiff_data.store.layout import DataDirectory
+from scdiff_data.shards.fallback import Replacements, fill_empty, write_replacements
+from scdiff_data.store import DataDirectory
 
 _BLOCK_BYTES = 64 << 20
 """Bytes of dense counts filled at a time, in each thread."""

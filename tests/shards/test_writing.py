@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
+from scdiff_data.shards.rows import ShardRows
 from scdiff_data.store.manifest import Manifest
-from scdiff_data.store.shard_rows import ShardRows
 
 
 def open_shards(folder: Path) -> ShardRows:

@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scdiff_data.shards.rows import ShardRows
 from scdiff_data.store.manifest import Manifest
-from scdiff_data.store.shard_rows import ShardRows
 
 
 def open_shards(folder: Path) -> ShardRows:
