@@ -5,13 +5,31 @@ Each file stands alone: `files`, `hashing`, `threads`, `hdf5_chunks`, `hdf5_map`
 """
 
 from scdiff_data.base.array_pool import ArrayPool
-from scdiff_data.base.compiling import add_eight, at_address, compiled, copy_bytes, prefetch
+from scdiff_data.base.compiling import (
+    add_eight,
+    at_address,
+    compiled,
+    copy_bytes,
+    count_trailing_zeros,
+    load_eight,
+    prefetch,
+    zero_bytes,
+)
 from scdiff_data.base.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
 from scdiff_data.base.files import FileEntry, describe_file, write_aside, write_json, write_parquet
 from scdiff_data.base.hashing import digest, hash_file, keyed_hash, order_by_hash, pick_by_hash
 from scdiff_data.base.hdf5_chunks import ChunkedValues, list_filters
 from scdiff_data.base.hdf5_frame import write_categorical, write_frame, write_mappings, write_sparse
-from scdiff_data.base.hdf5_map import map_dataset
+from scdiff_data.base.hdf5_map import (
+    DiskWatch,
+    ask_for,
+    ask_for_bytes,
+    expect_random,
+    find_datasets,
+    give_back,
+    map_dataset,
+    map_file,
+)
 from scdiff_data.base.threads import Workers
 
 __all__ = [
@@ -21,18 +39,27 @@ __all__ = [
     "ORANGE",
     "ArrayPool",
     "ChunkedValues",
+    "DiskWatch",
     "FileEntry",
     "Workers",
     "add_eight",
+    "ask_for",
+    "ask_for_bytes",
     "at_address",
     "compiled",
     "copy_bytes",
+    "count_trailing_zeros",
     "describe_file",
     "digest",
+    "expect_random",
+    "find_datasets",
+    "give_back",
     "hash_file",
     "keyed_hash",
     "list_filters",
+    "load_eight",
     "map_dataset",
+    "map_file",
     "new_figure",
     "order_by_hash",
     "pick_by_hash",
@@ -45,4 +72,5 @@ __all__ = [
     "write_mappings",
     "write_parquet",
     "write_sparse",
+    "zero_bytes",
 ]

@@ -82,6 +82,47 @@ def copy_bytes(typing_context: Any, target: Any, source: Any, n: Any) -> tuple[S
 
 
 @intrinsic
+def zero_bytes(typing_context: Any, target: Any, n: Any) -> tuple[Signature, Any]:
+    """In compiled code: set `n` bytes at an integer address to 0, by the system's memset."""
+    del typing_context
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del signature
+        pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+        cgutils.memset(builder, pointer, arguments[1], 0)
+        return context.get_dummy_value()
+
+    return types.void(target, n), generate
+
+
+@intrinsic
+def load_eight(typing_context: Any, address: Any) -> tuple[Signature, Any]:
+    """In compiled code: the eight bytes at an integer address as one uint64, the first lowest."""
+    del typing_context
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del context, signature
+        return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()), align=1)
+
+    return types.uint64(address), generate
+
+
+@intrinsic
+def count_trailing_zeros(typing_context: Any, bits: Any) -> tuple[Signature, Any]:
+    """In compiled code: the place of the lowest bit that is set; `bits` is a uint64 above 0."""
+    del typing_context
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del context, signature
+        word, flag = ir.IntType(64), ir.IntType(1)
+        kind = ir.FunctionType(word, [word, flag])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.cttz.i64")
+        return builder.call(function, [arguments[0], flag(1)])
+
+    return types.uint64(types.uint64), generate
+
+
+@intrinsic
 def prefetch(typing_context: Any, address: Any) -> tuple[Signature, Any]:
     """In compiled code: have the processor fetch what lies at an integer address, and go on."""
     del typing_context
