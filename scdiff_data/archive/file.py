@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,10 @@ from numpy.typing import NDArray
 
 from scdiff_data.archive.gene_axis import GeneAxis
 from scdiff_data.archive.h5ad import read_frame
-from scdiff_data.base import map_dataset, write_frame, write_mappings
+from scdiff_data.base import ask_for, give_back, map_dataset, write_frame, write_mappings
+
+_READ_BYTES = 16 << 20
+"""Bytes of a matrix that are read in one go."""
 
 
 def reserve_dataset(group: h5py.Group, name: str, n: int, dtype: Any) -> int:
@@ -170,3 +174,38 @@ def close_gap(
     with lay_out_archive(shorter, starts, obs, axis) as store:
         store.write(0, indices[: starts[-1]].astype(store.index_type), data[: starts[-1]])
     shorter.replace(path)
+
+
+def read_in_order(
+    matrix: CsrRows, start: int = 0, stop: int | None = None
+) -> Iterator[tuple[int, int]]:
+    """Ranges of rows from front to back; the next one's values are fetched while one is used.
+
+    What was read is the first to be dropped when memory is short.
+
+    Parameters
+    ----------
+    matrix
+        An archive's rows.
+    start, stop
+        The first row, and the one after the last; all rows, if they are not given.
+    """
+    last = len(matrix.indptr) - 1 if stop is None else stop
+    indptr = matrix.indptr[start : last + 1].astype(np.int64)
+    n_values = _READ_BYTES // (matrix.indices.itemsize + matrix.data.itemsize)
+    bounds = [0]
+    while bounds[-1] < last - start:
+        reached = int(np.searchsorted(indptr, indptr[bounds[-1]] + n_values, side="right")) - 1
+        bounds.append(max(reached, bounds[-1] + 1))
+    parts = [
+        [values[indptr[a] : indptr[b]] for values in (matrix.indices, matrix.data)]
+        for a, b in pairwise(bounds)
+    ]
+    for values in chain(*parts[:1]):
+        ask_for(values)
+    for place, (a, b) in enumerate(pairwise(bounds)):
+        for values in chain(*parts[place + 1 : place + 2]):
+            ask_for(values)
+        yield start + a, start + b
+        for values in parts[place]:
+            give_back(values)

@@ -9,7 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scdiff_data.archive.file import CsrRows, map_matrix
-from scdiff_data.base import ArrayPool, at_address, compiled, copy_bytes, prefetch
+from scdiff_data.base import (
+    ArrayPool,
+    DiskWatch,
+    ask_for,
+    ask_for_bytes,
+    at_address,
+    compiled,
+    copy_bytes,
+    expect_random,
+    prefetch,
+)
 
 _AHEAD = 2048
 """Stride in bytes of software prefetches within a row; the hardware prefetcher fills the gaps."""
@@ -19,7 +29,8 @@ class ArchiveRows:
     """Rows of many archives, gathered from their memory maps.
 
     Each process maps an archive when it is first asked for one of its rows. What is pickled or
-    inherited by a fork holds no open file.
+    inherited by a fork holds no open file. Where rows come from the disk, the system is told of all
+    rows of a gather before the first is read.
 
     Parameters
     ----------
@@ -40,6 +51,7 @@ class ArchiveRows:
 
     def _forget(self) -> None:
         self._maps: dict[int, CsrRows] = {}
+        self.watch = DiskWatch()
         self._addresses = np.zeros((len(self._paths), 4), np.int64)
         self._pools = {name: ArrayPool() for name in ("indices", "data", "dense")}
 
@@ -47,7 +59,7 @@ class ArchiveRows:
         self, archives: NDArray[np.integer[Any]], rows: NDArray[np.integer[Any]]
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int16]]:
         """Rows as CSR: indptr [n + 1] and indices, int32 if the archives' are, and data int16."""
-        self._map_missing(archives)
+        self._prepare(archives, rows)
         starts = np.zeros(len(rows) + 1, np.int64)
         is_long = _measure_rows(self._addresses, archives, rows, starts)
         index_type = np.int64 if is_long or starts[-1] >= 2**31 else np.int32
@@ -55,6 +67,7 @@ class ArchiveRows:
         indices = self._pools["indices"].take(n_values, index_type)
         data = self._pools["data"].take(n_values, np.int16)
         _copy_rows(self._addresses, archives, rows, starts, indices, data)
+        self.watch.look()
         return starts.astype(index_type), indices, data
 
     def gather_dense(
@@ -64,10 +77,22 @@ class ArchiveRows:
         n_genes: int,
     ) -> NDArray[np.int16]:
         """Rows as dense counts, int16 [n, n_genes]."""
-        self._map_missing(archives)
+        self._prepare(archives, rows)
         dense = self._pools["dense"].take((len(rows), n_genes), np.int16)
         _scatter_rows(self._addresses, archives, rows, dense)
+        self.watch.look()
         return dense
+
+    def ask_for(self, archives: NDArray[np.integer[Any]], rows: NDArray[np.integer[Any]]) -> None:
+        """Start to fetch rows that a later `gather` takes, but for a probe at times."""
+        self._map_missing(archives)
+        chosen = self.watch.choose(np.arange(len(rows)))
+        _ask_for_rows(self._addresses, archives[chosen], rows[chosen])
+
+    def _prepare(self, archives: NDArray[np.integer[Any]], rows: NDArray[np.integer[Any]]) -> None:
+        self._map_missing(archives)
+        if self.watch.is_cold and self.watch.asks_itself:
+            self.ask_for(archives, rows)
 
     def _map_missing(self, archives: NDArray[np.integer[Any]]) -> None:
         if len(self._maps) < len(self._paths):
@@ -78,6 +103,9 @@ class ArchiveRows:
     def _map(self, archive: int) -> None:
         rows = self._maps[archive] = map_matrix(self._paths[archive])
         arrays = rows.indptr, rows.indices, rows.data
+        ask_for(rows.indptr)
+        expect_random(rows.indices)
+        expect_random(rows.data)
         self._addresses[archive, :3] = [array.ctypes.data for array in arrays]
         self._addresses[archive, 3] = rows.indptr.dtype == np.int64
 
@@ -114,6 +142,15 @@ def _measure_rows(
         starts[i + 1] = starts[i] + high - low
         is_long |= addresses[archives[i], 3] > 0
     return is_long
+
+
+@compiled
+def _ask_for_rows(addresses: NDArray[Any], archives: NDArray[Any], rows: NDArray[Any]) -> None:
+    for i in range(len(rows)):
+        index_at, data_at, n, is_wide = _find_row(addresses[archives[i]], rows[i])
+        if n:
+            ask_for_bytes(index_at, (8 if is_wide else 4) * n)
+            ask_for_bytes(data_at, 2 * n)
 
 
 @compiled

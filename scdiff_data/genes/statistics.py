@@ -42,6 +42,8 @@ class TrainingGenes:
     batches
         Statistics of each batch's training cells, by its name; experiments are added in the order
         of their ids, so float sums are the same to the last bit.
+    n_expressing
+        Drawn cells of all splits that express each gene, int64 [n_genes].
     """
 
     def __init__(
@@ -70,11 +72,14 @@ class TrainingGenes:
                 bar.update()
 
             (Workers(1) if len(missing) == 1 else workers).map(write, missing)
+        expressing: list[NDArray[np.int64]] = []
         for name, split_of_row in splits.items():
             by_split = read_statistics(paths[name])
+            expressing = [reduce(add, [s.n_expressing for s in by_split.values()], *expressing)]
             if "train" in by_split:
                 rows = np.flatnonzero(split_of_row == 0)
                 self._add(batch_of[name], by_split["train"], name, rows)
+        self.n_expressing = expressing[0]
 
     def _add(self, batch: str, part: GeneStatistics, name: str, rows: NDArray[np.int64]) -> None:
         known = self.batches.get(batch)

@@ -1,7 +1,7 @@
 """What each gene adds up to over a group of cells: sums that merge."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
 from operator import add, iadd
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.archive import map_matrix
+from scdiff_data.archive import CsrRows, map_matrix, read_in_order
 from scdiff_data.base import Workers, add_eight, compiled
 from scdiff_data.constants import SPLITS
 
@@ -105,20 +105,41 @@ def sum_genes(path: Path, split_of_row: NDArray[np.int8], workers: Workers) -> B
     cells = map_matrix(path)
     n_lanes = min(max(len(split_of_row) // _LANE_ROWS, 1), _MOST_LANES)
     n_each = np.bincount(split_of_row[split_of_row >= 0], minlength=len(SPLITS)).tolist()
+    splits = [(split, n) for split, n in zip(SPLITS, n_each, strict=True) if n]
+    lanes_of_split = [
+        np.array_split(np.flatnonzero(split_of_row == SPLITS.index(split)), n_lanes)
+        for split, _ in splits
+    ]
 
-    def sum_lane(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        sums, adds = _aligned_zeros(cells.n_genes, 8), _aligned_zeros(_BLOCK_CELLS, _TABLE + 1, 8)
-        _sum_rows(cells.indptr, cells.indices, cells.data, rows, sums, adds)
+    def sum_lane(lane: int) -> list[NDArray[np.float64]]:
+        """Sums over the lane's rows of each split, read once and from front to back."""
+        lanes = [lanes[lane] for lanes in lanes_of_split]
+        sums = [_aligned_zeros(cells.n_genes, 8) for _ in lanes]
+        adds = _aligned_zeros(_BLOCK_CELLS, _TABLE + 1, 8)
+        for rows_of_split in _read_rows(cells, lanes):
+            for rows, own in zip(rows_of_split, sums, strict=True):
+                _sum_rows(cells.indptr, cells.indices, cells.data, rows, own, adds)
         return sums
 
     by_split = {}
-    for code, (split, n_cells) in enumerate(zip(SPLITS, n_each, strict=True)):
-        if n_cells:
-            lanes = np.array_split(np.flatnonzero(split_of_row == code), n_lanes)
-            sums = reduce(iadd, workers.map(sum_lane, lanes))
-            whole = (column.astype(np.int64) for column in sums.T[:3])
-            by_split[split] = GeneStatistics(n_cells, *whole, *(c.copy() for c in sums.T[3:7]))
+    sums_of_lane = workers.map(sum_lane, range(n_lanes))
+    for (split, n_cells), lanes in zip(splits, zip(*sums_of_lane, strict=True), strict=True):
+        sums = reduce(iadd, lanes)
+        whole = (column.astype(np.int64) for column in sums.T[:3])
+        by_split[split] = GeneStatistics(n_cells, *whole, *(c.copy() for c in sums.T[3:7]))
     return by_split
+
+
+def _read_rows(
+    cells: CsrRows, groups: Sequence[NDArray[np.int64]]
+) -> Iterator[list[NDArray[np.int64]]]:
+    """The rows of some groups, ascending in each, as far as each part of the archive has them."""
+    some = [rows for rows in groups if len(rows)]
+    if some:
+        first, last = min(int(rows[0]) for rows in some), max(int(rows[-1]) for rows in some)
+        for start, stop in read_in_order(cells, first, last + 1):
+            bounds = [np.searchsorted(rows, [start, stop]) for rows in groups]
+            yield [rows[a:b] for rows, (a, b) in zip(groups, bounds, strict=True)]
 
 
 def count_above(
@@ -132,7 +153,8 @@ def count_above(
 
     def count(lane: NDArray[np.int64]) -> NDArray[np.int64]:
         sums = np.zeros((3, cells.n_genes), np.int64)
-        _add_above(cells.indptr, cells.indices, cells.data, lane, thresholds, sums)
+        for (part,) in _read_rows(cells, [lane]):
+            _add_above(cells.indptr, cells.indices, cells.data, part, thresholds, sums)
         return sums
 
     return reduce(add, workers.map(count, np.array_split(rows, workers.n)))

@@ -17,9 +17,9 @@ from scdiff_data.base.threads import Workers
 from scdiff_data.genes.choice import GeneChoice, choose_genes
 from scdiff_data.genes.ranking import rank_genes
 from scdiff_data.genes.statistics import TrainingGenes
-from scdiff_data.pipeline.cell_table import split_codes, splits_of_rows
 from scdiff_data.store.manifest import Manifest
 from support.cases import pbmc_recipe
+from support.reading import read_splits
 
 FLAVORS = ["seurat", "cell_ranger", "seurat_v3"]
 
@@ -28,12 +28,9 @@ class Case:
     """A prepared directory: its training cells as scanpy sees them, and the choice on them."""
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
-        import pyarrow.parquet as pq
-
         self.recipe, self.folder = recipe, folder
         manifest = Manifest.read(folder)
         self.axis = GeneAxis.read(folder / "metadata" / "genes.parquet")
-        self.table = pq.read_table(folder / "metadata" / "cells.parquet")
         self.checksums = {
             Path(e.path).stem: e.sha256 for e in manifest.files if e.path.startswith("cells/")
         }
@@ -41,13 +38,9 @@ class Case:
         self.archives = {name: directory.archive(name) for name in self.checksums}
         self.statistics = {name: directory.statistics(name) for name in self.checksums}
         parts = {name: ad.read_h5ad(path) for name, path in self.archives.items()}
-        names = self.table["experiment_id"].combine_chunks()
-        rows = self.table["archive_row"].to_numpy()
-        code, known = names.indices.to_numpy(), names.dictionary.to_pylist()
-        is_train = split_codes(self.table) == 0
         blocks, batches = [], []
-        for number, name in enumerate(known):
-            mine = np.sort(rows[is_train & (code == number)])
+        for name, splits in sorted(read_splits(folder).items()):
+            mine = np.flatnonzero(splits == 0)
             blocks.append(parts[name].X[mine])
             batches += [name] * len(mine)
         x = sp.vstack(blocks).astype(np.float64)
@@ -62,7 +55,7 @@ class Case:
         batch_of = {name: name if by else "" for name in self.archives}
         with Workers(2) as workers:
             training = TrainingGenes(
-                dict(splits_of_rows(self.table, self.archives)),
+                read_splits(self.folder),
                 self.archives,
                 self.checksums,
                 self.statistics,
@@ -179,7 +172,7 @@ def test_cell_ranger_on_genes_of_equal_means_says_what_to_do(pbmc: Case) -> None
     with Workers(1) as workers:
         batch_of = dict.fromkeys(pbmc.archives, "")
         training = TrainingGenes(
-            dict(splits_of_rows(pbmc.table, pbmc.archives)),
+            read_splits(pbmc.folder),
             pbmc.archives,
             pbmc.checksums,
             pbmc.statistics,

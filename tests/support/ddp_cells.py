@@ -36,14 +36,13 @@ class Witness(L.LightningModule):
 
 
 if __name__ == "__main__":
-    data_dir, out, *batch_sizes = sys.argv[1:]
-    for batch_size in batch_sizes:
-        settings = PBMC_SETTINGS | {"batch_size": int(batch_size)}
-        datamodule = ScRNADataModule(Pbmc(), data_dir, **settings)
+    data_dir, out, runs = sys.argv[1:]
+    for name, settings in json.loads(runs).items():
+        datamodule = ScRNADataModule(Pbmc(), data_dir, **(PBMC_SETTINGS | settings))
         model = Witness()
         trainer = quiet_trainer(
             devices=2, strategy="ddp", max_epochs=2, num_sanity_val_steps=0, default_root_dir=out
         )
         trainer.fit(model, datamodule=datamodule)
-        found = Path(out, f"{batch_size}-rank{trainer.global_rank}.json")
+        found = Path(out, f"{name}-rank{trainer.global_rank}.json")
         found.write_text(json.dumps(model.seen))

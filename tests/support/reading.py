@@ -1,5 +1,6 @@
 """What is in a prepared directory, read without the package's readers, and without torch."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,12 +28,24 @@ def read_table(data_dir: Path, split: str | None = None) -> Any:
     return table if split is None else table[table["split"] == split]
 
 
+def read_splits(data_dir: Path) -> dict[str, NDArray[np.int8]]:
+    """Of each archive's rows the split: 0 train, 1 val, 2 test, -1 not drawn."""
+    table, found = read_table(data_dir), {}
+    codes = table["split"].map({"train": 0, "val": 1, "test": 2}).to_numpy(np.int8)
+    for name, cells in table.groupby("experiment_id", observed=True).indices.items():
+        with h5py.File(data_dir / "cells" / f"{name}.h5ad") as file:
+            found[str(name)] = np.full(file["X"].attrs["shape"][0], -1, np.int8)
+        found[str(name)][table["archive_row"].to_numpy()[cells]] = codes[cells]
+    return found
+
+
 def read_shards(data_dir: Path, split: str | None = None) -> Cells:
     """The chosen genes, from the shards."""
     parts: dict[str, list[Any]] = {}
     for path in sorted((data_dir / "processed").glob("batch_*.h5")):
         with h5py.File(path) as shard:
-            for name in ("expression", "cell_ids", "experiment_ids"):
+            parts.setdefault("expression", []).append(_read_counts(shard))
+            for name in ("cell_ids", "experiment_ids"):
                 parts.setdefault(name, []).append(shard[name][:])
             for name, label in shard.get("labels", {}).items():
                 is_text = isinstance(label, h5py.Group)
@@ -47,6 +60,20 @@ def read_shards(data_dir: Path, split: str | None = None) -> Cells:
     ids = {name: [i.decode() for i in whole[name][rows]] for name in ("cell_ids", "experiment_ids")}
     labels = {n.split("/")[1]: v[rows].tolist() for n, v in whole.items() if n.startswith("labels")}
     return Cells(whole["expression"][rows], *ids.values(), labels, *genes)
+
+
+def _read_counts(shard: h5py.File) -> NDArray[np.int16]:
+    """A shard's counts, int16 [n_cells, n_genes], by what docs/format.md says."""
+    if "packed" not in shard:
+        return shard["expression"][:]
+    starts, packed = shard["starts"][:].astype(np.int64), shard["packed"][:].astype(np.int64)
+    counts = np.zeros((len(starts) - 1, len(shard["gene_ids"])), np.int64)
+    for cell, (start, stop) in enumerate(pairwise(starts)):
+        gaps, values = packed[start:stop].reshape(-1, 2).T
+        genes = np.cumsum(gaps) - 1
+        is_high = gaps == 0
+        np.add.at(counts[cell], genes, np.where(is_high, 256 * values, values))
+    return counts.astype(np.int16)
 
 
 def read_archives(data_dir: Path, split: str | None = None) -> Cells:

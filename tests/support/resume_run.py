@@ -15,6 +15,9 @@ from torch import Tensor
 from scdiff_data import Pbmc, ScRNADataModule
 from support.cases import PBMC_SETTINGS
 
+WINDOWS = {"window_size": 128, "run_size": 8}
+"""Sizes that make five windows of the training cells."""
+
 
 class Witness(L.LightningModule):
     """Remembers the cells of every training batch, and the epochs that were validated."""
@@ -63,7 +66,7 @@ def run(
     """Train; `out` gets a checkpoint after every `save_every` steps and validation."""
     saver = ModelCheckpoint(out, "{step}", every_n_train_steps=save_every, save_top_k=-1)
     late = ModelCheckpoint(out, "validated-{epoch}", monitor="val", save_top_k=-1)
-    settings = PBMC_SETTINGS | {"batch_size": 32, "num_workers": num_workers} | changes
+    settings = PBMC_SETTINGS | WINDOWS | {"batch_size": 32, "num_workers": num_workers} | changes
     model = Witness(kill_at)
     trainer = L.Trainer(
         accelerator="cpu",

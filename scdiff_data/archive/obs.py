@@ -1,0 +1,170 @@
+"""The cells of archives, read by ranges of rows: of millions, a frame would not fit."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+
+class ObsReader:
+    """An archive's `obs`, open for reading; a context manager.
+
+    Parameters
+    ----------
+    path
+        The archive.
+
+    Attributes
+    ----------
+    columns
+        Names of its columns.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = h5py.File(path)
+        self._obs = self._file["obs"]
+        self.columns = [str(name) for name in self._obs.attrs["column-order"]]
+        self._whole: dict[str, Any] = {}
+
+    def __enter__(self) -> "ObsReader":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return int(self._file["X"].attrs["shape"][0])
+
+    def read_ids(self, start: int, stop: int) -> list[str]:
+        """Ids of cells `start` … `stop - 1`."""
+        ids: list[str] = self._obs[self._obs.attrs["_index"]].asstr()[start:stop].tolist()
+        return ids
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """A column of these cells, as pandas gives it: what is missing is NaN or None."""
+        column = self._obs[name]
+        kind = column.attrs.get("encoding-type")
+        if kind == "array":
+            return np.asarray(column[start:stop])
+        if kind == "string-array":
+            return np.asarray(column.asstr()[start:stop])
+        if kind == "categorical":
+            codes = column["codes"][start:stop]
+            words = self._read_whole(f"{name}/categories")
+            return np.asarray(pd.Categorical.from_codes(codes, pd.Index(words)))
+        if kind is not None and kind.startswith("nullable-") and "mask" in column:
+            values = column["values"]
+            is_text = h5py.check_string_dtype(values.dtype) is not None
+            found = (values.asstr() if is_text else values)[start:stop].astype(object)
+            found[column["mask"][start:stop]] = None
+            return np.asarray(found)
+        return np.asarray(self._read_whole(name))[start:stop]
+
+    def _read_whole(self, path: str) -> Any:
+        """What cannot be read in parts, or is short; kept."""
+        from anndata.io import read_elem
+
+        if path not in self._whole:
+            self._whole[path] = read_elem(self._obs[path])
+        return self._whole[path]
+
+
+Chunk = tuple[ObsReader, Mapping[str, Any], NDArray[np.integer[Any]]]
+"""An open archive, what its cells have for a label that it lacks, and some rows, ascending."""
+
+
+def read_label(
+    obs: ObsReader, of_all: Mapping[str, Any], name: str, rows: NDArray[np.integer[Any]]
+) -> pa.Array:
+    """A label of some cells, ascending rows: their own, or else what all of them have."""
+    if name not in obs.columns:
+        return pa.array([of_all.get(name)] * len(rows), from_pandas=True)
+    first = int(rows[0])
+    values = obs.read(name, first, int(rows[-1]) + 1)[rows - first]
+    return pa.array(values, from_pandas=True)
+
+
+class LabelSurvey:
+    """What is found out about labels before their table is written.
+
+    Numbers stay numbers if all experiments have them; else a label is texts, its words sorted.
+
+    Parameters
+    ----------
+    names
+        The labels.
+
+    Attributes
+    ----------
+    types
+        Of each, its type in the table.
+    words
+        Of each that is texts, its words in the order of the codes.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = list(names)
+        self._found: dict[str, set[pa.DataType]] = {name: set() for name in names}
+        self._texts: dict[str, set[str]] = {name: set() for name in names}
+        self.types: dict[str, pa.DataType] = {}
+        self.words: dict[str, list[str]] = {}
+        self._word_arrays: dict[str, pa.Array] = {}
+
+    @property
+    def empty(self) -> list[str]:
+        """Labels that no cell seen has a value for."""
+        return [name for name, found in self._found.items() if not found]
+
+    @property
+    def mixed(self) -> list[str]:
+        """Labels that are numbers in some cells and texts in others: those become words, too."""
+        kinds = {name: set(map(_is_number, found)) for name, found in self._found.items()}
+        return [name for name, found in kinds.items() if len(found) > 1]
+
+    def look(self, chunk: Chunk) -> None:
+        """Look at some cells."""
+        for name in self._names:
+            values = read_label(*chunk[:2], name, chunk[2])
+            if values.null_count < len(values):
+                self._found[name].add(values.type)
+                if not _is_number(values.type):
+                    self._texts[name] |= _list_words(values)
+
+    def look_again(self, chunk: Chunk) -> None:
+        """Look at the words of mixed labels; for all cells, after all were looked at."""
+        for name in self.mixed:
+            self._texts[name] |= _list_words(read_label(*chunk[:2], name, chunk[2]))
+
+    def finish(self) -> None:
+        """Settle types and words."""
+        for name, found in self._found.items():
+            if all(map(_is_number, found)):
+                self.types[name] = next(iter(found)) if len(found) == 1 else pa.float64()
+                continue
+            words = pd.Categorical(sorted(self._texts[name]))
+            self.words[name] = [str(word) for word in words.categories]
+            codes = pa.from_numpy_dtype(words.codes.dtype)
+            self.types[name] = pa.dictionary(codes, pa.string())
+            self._word_arrays[name] = pa.array(self.words[name], pa.string())
+
+    def unify(self, name: str, values: pa.Array) -> pa.Array:
+        """Some cells' values in the label's type."""
+        kind = self.types[name]
+        if name not in self.words:
+            return values.cast(kind)
+        codes = pc.index_in(values.cast(pa.string()), self._word_arrays[name])
+        return pa.DictionaryArray.from_arrays(codes.cast(kind.index_type), self._word_arrays[name])
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _list_words(values: pa.Array) -> set[str]:
+    return set(values.drop_null().cast(pa.string()).unique().to_pylist())
