@@ -8,7 +8,8 @@ it and is entered by its `__init__`, which names its files in their order.
     archive/        one experiment in, one file out: int16 CSR counts over one gene axis
     genes/          which genes training sees: sums that merge, rankings, the choice
     store/          a prepared directory: what lies where, and what became of it
-    shards/         what training reads: written in one pass, gathered from memory maps
+    shuffle/        from the archives' order to another one, by way of the disk
+    shards/         what training reads, dense or compact, gathered from memory maps
     pipeline/       all of these in order, from a recipe to a finished directory   (writes)
     loading/        from a finished directory to batches, on every rank            (reads)
     tokenizers/     counts to tokens and back
@@ -39,11 +40,21 @@ if TYPE_CHECKING:
         HVGDataset,
         ResumableLoader,
         ScRNADataset,
+        TokenBatch,
+        TokenDataset,
         collate,
         create_dataloader,
         create_hvg_dataloader,
     )
-    from scdiff_data.pipeline import Plan, Recipe, Split, choose_genes_again, plan, prepare
+    from scdiff_data.pipeline import (
+        Plan,
+        Recipe,
+        Split,
+        choose_genes_again,
+        convert_shards,
+        plan,
+        prepare,
+    )
     from scdiff_data.sources import Bucket, H5adFolder, Pbmc, ScBaseCount, SimulatedAtlas, Source
     from scdiff_data.store import Manifest
     from scdiff_data.tokenizers import (
@@ -52,7 +63,6 @@ if TYPE_CHECKING:
         LogBinTokens,
         QuantileTokens,
         RankTokens,
-        TokenBatch,
         Tokenizer,
     )
     from scdiff_data.training import ScRNADataModule
@@ -84,10 +94,12 @@ __all__ = [
     "Source",
     "Split",
     "TokenBatch",
+    "TokenDataset",
     "Tokenizer",
     "__version__",
     "choose_genes_again",
     "collate",
+    "convert_shards",
     "create_dataloader",
     "create_hvg_dataloader",
     "plan",
@@ -111,6 +123,7 @@ _ROOM_OF = {
     "Recipe": "pipeline",
     "Split": "pipeline",
     "choose_genes_again": "pipeline",
+    "convert_shards": "pipeline",
     "plan": "pipeline",
     "prepare": "pipeline",
     "Bucket": "sources",
@@ -125,7 +138,8 @@ _ROOM_OF = {
     "LogBinTokens": "tokenizers",
     "QuantileTokens": "tokenizers",
     "RankTokens": "tokenizers",
-    "TokenBatch": "tokenizers",
+    "TokenBatch": "loading",
+    "TokenDataset": "loading",
     "Tokenizer": "tokenizers",
     "ScRNADataModule": "training",
 }

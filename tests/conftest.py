@@ -16,7 +16,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 # other are many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from scdiff_data import Recipe, ScBaseCount, prepare
+from scdiff_data import Recipe, ScBaseCount, convert_shards, prepare
 from support.cases import ATLAS, ATLAS_SETTINGS, GcsServer, digest_tree, pbmc_recipe
 from support.fault_proxy import FaultProxy
 
@@ -35,6 +35,17 @@ def pbmc_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The 700 real cells, prepared: 64 HVGs, three shards. Read only."""
     path = tmp_path_factory.mktemp("pbmc")
     prepare(pbmc_recipe(), path)
+    before = digest_tree(path)
+    yield path
+    assert digest_tree(path) == before, "a test wrote into what all tests share"
+
+
+@pytest.fixture(scope="session")
+def compact_dir(tmp_path_factory: pytest.TempPathFactory, pbmc_dir: Path) -> Iterator[Path]:
+    """The same with compact shards. Read only."""
+    path = tmp_path_factory.mktemp("compact") / "data"
+    shutil.copytree(pbmc_dir, path)
+    convert_shards(path, "compact")
     before = digest_tree(path)
     yield path
     assert digest_tree(path) == before, "a test wrote into what all tests share"

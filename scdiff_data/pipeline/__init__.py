@@ -8,6 +8,15 @@ from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.planning import Plan
 from scdiff_data.pipeline.recipe import Recipe
 from scdiff_data.pipeline.split import Split
-from scdiff_data.pipeline.stages import choose_genes_again, plan, prepare
+from scdiff_data.pipeline.stages import choose_genes_again, convert_shards, plan, prepare
 
-__all__ = ["Plan", "PrepareOptions", "Recipe", "Split", "choose_genes_again", "plan", "prepare"]
+__all__ = [
+    "Plan",
+    "PrepareOptions",
+    "Recipe",
+    "Split",
+    "choose_genes_again",
+    "convert_shards",
+    "plan",
+    "prepare",
+]

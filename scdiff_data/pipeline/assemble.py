@@ -5,20 +5,19 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from scdiff_data.archive import GeneAxis
-from scdiff_data.base import Workers, describe_file, digest, hash_file, write_json, write_parquet
-from scdiff_data.constants import SPLITS
+from scdiff_data.base import Workers, describe_file, digest, hash_file, write_json
 from scdiff_data.errors import ManifestError
 from scdiff_data.genes import GeneChoice, TrainingGenes, choose_genes, plot_hvgs
-from scdiff_data.pipeline.cell_table import draw_cell_table, split_codes, splits_of_rows
+from scdiff_data.pipeline.cell_table import draw_cells
 from scdiff_data.pipeline.fill_archive import FilledArchive
+from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.recipe import Recipe
-from scdiff_data.shards import write_shards
+from scdiff_data.shards import ShardGenes, choose_format, write_shards
 from scdiff_data.sources import filter_catalog, group_experiments, read_rows
 from scdiff_data.store import (
     DataDirectory,
@@ -38,8 +37,7 @@ def assemble(
     directory: DataDirectory,
     candidates: pa.Table,
     filled: FilledArchive,
-    *,
-    n_threads: int,
+    options: PrepareOptions,
 ) -> Manifest:
     """Draw the cells of the archives, choose genes, write shards and the manifest.
 
@@ -53,8 +51,8 @@ def assemble(
         The catalog's rows that the draw is from.
     filled
         The reference genes, and what became of the experiments tried.
-    n_threads
-        Threads that sum genes, and shards written at a time.
+    options
+        How it is done.
 
     Raises
     ------
@@ -64,16 +62,15 @@ def assemble(
     axis = filled.axis
     files = {r.experiment_id: r.file for r in filled.records if r.file is not None}
     archives = {name: directory.archive(name) for name in files}
-    cells = draw_cell_table(recipe, archives, read_rows(candidates))
-    write_parquet(directory.cells, cells)
-    experiments = list_experiments(filled.records, cells)
+    cells = draw_cells(recipe, directory, archives, read_rows(candidates))
+    experiments = list_experiments(filled.records, cells.count_drawn)
     write_json(directory.experiments, experiments)
 
     checksums = {name: file.sha256 for name, file in files.items()}
     batch_of = group_experiments(candidates, recipe.batch_key)
-    splits = dict(splits_of_rows(cells, archives))
+    splits = {name: cells.splits_of(name) for name in cells.rows}
     statistics = {name: directory.statistics(name) for name in splits}
-    with Workers(n_threads) as workers:
+    with Workers(options.n_threads) as workers:
         training = TrainingGenes(splits, archives, checksums, statistics, batch_of, workers)
         choice = choose_genes(recipe.gene_settings, axis, training.batches, training.count_above)
     write_json(directory.hvg_info, choice.to_dict(axis, recipe.gene_settings))
@@ -81,20 +78,32 @@ def assemble(
     _report_absent(choice)
 
     shards_key = digest([recipe.digest, checksums, list(choice.ids)])
-    with tqdm(total=len(cells), desc="shards", unit="cell", disable=None) as bar:
+    known = choice.indices[choice.indices >= 0]
+    n_values = int(training.n_expressing[known].sum())
+    genes = ShardGenes(
+        indices=choice.indices, ids=choice.ids, symbols=choice.symbols, n_values=n_values
+    )
+    shard_format = choose_format(
+        recipe.shard_format, n_cells=len(cells), n_genes=len(choice.ids), n_values=n_values
+    )
+    with (
+        tqdm(total=len(cells), desc="sorted", unit="cell", disable=None) as sorted_bar,
+        tqdm(total=len(cells), desc="shards", unit="cell", disable=None) as shards_bar,
+    ):
         shards = write_shards(
             directory,
             cells,
             archives,
-            gene_indices=choice.indices,
-            gene_ids=choice.ids,
-            gene_symbols=choice.symbols,
+            genes,
             labels=recipe.labels,
             shard_size=recipe.shard_size,
+            shard_format=shard_format,
             fallback_min_genes=recipe.fallback_min_genes,
             key=shards_key,
-            n_threads=n_threads,
-            report_cells=bar.update,
+            n_threads=options.n_threads,
+            max_memory=options.max_memory,
+            report_sorted=sorted_bar.update,
+            report_cells=shards_bar.update,
         )
     written = [
         *(directory.catalog, directory.genes, directory.experiments, directory.cells),
@@ -102,9 +111,6 @@ def assemble(
         *(directory.hvg_info, directory.hvg_figure),
         *shards,
     ]
-    codes, experiment = split_codes(cells), cells["experiment_id"].combine_chunks().indices
-    sizes = np.bincount(codes, minlength=len(SPLITS)).tolist()
-    n_experiments = [len(np.unique(experiment.to_numpy()[codes == code])) for code in range(3)]
     manifest = Manifest(
         data_dir=directory.path,
         recipe=recipe.settings(),
@@ -117,9 +123,10 @@ def assemble(
             n_absent=choice.n_absent,
             chosen_digest=digest(list(choice.ids)),
         ),
-        n_cells=dict(zip(SPLITS, sizes, strict=True)),
-        n_experiments=dict(zip(SPLITS, n_experiments, strict=True)),
+        n_cells=cells.n_cells,
+        n_experiments=cells.n_experiments,
         shards_key=shards_key,
+        shard_format=shard_format,
         dropped=sum_dropped(experiments),
         files=(*files.values(), *(describe_file(path, directory.path) for path in written)),
     )
@@ -128,7 +135,7 @@ def assemble(
 
 
 def reassemble(
-    directory: DataDirectory, changes: Mapping[str, Any], *, replace: bool, n_threads: int
+    directory: DataDirectory, changes: Mapping[str, Any], options: PrepareOptions, *, replace: bool
 ) -> Manifest:
     """Choose genes of a finished directory by other settings, and write its shards anew.
 
@@ -141,10 +148,10 @@ def reassemble(
         The directory.
     changes
         Settings of the choice, as `Recipe` has them; the others stay.
+    options
+        How it is done.
     replace
         Whether the genes that are there may be replaced.
-    n_threads
-        Threads that sum genes.
 
     Raises
     ------
@@ -183,7 +190,7 @@ def reassemble(
             )
         found.append(record)
     mark_unfinished(directory, keep=True)
-    return assemble(recipe, directory, candidates, FilledArchive(axis, found), n_threads=n_threads)
+    return assemble(recipe, directory, candidates, FilledArchive(axis, found), options)
 
 
 def _report_absent(choice: GeneChoice) -> None:

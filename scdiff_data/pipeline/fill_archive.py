@@ -23,7 +23,7 @@ from scdiff_data.archive import GeneAxis, read_gene_axis, read_obs, write_archiv
 from scdiff_data.base import Workers, describe_file, order_by_hash
 from scdiff_data.errors import CountError, DownloadError
 from scdiff_data.genes import key_of, sum_genes, write_statistics
-from scdiff_data.pipeline.cell_table import split_experiment
+from scdiff_data.pipeline.cell_table import split_archive
 from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.recipe import Recipe
 from scdiff_data.sources import Bucket, CatalogRow, download, read_rows
@@ -173,7 +173,7 @@ class _Filler:
 
     def _sum_genes(self, row: CatalogRow, archive: Path, checksum: str) -> None:
         """Sum the genes while the archive is in memory; the draw cuts one experiment at most."""
-        split_of_row = split_experiment(self._recipe, row, read_obs(archive))
+        split_of_row = split_archive(self._recipe, row, archive)
         with Workers(self._n_threads) as workers:
             by_split = sum_genes(archive, split_of_row, workers)
         path = self._directory.statistics(row.experiment_id)

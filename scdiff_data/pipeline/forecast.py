@@ -5,6 +5,7 @@ The catalog knows how many cells a file holds, not how many pass QC; records of 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from scdiff_data.base import order_by_hash
 from scdiff_data.constants import SPLITS
 from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.recipe import Recipe
+from scdiff_data.shards import ShardFormat, choose_format, count_bytes
 from scdiff_data.sources import read_rows
 from scdiff_data.store import DataDirectory, ExperimentRecord, Records
 
@@ -27,6 +29,9 @@ _FILE_CELL_BYTES = 12_600
 
 _ARCHIVED_CELL_BYTES = 16_000
 """Bytes a cell of scBaseCount's archives; taken until there are records."""
+
+_CELL_BYTES = 64
+"""Bytes of a cell in the shards beside its counts: ids, totals, labels."""
 
 _N_GENES = 36_601
 """Human genes in scBaseCount; taken until there is a reference axis."""
@@ -48,6 +53,8 @@ class DrawForecast:
         Bytes on disk of the whole data directory, at the most and at the end.
     new_bytes
         Bytes that the disk must have free to get to the peak.
+    shard_format, shard_bytes
+        The format that shards get, and their bytes in each.
     costs
         What the settings cost, in bytes, the most first.
     """
@@ -59,6 +66,8 @@ class DrawForecast:
     peak_bytes: int
     end_bytes: int
     new_bytes: int
+    shard_format: ShardFormat
+    shard_bytes: dict[ShardFormat, int]
     costs: Sequence[tuple[int, str]]
 
 
@@ -153,15 +162,22 @@ class Forecast:
         archives = available * self._cell_bytes
         tried = (record for place, record in self._records.items() if place < n_tried)
         archived = sum(map(_archive_bytes, tried))
-        shards = n_drawn * (2 * (recipe.n_kept or self._n_genes) + 64)
+        n_genes = recipe.n_kept or self._n_genes
+        by_format = {
+            name: count_bytes(name, n_cells=n_drawn, n_genes=n_genes) + n_drawn * _CELL_BYTES
+            for name in get_args(ShardFormat)
+        }
+        shard_format = choose_format(recipe.shard_format, n_cells=n_drawn, n_genes=n_genes)
+        shards, sorting = by_format[shard_format], by_format["compact"]
         kept = int(files.sum()) if self._options.keep_downloads else 0
         end = archives + shards + kept
-        peak = max(end, archives + int(window))
+        peak = max(end + sorting, archives + int(window))
         given = recipe.genes is not None
         genes = f"genes={recipe.n_kept} names" if given else f"n_hvgs={_text(recipe.n_hvgs)}"
         costs = [
             (archives, f"cell_count={_text(wanted)}: the archive of all genes"),
             (shards, f"{genes}: the shards"),
+            (sorting, "cells on their way into the shards, gone at the end"),
             (0 if kept else int(window), f"n_threads={n_threads}: source files there at once"),
             (kept, "keep_downloads=true: source files that stay"),
             (
@@ -178,6 +194,8 @@ class Forecast:
             peak_bytes=peak,
             end_bytes=end,
             new_bytes=max(0, peak - archived - there),
+            shard_format=shard_format,
+            shard_bytes=by_format,
             costs=sorted((cost for cost in costs if cost[0]), reverse=True),
         )
 

@@ -10,10 +10,11 @@ class PrepareOptions:
     Parameters
     ----------
     n_threads
-        Downloads at a time; threads that inflate, sum and fill, as far as there are cores; and
-        shards written at a time, each of which takes about 64 MB beside `max_memory`.
+        Downloads at a time; threads that inflate, sum, sort and fill, as far as there are cores;
+        and shards written at a time.
     max_memory
-        Bytes that the conversion of one file may take, at least 1 MiB.
+        Bytes that the conversion of one file may take, and then the shards, all threads together;
+        at least 1 MiB.
     keep_downloads
         Whether source files stay in `downloads/` once they are archived.
     refresh_catalog

@@ -117,6 +117,7 @@ class Plan:
             parts = [f"{n:,} {name}" for name, n in likely.n_per_split.items()]
             lines.append(("split", " + ".join(parts)))
         lines += [
+            ("shards", _describe_shards(likely)),
             ("to fetch", fetched if known else f"{fetched} ({_size(best.fetch_bytes)} if all)"),
             (
                 "on disk",
@@ -178,6 +179,14 @@ def _count_without(recipe: Recipe, catalog: pa.Table) -> dict[str, int]:
     if cap is not None:
         counts["max_cells_per_experiment"] = int(n_cells[passing(passes)].sum())
     return counts
+
+
+def _describe_shards(forecast: DrawForecast) -> str:
+    """The format that shards get, and what they would take in the other."""
+    sizes = {name: _size(n_bytes) for name, n_bytes in forecast.shard_bytes.items()}
+    chosen = forecast.shard_format
+    others = ", ".join(f"{name} about {size}" for name, size in sizes.items() if name != chosen)
+    return f"{chosen}, about {sizes[chosen]} ({others})"
 
 
 def _of_experiments(n_experiments: int, n_cells: int) -> str:

@@ -9,6 +9,7 @@ from scdiff_data.archive import QualityFilter
 from scdiff_data.base import digest
 from scdiff_data.genes import GeneSettings, NamedGenes
 from scdiff_data.pipeline.split import Split
+from scdiff_data.shards import SHARD_FORMATS
 from scdiff_data.sources import CatalogRow, Condition, Source, StoredSource
 from scdiff_data.store import SCHEMA_VERSION
 
@@ -19,7 +20,7 @@ CELL_COLUMNS = ("cell_id", "experiment_id", "archive_row", "total_counts", "n_ge
 _PLAIN = (
     *("cell_count", "seed", "max_cells_per_experiment", "min_genes", "min_counts", "max_genes"),
     *("n_hvgs", "min_cells_pct", "flavor", "normalize", "batch_key", "fallback_min_genes"),
-    *("shard_size", "max_failed_fraction"),
+    *("shard_size", "shard_format", "max_failed_fraction"),
 )
 """Settings that are plain values, in the order in which the manifest has them."""
 
@@ -67,6 +68,9 @@ class Recipe:
         most expressed other genes, see `fill_empty`; 0 never does.
     shard_size
         Cells a shard.
+    shard_format
+        How counts lie in them: `dense`, int16 [n_cells, n_genes]; `compact`, only what is above 0;
+        or `auto`, see `choose_format`: dense below 8 GiB, and where more than 20 % is above 0.
     max_failed_fraction
         The run stops once more than this fraction of at least 10 experiments tried has failed.
 
@@ -92,6 +96,7 @@ class Recipe:
     batch_key: str | None
     fallback_min_genes: int
     shard_size: int
+    shard_format: str
     max_failed_fraction: float
     split: Split
     labels: tuple[str, ...]
@@ -119,6 +124,7 @@ class Recipe:
         genes: str | Path | Sequence[str] | NamedGenes | None = None,
         fallback_min_genes: int = 0,
         shard_size: int = 10_000,
+        shard_format: str = "auto",
         max_failed_fraction: float = 0.1,
     ) -> None:
         given = dict(locals())
@@ -159,6 +165,9 @@ class Recipe:
             raise ValueError(
                 f"max_failed_fraction must be in 0 … 1, got {self.max_failed_fraction}"
             )
+        if self.shard_format not in SHARD_FORMATS:
+            formats = ", ".join(SHARD_FORMATS)
+            raise ValueError(f"shard_format must be one of {formats}, got {self.shard_format!r}")
         self.gene_settings  # noqa: B018 - checks them
         if clash := set(self.columns) & set(CELL_COLUMNS):
             raise ValueError(
@@ -239,18 +248,23 @@ class Recipe:
         """Whether a recipe of which `settings` gave these, or a manifest, made the same bytes."""
         return self.digest == _digest_settings(settings)
 
+    def allows(self, shard_format: str) -> bool:
+        """Whether shards of this format do: with `auto`, a converted directory does, too."""
+        return self.shard_format in ("auto", shard_format)
+
     def describe_difference(self, settings: Mapping[str, Any]) -> str:
         """In which settings a directory made with other ones differs from this recipe."""
         own = self.settings()
-        names = [name for name, value in own.items() if settings.get(name) != value]
+        names = [name for name, value in own.items() if settings.get(name, value) != value]
         parts = (f"{name}: {settings.get(name)!r} there, {own[name]!r} here" for name in names)
         return ", ".join(parts)
 
 
 def _digest_settings(settings: Mapping[str, Any]) -> str:
     # When a run gives up does not change what it makes, so this one counts as its default, which
-    # older directories' fingerprints were taken with.
-    return digest([SCHEMA_VERSION, {**settings, "max_failed_fraction": 0.1}])
+    # older directories' fingerprints were taken with. How counts lie does not change them either.
+    decisive = {name: value for name, value in settings.items() if name != "shard_format"}
+    return digest([SCHEMA_VERSION, {**decisive, "max_failed_fraction": 0.1}])
 
 
 def _plain(value: Any) -> Any:

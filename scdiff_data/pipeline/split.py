@@ -5,12 +5,11 @@ superset of a smaller one and a validation experiment stays one for ever.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from scdiff_data.base import keyed_hash
@@ -105,21 +104,9 @@ class Split:
         return np.array([codes.get(str(v).strip().lower(), 0) for v in values], dtype=np.int8)
 
 
-def assign_splits(rule: Split, columns: Mapping[str, pa.Array], *, seed: int) -> NDArray[np.int8]:
-    """Each cell's split: 0 train, 1 val, 2 test."""
-    if rule.by == "cell":
-        return rule.assign_by_hash(columns["cell_id"].to_pylist(), seed=seed)
-    column = columns["experiment_id" if rule.by == "experiment" else rule.by]
-    if rule.by == "experiment":
-        values = column.dictionary.to_pylist()
-        splits: NDArray[np.int8] = rule.assign_by_hash(values, seed=seed)[column.indices.to_numpy()]
-        return splits
-    return rule.assign_by_value(column.to_pylist())
-
-
-def check_values(rule: Split, column: pa.Array) -> None:
-    """Say which of the split's named values no cell has: most likely they are misspelt."""
-    known = {str(value).strip().lower() for value in column.unique().to_pylist()}
+def check_values(rule: Split, values: Iterable[Any]) -> None:
+    """Say which of the split's named values are not among the cells': they may be misspelt."""
+    known = {str(value).strip().lower() for value in values}
     for name in ("val", "test"):
         missing = [v for v in rule.named_values(name) if v.strip().lower() not in known]
         if missing:

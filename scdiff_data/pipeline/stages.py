@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from scdiff_data.errors import ManifestError
 from scdiff_data.pipeline.assemble import assemble, reassemble
@@ -22,6 +23,7 @@ from scdiff_data.pipeline.fill_archive import fill_archive
 from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.planning import Plan, make_plan
 from scdiff_data.pipeline.recipe import Recipe
+from scdiff_data.shards import check_shards, rewrite_shards
 from scdiff_data.sources import Bucket, read_snapshot, take_snapshot
 from scdiff_data.store import DataDirectory, Manifest, mark_unfinished
 
@@ -72,19 +74,21 @@ def prepare(
     is_known = not (refresh_catalog or retry_failed)
     if is_known and directory.path.is_dir() and not os.access(directory.path, os.W_OK):
         finished = _find_finished(recipe, directory)
-        if finished is not None:
+        if finished is not None and recipe.allows(finished.shard_format):
             return finished
     with _explain_faults(directory.path), _lock(directory):
         finished = _find_finished(recipe, directory) if is_known else None
         if finished is not None:
-            return finished
+            if recipe.allows(finished.shard_format):
+                return finished
+            return _convert(directory, recipe.shard_format, n_threads)
         bucket, catalog = _open_source(recipe, directory, options)
         planned = make_plan(recipe, directory, catalog, options)
         planned.check()
         logger.info("the plan:\n%s", planned)
         mark_unfinished(directory)
         filled = fill_archive(recipe, directory, bucket, planned.candidates, options)
-        return assemble(recipe, directory, planned.candidates, filled, n_threads=n_threads)
+        return assemble(recipe, directory, planned.candidates, filled, options)
 
 
 def plan(
@@ -127,7 +131,12 @@ def plan(
 
 
 def choose_genes_again(
-    data_dir: str | Path, *, replace: bool = False, n_threads: int = 4, **changes: Any
+    data_dir: str | Path,
+    *,
+    replace: bool = False,
+    n_threads: int = 4,
+    max_memory: int = 1 << 30,
+    **changes: Any,
 ) -> Manifest:
     """Choose genes by other settings, from the archive alone, and write the shards anew.
 
@@ -137,8 +146,8 @@ def choose_genes_again(
         A prepared directory.
     replace
         Whether the genes and shards that are there may be replaced.
-    n_threads
-        Threads that sum genes.
+    n_threads, max_memory
+        How it is done, see `PrepareOptions`.
     changes
         `n_hvgs`, `min_cells_pct`, `flavor`, `normalize`, `batch_key` or `genes`, see `Recipe`; what
         is not named stays.
@@ -156,7 +165,58 @@ def choose_genes_again(
     if not directory.path.is_dir():
         raise FileNotFoundError(f"{directory.path} is no directory: name one that was prepared")
     with _explain_faults(directory.path), _lock(directory):
-        return reassemble(directory, changes, replace=replace, n_threads=n_threads)
+        options = PrepareOptions(n_threads=n_threads, max_memory=max_memory)
+        return reassemble(directory, changes, options, replace=replace)
+
+
+def convert_shards(data_dir: str | Path, shard_format: str, *, n_threads: int = 4) -> Manifest:
+    """Make dense shards compact, or compact ones dense; the counts stay exactly the same.
+
+    Killed at any moment, the same call goes on. Datasets that are open meanwhile must be opened
+    again.
+
+    Parameters
+    ----------
+    data_dir
+        A prepared directory.
+    shard_format
+        `dense` or `compact`.
+    n_threads
+        Shards written at a time.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the directory was not prepared.
+    ManifestError
+        If its shards are damaged.
+    ValueError
+        If there is no such format.
+    """
+    if shard_format not in ("dense", "compact"):
+        raise ValueError(f"shard_format must be dense or compact, got {shard_format!r}")
+    directory = DataDirectory(Path(data_dir))
+    if not directory.path.is_dir():
+        raise FileNotFoundError(f"{directory.path} is no directory: name one that was prepared")
+    with _explain_faults(directory.path), _lock(directory):
+        return _convert(directory, shard_format, n_threads)
+
+
+def _convert(directory: DataDirectory, shard_format: str, n_threads: int) -> Manifest:
+    begun = Manifest.read_replaced(directory)
+    manifest = begun or Manifest.read(directory.path)
+    if begun is None:
+        check_shards(manifest, full=False)
+        if manifest.shard_format == shard_format:
+            return manifest
+    mark_unfinished(directory, keep=True)
+    n_cells = sum(manifest.n_cells.values())
+    with tqdm(total=n_cells, desc=shard_format, unit="cell", disable=None) as bar:
+        converted = rewrite_shards(
+            manifest, shard_format, n_threads=n_threads, report_cells=bar.update
+        )
+    converted.write()
+    return converted
 
 
 def _open_source(

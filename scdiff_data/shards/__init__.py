@@ -1,10 +1,27 @@
-"""What training reads: shards, written from the archives and gathered from memory maps.
+"""What training reads: shards, dense or compact, and how rows are gathered from them.
 
-Read `fallback`, `writing`, `rows`, `check`.
+Read `formats`, `fallback`, `contents`, `writing`, `convert`, `loops`, `copy_jobs`, `rows`.
 """
 
-from scdiff_data.shards.check import check_shards
+from scdiff_data.shards.contents import ShardGenes, check_shards
+from scdiff_data.shards.convert import rewrite_shards
+from scdiff_data.shards.formats import (
+    SHARD_FORMATS,
+    ShardFormat,
+    choose_format,
+    count_bytes,
+)
 from scdiff_data.shards.rows import ShardRows
 from scdiff_data.shards.writing import write_shards
 
-__all__ = ["ShardRows", "check_shards", "write_shards"]
+__all__ = [
+    "SHARD_FORMATS",
+    "ShardFormat",
+    "ShardGenes",
+    "ShardRows",
+    "check_shards",
+    "choose_format",
+    "count_bytes",
+    "rewrite_shards",
+    "write_shards",
+]

@@ -4,75 +4,61 @@ Off by default, because a column then no longer means one gene. Which gene a pla
 kept sparsely in the shard: of cell i, `slots` and `genes` from `indptr[i]` to `indptr[i + 1]`.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.archive import CsrRows
-from scdiff_data.base import compiled, map_dataset
+from scdiff_data.base import map_dataset
 
 
-class Replacements(NamedTuple):
-    """Places that hold another gene: cells, their columns, and genes' places on the axis; [n]."""
+def write_replacements(
+    file: h5py.File,
+    n_each: NDArray[np.int64],
+    slots: NDArray[np.int32],
+    genes: NDArray[np.int32],
+) -> None:
+    """Write a shard's replacements: how many each cell has, and these by cell."""
+    file["fallback/indptr"] = np.concatenate([[0], np.cumsum(n_each)]).astype(np.int64)
+    file["fallback/slots"], file["fallback/genes"] = slots, genes
 
-    cells: NDArray[np.int64]
-    slots: NDArray[np.int32]
-    genes: NDArray[np.int32]
 
-
-def fill_empty(
-    archive: CsrRows,
-    rows: NDArray[np.int64],
-    cells: NDArray[np.int64],
-    slot_of_gene: NDArray[np.int32],
-    expression: NDArray[np.int16],
-    *,
-    min_genes: int,
-) -> Replacements:
-    """Fill the empty places of cells that express fewer than `min_genes` of the chosen genes.
-
-    The first empty place takes the most expressed of the cell's other genes, and so on; of equally
-    expressed ones the first on the axis.
+class ReplacedGenes:
+    """Which gene each place holds, from the shards.
 
     Parameters
     ----------
-    archive
-        An archive's cells.
-    rows, cells
-        Rows of the archive, and the rows of `expression` that hold them.
-    slot_of_gene
-        Each gene's column, or -1, int32 [n_reference].
-    expression
-        Counts of the chosen genes, int16 [n_cells, n_genes]; changed in place.
-    min_genes
-        Cells that express at least so many stay as they are.
+    paths
+        The shards in their order.
+    shard_size
+        Cells in each but the last.
     """
-    room = np.zeros(len(rows) + 1, np.int64)
-    arrays = archive.indptr, archive.indices, archive.data
-    _count_room(*arrays, rows, cells, slot_of_gene, expression, min_genes, room)
-    starts = np.cumsum(room)
-    slots, genes = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32)
-    _fill_slots(*arrays, rows, cells, slot_of_gene, expression, starts, slots, genes)
-    return Replacements(np.repeat(cells, np.diff(starts)), slots, genes)
+
+    def __init__(self, paths: Sequence[Path], shard_size: int) -> None:
+        self._paths = paths
+        self._shard_size = shard_size
+        self._maps: dict[int, tuple[NDArray[Any], ...]] = {}
+
+    def gather(self, rows: NDArray[np.int64], gene_indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Places on the reference axis, int64 [n, width]; `gene_indices` are the columns' own."""
+        gene_ids = np.tile(gene_indices, (len(rows), 1))
+        shards, rows_there = np.divmod(rows, self._shard_size)
+        for shard in np.unique(shards):
+            if shard not in self._maps:
+                with h5py.File(self._paths[shard]) as file:
+                    parts = (file[f"fallback/{name}"] for name in ("indptr", "slots", "genes"))
+                    self._maps[shard] = tuple(map(map_dataset, parts))
+            mine = shards == shard
+            part = gene_ids[mine]
+            _replace_genes(self._maps[shard], rows_there[mine], part)
+            gene_ids[mine] = part
+        return gene_ids
 
 
-def write_replacements(file: h5py.File, found: list[Replacements], n_cells: int) -> None:
-    """Write a shard's replacements, by cell."""
-    cells, slots, genes = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    order = np.argsort(cells, kind="stable")
-    n_each = np.bincount(cells, minlength=n_cells)
-    file["fallback/indptr"] = np.concatenate([[0], np.cumsum(n_each)]).astype(np.int64)
-    file["fallback/slots"], file["fallback/genes"] = slots[order], genes[order]
-
-
-def map_replacements(file: h5py.File) -> tuple[NDArray[Any], ...]:
-    """Map a shard's replacements: indptr, slots, genes."""
-    return tuple(map_dataset(file[f"fallback/{name}"]) for name in ("indptr", "slots", "genes"))
-
-
-def replace_genes(
+def _replace_genes(
     stored: tuple[NDArray[Any], ...], rows: NDArray[np.int64], gene_ids: NDArray[np.int64]
 ) -> None:
     """Set the gene of every place that holds another one; `gene_ids` int64 [n, width], in place.
@@ -86,72 +72,3 @@ def replace_genes(
     places = np.repeat(starts, n_each) + np.arange(len(cells)) - firsts
     kept = slots[places] < gene_ids.shape[1]
     gene_ids[cells[kept], slots[places][kept]] = genes[places][kept]
-
-
-# What the loops below see, with 3 chosen genes, and a cell that expresses one of them:
-#
-#     slot_of_gene    0  -1   1  -1  -1   2      [n_reference]
-#     expression[0]   0   5   0                  the chosen genes' counts: slots 0 and 2 are empty
-#     the cell's row  genes 1, 2, 3, 4           counts 7, 5, 8, 7
-#
-#     room            0   2                      two slots can be filled, with genes 3 and 1
-#     starts          0   2                      the cumulative sum of `room`
-#     slots, genes    0 ← 3,  2 ← 1              most expressed first, then in the axis' order
-#     expression[0]   8   5   7
-@compiled
-def _count_room(
-    indptr: NDArray[Any],
-    indices: NDArray[Any],
-    data: NDArray[Any],
-    rows: NDArray[Any],
-    cells: NDArray[Any],
-    slot_of_gene: NDArray[Any],
-    expression: NDArray[Any],
-    min_genes: int,
-    room: NDArray[Any],
-) -> None:
-    """How many places of each cell are filled: room[0] stays 0."""
-    n_slots = expression.shape[1]
-    for i in range(len(rows)):
-        n_expressed, n_other = 0, 0
-        for k in range(indptr[rows[i]], indptr[rows[i] + 1]):
-            if data[k] > 0:
-                if slot_of_gene[indices[k]] < 0:
-                    n_other += 1
-                else:
-                    n_expressed += 1
-        if n_expressed < min_genes:
-            room[i + 1] = min(n_slots - n_expressed, n_other)
-
-
-@compiled
-def _fill_slots(
-    indptr: NDArray[Any],
-    indices: NDArray[Any],
-    data: NDArray[Any],
-    rows: NDArray[Any],
-    cells: NDArray[Any],
-    slot_of_gene: NDArray[Any],
-    expression: NDArray[Any],
-    starts: NDArray[Any],
-    slots: NDArray[Any],
-    genes: NDArray[Any],
-) -> None:
-    for i in range(len(rows)):
-        at, end = starts[i], starts[i + 1]
-        if at == end:
-            continue
-        low, high = indptr[rows[i]], indptr[rows[i] + 1]
-        # Negative counts first, then the genes' order: a stable sort puts the most expressed first.
-        order = np.argsort(-data[low:high].astype(np.int64), kind="mergesort")
-        slot = 0
-        for k in order:
-            if slot_of_gene[indices[low + k]] >= 0:
-                continue
-            while expression[cells[i], slot] != 0:
-                slot += 1
-            expression[cells[i], slot] = data[low + k]
-            slots[at], genes[at] = slot, indices[low + k]
-            at += 1
-            if at == end:
-                break

@@ -1,32 +1,47 @@
-"""All shards as one table of rows, copied from their memory maps by a compiled loop."""
+"""All shards as one table of rows, gathered from their memory maps by compiled loops."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.base import ArrayPool, compiled, copy_bytes, map_dataset, prefetch
-from scdiff_data.shards.fallback import map_replacements, replace_genes
+from scdiff_data.base import ArrayPool, DiskWatch, ask_for, expect_random, find_datasets, map_file
+from scdiff_data.errors import ManifestError
+from scdiff_data.shards.copy_jobs import Column, JobCache
+from scdiff_data.shards.fallback import ReplacedGenes
+from scdiff_data.shards.loops import (
+    DAMAGED,
+    FINE,
+    ask_for_narrow,
+    ask_for_rows,
+    copy_rows,
+    translate_dense,
+    translate_packed,
+    unpack_rows,
+)
 
-_AHEAD = 1024
-"""Stride in bytes of software prefetches within a row; the hardware prefetcher fills the gaps."""
+_MOST_MAPS = 32_768
+"""Shards mapped at a time: half of what Linux lets a process have."""
 
-_MOST_KEPT = 64
-"""Copy jobs kept: a run asks for few kinds of batches, tests and notebooks for many."""
+_IDS = ("cell_id", "experiment_id")
+"""Columns that few batches look at."""
 
 _NO_COUNTS = np.empty((0, 0), np.int16)
 """Stands in for the counts where no column is wide: the compiled loop takes arrays alone."""
+
+_COUNTS = "expression"
+"""The column of counts, whatever the format."""
 
 
 class ShardRows:
     """All shards as one table of rows, gathered from their maps.
 
     Shards are mapped when a row of theirs is first asked for, in each process for itself; what is
-    pickled or inherited by a fork holds no open file.
+    pickled or inherited by a fork holds no open file. Where rows come from the disk, the system is
+    told of all rows of a gather before the first is read.
 
     Parameters
     ----------
@@ -48,25 +63,36 @@ class ShardRows:
             self.gene_indices: NDArray[np.int64] = file["gene_indices"][:].astype(np.int64)
             self.has_fallback = "fallback" in file
             self.categories: dict[str, list[str]] = {}
-            self._datasets = {name: name for name in ("expression", "total_counts")}
-            self._datasets |= {"cell_id": "cell_ids", "experiment_id": "experiment_ids"}
+            self.is_compact = "packed" in file
+            self._has_long_starts = self.is_compact and file["starts"].dtype == np.uint64
+            counts = ("starts", "packed") if self.is_compact else ("expression",)
+            self._columns = {"total_counts": "total_counts"}
+            self._columns |= {"cell_id": "cell_ids", "experiment_id": "experiment_ids"}
             for name, label in file.get("labels", {}).items():
                 is_text = isinstance(label, h5py.Group)
-                self._datasets[name] = f"labels/{name}/codes" if is_text else f"labels/{name}"
+                self._columns[name] = f"labels/{name}/codes" if is_text else f"labels/{name}"
                 if is_text:
                     self.categories[name] = [c.decode() for c in label["categories"][:]]
+            self._places = {path: place for place, path in enumerate(counts)}
             self._layout = {}
-            for place, (name, path) in enumerate(self._datasets.items()):
-                dtype, shape = file[path].dtype, file[path].shape[1:]
-                row_bytes = math.prod(shape) * dtype.itemsize
-                self._layout[name] = _Column(place, dtype, row_bytes, shape)
+            for place, (name, path) in enumerate(self._columns.items(), start=3):
+                self._places[path] = place
+                dtype = file[path].dtype
+                self._layout[name] = Column(place, dtype, dtype.itemsize, ())
+            # Of each narrow column that batches look at: place, bytes a row, entries beyond.
+            narrow = [(c.place, c.row_bytes, 0) for n, c in self._layout.items() if n not in _IDS]
+            if self.is_compact:
+                narrow.append((0, file["starts"].dtype.itemsize, 1))
+            self._narrow = np.array(narrow, np.int64)
+            n_genes = len(self.gene_ids)
+            self._layout[_COUNTS] = Column(0, np.dtype(np.int16), 2 * n_genes, (n_genes,))
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
         return {
             k: v
             for k, v in self.__dict__.items()
-            if k not in ("_maps", "_addresses", "_replacements", "_copy_jobs", "_pool")
+            if k not in ("_maps", "_addresses", "_replaced", "_jobs", "_pool", "watch")
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -74,16 +100,17 @@ class ShardRows:
         self._forget()
 
     def _forget(self) -> None:
-        self._maps: dict[int, list[NDArray[Any]]] = {}
-        self._replacements: dict[int, tuple[NDArray[Any], ...]] = {}
+        self._maps: dict[int, NDArray[np.uint8]] = {}
+        self._replaced = ReplacedGenes(self._paths, self._shard_size)
         self._pool = ArrayPool()
-        self._copy_jobs: dict[tuple[tuple[str, ...], int, int | None], _CopyJobs] = {}
-        self._addresses = np.zeros((len(self._datasets), len(self._paths)), np.int64)
+        self.watch = DiskWatch()
+        self._jobs = JobCache(self._layout)
+        self._addresses = np.zeros((3 + len(self._columns), len(self._paths)), np.int64)
 
     @property
     def labels(self) -> list[str]:
         """The labels that the shards keep."""
-        return [name for name, path in self._datasets.items() if path.startswith("labels/")]
+        return [name for name, path in self._columns.items() if path.startswith("labels/")]
 
     def gather(
         self,
@@ -92,6 +119,7 @@ class ShardRows:
         *,
         within: range | None = None,
         width: int | None = None,
+        table: NDArray[Any] | None = None,
     ) -> list[NDArray[Any]]:
         """Rows of columns: `expression`, `total_counts`, `cell_id`, `experiment_id` or labels.
 
@@ -105,6 +133,8 @@ class ShardRows:
             Global row numbers, such as a split's; None takes all.
         width
             Of `expression`, only the first `width` genes.
+        table
+            What each count becomes, [32768]: `expression` then comes as `table[counts]`.
 
         Returns
         -------
@@ -115,11 +145,18 @@ class ShardRows:
         ------
         IndexError
             If a row is outside.
+        ManifestError
+            If a compact shard is damaged.
         """
         within = range(self.n_cells) if within is None else within
-        if len(self._maps) < len(self._paths):
+        span = (within.start, len(within), self._shard_size)
+        if len(self._maps) < len(self._paths):  # else rows need not be worked out
             self._map_shards_of(np.where(rows < 0, rows + len(within), rows) + within.start)
-        jobs = self._list_jobs(names, len(rows), width)
+        is_wide = _COUNTS in names
+        is_copied = is_wide and table is None and not self.is_compact
+        if is_wide and self.watch.is_cold and self.watch.asks_itself:
+            self.ask_for(rows, within=within)
+        jobs = self._jobs.take(names, len(rows), width, is_copied=is_copied)
         # Narrow columns share their memory, wide ones have their own: ids that somebody keeps do
         # not keep counts.
         narrow = np.empty(jobs.n_narrow_bytes, np.uint8)
@@ -127,155 +164,115 @@ class ShardRows:
         wide = _NO_COUNTS
         for shape, dtype, offset in jobs.layout:
             if offset < 0:
-                wide = self._pool.take(shape, dtype)
+                wide = self._pool.take(shape, dtype if table is None else table.dtype)
                 columns.append(wide)
             else:
                 columns.append(np.ndarray(shape, dtype, narrow, offset))
-        span = (within.start, len(within), self._shard_size)
-        if not _gather(self._addresses, jobs.table, rows, *span, wide, narrow):
-            low = rows.min()
-            high = rows.max()
-            n = len(within)
-            raise IndexError(f"rows are {-n} … {n - 1}, got {low} … {high}")
+        state = copy_rows(self._addresses, jobs.table, rows, *span, wide, narrow)
+        if is_wide and not is_copied and state == FINE:
+            state = self._decode(rows, span, wide, table)
+        if is_wide:
+            self.watch.look()
+        if state != FINE:
+            self._explain(state, rows, within)
         return columns
 
-    def _list_jobs(self, names: tuple[str, ...], n_rows: int, width: int | None) -> "_CopyJobs":
-        """What to copy for so many rows; kept, since working it out takes longer than copying."""
-        kept = self._copy_jobs.get((names, n_rows, width))
-        if kept is not None:
-            return kept
-        table = np.empty((len(names), 4), np.int64)
-        layout, n_narrow_bytes = [], 0
-        for job, name in zip(table, names, strict=True):
-            place, dtype, row_bytes, shape = self._layout[name]
-            if shape:
-                shape = (width or shape[0],)
-            n_bytes = math.prod(shape) * dtype.itemsize
-            offset = -1 if shape else n_narrow_bytes
-            job[:] = place, row_bytes, n_bytes, offset
-            layout.append(((n_rows, *shape), dtype, offset))
-            if not shape:
-                n_narrow_bytes += -(-n_rows * n_bytes // 16) * 16  # each column starts aligned
-        if len(self._copy_jobs) > _MOST_KEPT:
-            self._copy_jobs.clear()
-        jobs = self._copy_jobs[names, n_rows, width] = _CopyJobs(table, layout, n_narrow_bytes)
-        return jobs
+    def _decode(
+        self,
+        rows: NDArray[np.int64],
+        span: tuple[int, int, int],
+        wide: NDArray[Any],
+        table: NDArray[Any] | None,
+    ) -> int:
+        state: int
+        if not self.is_compact:
+            state = translate_dense(self._addresses, rows, *span, len(self.gene_ids), table, wide)
+        elif table is None:
+            state = unpack_rows(self._addresses, rows, *span, self._has_long_starts, wide)
+        else:
+            state = translate_packed(
+                self._addresses, rows, *span, self._has_long_starts, table, wide
+            )
+        return state
+
+    def _explain(self, state: int, rows: NDArray[np.int64], within: range) -> NoReturn:
+        if state == DAMAGED:
+            shards = np.unique((rows % len(within) + within.start) // self._shard_size)
+            raise ManifestError(
+                f"a row of {', '.join(str(self._paths[s]) for s in shards[:3])} lies outside its "
+                "shard, which is damaged: run with data.verify=full to find it, delete it and "
+                "config.json, and prepare again"
+            )
+        n = len(within)
+        raise IndexError(f"rows are {-n} … {n - 1}, got {rows.min()} … {rows.max()}")
+
+    def ask_for(self, rows: NDArray[np.int64], *, within: range) -> None:
+        """Start to fetch the counts of rows that a later `gather` takes, but for a probe at times.
+
+        Parameters
+        ----------
+        rows, within
+            As `gather` takes them; rows outside are left out.
+        """
+        n = len(within)
+        rows = self.watch.choose(np.where(rows < 0, rows + n, rows))
+        rows = rows[(rows >= 0) & (rows < n)] + within.start
+        self._ask(rows, rows)
+
+    def ask_for_runs(self, runs: NDArray[np.int64], *, within: range) -> None:
+        """The same of runs of rows: the first of each, and the one after its last; int64 [n, 2]."""
+        self._ask(*self._divide(runs, within))
+
+    def ask_for_columns(self, runs: NDArray[np.int64], *, within: range) -> None:
+        """Start to fetch whatever else is gathered of runs, but for ids, and where they start."""
+        firsts, lasts = self._divide(runs, within)
+        self._map_shards_of(firsts)
+        ask_for_narrow(self._addresses, self._narrow, firsts, lasts, self._shard_size)
+
+    def _divide(
+        self, runs: NDArray[np.int64], within: range
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Runs as pieces within shards: the first global row of each, and the last one."""
+        firsts, lasts = (runs + within.start - [0, 1]).T
+        n_each = lasts // self._shard_size - firsts // self._shard_size + 1
+        run = np.repeat(np.arange(len(runs)), n_each)
+        piece = np.arange(len(run)) - np.repeat(np.cumsum(n_each) - n_each, n_each)
+        start = (firsts[run] // self._shard_size + piece) * self._shard_size
+        return (
+            np.maximum(start, firsts[run]),
+            np.minimum(start + self._shard_size - 1, lasts[run]),
+        )
+
+    def _ask(self, firsts: NDArray[np.int64], lasts: NDArray[np.int64]) -> None:
+        self._map_shards_of(firsts)
+        row_bytes = 0 if self.is_compact else self._layout[_COUNTS].row_bytes
+        size = self._shard_size
+        ask_for_rows(self._addresses, firsts, lasts, size, row_bytes, self._has_long_starts)
 
     def _map_shards_of(self, rows: NDArray[np.int64]) -> None:
+        if len(self._maps) == len(self._paths):
+            return
+        if len(self._maps) >= _MOST_MAPS:
+            self._forget()
         for shard in np.unique(rows // self._shard_size):
             if shard not in self._maps and 0 <= shard < len(self._paths):
                 self._map(int(shard))
 
     def gather_gene_ids(self, rows: NDArray[np.int64], width: int) -> NDArray[np.int64]:
         """Which gene each place of these rows holds: places on the reference axis, [n, width]."""
-        gene_ids = np.tile(self.gene_indices[:width], (len(rows), 1))
-        shards, rows_there = np.divmod(rows, self._shard_size)
-        for shard in np.unique(shards):
-            if shard not in self._replacements:
-                with h5py.File(self._paths[shard]) as file:
-                    self._replacements[shard] = map_replacements(file)
-            mine = shards == shard
-            part = gene_ids[mine]
-            replace_genes(self._replacements[shard], rows_there[mine], part)
-            gene_ids[mine] = part
-        return gene_ids
+        return self._replaced.gather(rows, self.gene_indices[:width])
 
     def _map(self, shard: int) -> None:
-        with h5py.File(self._paths[shard]) as file:
-            maps = [map_dataset(file[path]) for path in self._datasets.values()]
-        self._maps[shard] = maps
-        self._addresses[:, shard] = [mapped.ctypes.data for mapped in maps]
-
-
-class _Column(NamedTuple):
-    """A dataset of the shards: its place among them, type, bytes a row, and shape of a row."""
-
-    place: int
-    dtype: np.dtype[Any]
-    row_bytes: int
-    shape: tuple[int, ...]
-
-
-class _CopyJobs(NamedTuple):
-    """What `_gather` copies for one kind of batch.
-
-    Parameters
-    ----------
-    table
-        One job a column, int64 [n_columns, 4], see the picture above `_gather`.
-    layout
-        Of each column the array it comes out as: shape, type, and where it starts in `narrow`, or
-        -1 if it is wide.
-    n_narrow_bytes
-        Bytes of all narrow columns together.
-    """
-
-    table: NDArray[np.int64]
-    layout: list[tuple[tuple[int, ...], np.dtype[Any], int]]
-    n_narrow_bytes: int
-
-
-# What `_gather` sees, with two shards of 4 cells, 3 genes, and the rows 5, 0, 2 asked for:
-#
-#     addresses [column, shard]     shard 0   shard 1      where in memory a shard's column starts
-#         0  expression               a0        a1
-#         1  total_counts             b0        b1
-#
-#     jobs [column, 4]      place   bytes of a row   of these to copy   where in `narrow`
-#         expression          0           6                 6           -1: it goes to `wide`
-#         total_counts        1           4                 4            0
-#
-#     row 5 = shard 1, place 1           wide [3, 3]                narrow, as bytes
-#     row 0 = shard 0, place 0             a1 + 1 * 6                 b1 + 1 * 4
-#     row 2 = shard 0, place 2             a0                         b0
-#                                          a0 + 2 * 6                 b0 + 2 * 4
-#
-# A row is in no cache, and fetching one from memory takes as long as copying it. So narrow rows are
-# all prefetched first and copied last, and a wide row is prefetched while the row before it is
-# copied: memory answers many requests at once. Rows are copied by memcpy, as bytes: one loop serves
-# every type.
-@compiled
-def _gather(
-    addresses: NDArray[Any],
-    jobs: NDArray[Any],
-    rows: NDArray[Any],
-    start: int,
-    n_cells: int,
-    shard_size: int,
-    wide: NDArray[Any],
-    narrow: NDArray[Any],
-) -> bool:
-    """Copy rows of columns one after another; False if a row is outside."""
-    if not len(rows):
-        return True
-    shards, places = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
-    for i in range(len(rows)):
-        row = rows[i] + n_cells if rows[i] < 0 else rows[i]
-        if row < 0 or row >= n_cells:
-            return False
-        shards[i] = (row + start) // shard_size
-        places[i] = (row + start) - shards[i] * shard_size
-    for job in range(len(jobs)):
-        column, row_bytes, n_bytes, offset = jobs[job]
-        if offset >= 0:
-            for i in range(len(rows)):
-                prefetch(addresses[column, shards[i]] + places[i] * row_bytes)
-    for job in range(len(jobs)):
-        column, row_bytes, n_bytes, offset = jobs[job]
-        if offset < 0:
-            target, at = wide.ctypes.data, addresses[column, shards[0]] + places[0] * row_bytes
-            for i in range(len(rows)):
-                here = at
-                if i + 1 < len(rows):
-                    at = addresses[column, shards[i + 1]] + places[i + 1] * row_bytes
-                    for page in range(0, n_bytes, _AHEAD):
-                        prefetch(at + page)
-                copy_bytes(target + i * n_bytes, here, n_bytes)
-    for job in range(len(jobs)):
-        column, row_bytes, n_bytes, offset = jobs[job]
-        if offset >= 0:
-            target = narrow.ctypes.data + offset
-            for i in range(len(rows)):
-                at = addresses[column, shards[i]] + places[i] * row_bytes
-                copy_bytes(target + i * n_bytes, at, n_bytes)
-    return True
+        path = self._paths[shard]
+        mapped = map_file(path)
+        # Rows are at random places; what is narrow is read by many batches, and fetched as a whole.
+        expect_random(mapped)
+        for name, (offset, n_bytes) in zip(
+            self._places, find_datasets(path, list(self._places)), strict=True
+        ):
+            self._addresses[self._places[name], shard] = mapped.ctypes.data + offset
+            if name == "packed":
+                self._addresses[2, shard] = n_bytes
+            elif name not in ("expression", "cell_ids", "experiment_ids"):
+                ask_for(mapped[offset : offset + n_bytes])
+        self._maps[shard] = mapped

@@ -1,8 +1,9 @@
 """A prepared directory: what lies where, and what became of it.
 
-Read `layout`, `manifest`, `records`.
+Read `layout`, `manifest`, `records`, `drawn_cells`.
 """
 
+from scdiff_data.store.drawn_cells import DrawnCells
 from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.manifest import SCHEMA_VERSION, GeneCounts, Manifest, mark_unfinished
 from scdiff_data.store.records import ExperimentRecord, Records, list_experiments, sum_dropped
@@ -10,6 +11,7 @@ from scdiff_data.store.records import ExperimentRecord, Records, list_experiment
 __all__ = [
     "SCHEMA_VERSION",
     "DataDirectory",
+    "DrawnCells",
     "ExperimentRecord",
     "GeneCounts",
     "Manifest",

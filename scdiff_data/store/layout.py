@@ -8,6 +8,8 @@ cells/{experiment_id}.json       what became of the experiment
 statistics/{experiment_id}.npz   what its genes add up to
 metadata/                        catalog.parquet, genes.parquet, cells.parquet, experiments.json
 processed/batch_0000.h5 …        the shards
+ordering/                        rows on their way into the table of cells
+sorting/                         cells on their way into shards, gone once these are written
 tokenizers/                      what tokenizers were fitted to
 source/                          what a source that makes its own files wrote
 downloads/                       source files on their way, and .part of them
@@ -100,6 +102,16 @@ class DataDirectory:
     def shard(self, number: int) -> Path:
         """Shard `number`, from 0 on."""
         return self.shards / f"batch_{number:04d}.h5"
+
+    @property
+    def ordering(self) -> Path:
+        """The folder of rows on their way into the table of cells."""
+        return self.path / "ordering"
+
+    @property
+    def sorting(self) -> Path:
+        """The folder of cells on their way into shards."""
+        return self.path / "sorting"
 
     @property
     def fits(self) -> Path:

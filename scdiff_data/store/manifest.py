@@ -63,6 +63,8 @@ class Manifest:
         Cells in each split, and experiments that these are from: `train`, `val`, `test`.
     shards_key
         Fingerprint of the settings and archives that the shards were made from; each holds it.
+    shard_format
+        How counts lie in the shards, `dense` or `compact`.
     dropped
         What is missing from the shards or was changed on the way, see `sum_dropped`.
     files
@@ -79,6 +81,7 @@ class Manifest:
     n_cells: Mapping[str, int]
     n_experiments: Mapping[str, int]
     shards_key: str
+    shard_format: str
     dropped: Mapping[str, int]
     files: tuple[FileEntry, ...]
     packages: Mapping[str, str] = field(default_factory=_list_packages)
@@ -127,6 +130,7 @@ class Manifest:
                     n_cells=dict(content["cells"]),
                     n_experiments=dict(content["experiments"]),
                     shards_key=content["shards_key"],
+                    shard_format=content.get("shard_format", "dense"),
                     dropped=dict(content["dropped"]),
                     files=tuple(FileEntry(**entry) for entry in content["files"]),
                     packages=dict(content["packages"]),
@@ -152,6 +156,7 @@ class Manifest:
             "cells": self.n_cells,
             "experiments": self.n_experiments,
             "shards_key": self.shards_key,
+            "shard_format": self.shard_format,
             "dropped": self.dropped,
             "files": [asdict(entry) for entry in self.files],
             "packages": self.packages,

@@ -11,9 +11,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from scdiff_data.archive import ArchiveReport, GeneAxis
 from scdiff_data.base import FileEntry, write_json
 from scdiff_data.sources import CatalogRow
@@ -166,15 +163,13 @@ class Records:
         return record
 
 
-def list_experiments(records: Sequence[ExperimentRecord], cells: pa.Table) -> list[dict[str, Any]]:
+def list_experiments(
+    records: Sequence[ExperimentRecord], count_drawn: Callable[[str], int]
+) -> list[dict[str, Any]]:
     """The content of `experiments.json`: what became of every experiment tried, in their order."""
-    drawn = {
-        count["values"]: count["counts"]
-        for count in pc.value_counts(cells["experiment_id"].cast(pa.string())).to_pylist()
-    }
     entries = []
     for record in records:
-        n_drawn = drawn.get(record.experiment_id, 0)
+        n_drawn = 0 if record.failed else count_drawn(record.experiment_id)
         if record.failed:
             status, reason = "failed", record.reason
         elif n_drawn:

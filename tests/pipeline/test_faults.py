@@ -257,7 +257,7 @@ def test_of_two_processes_the_second_waits_and_finds_the_work_done(
     ("place", "call"),
     [
         pytest.param("archive.convert.transpose", 2, id="archives"),
-        pytest.param("shards.writing._write_expression", 2, id="shards"),
+        pytest.param("shards.contents.write_dense", 2, id="shards"),
     ],
 )
 def test_ctrl_c_ends_the_run_and_the_same_call_goes_on(

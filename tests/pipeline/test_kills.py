@@ -18,7 +18,9 @@ from support.kills import KILL_SCRIPT
     [
         pytest.param("sources.downloads", "_verify", 3, id="mid-download"),
         pytest.param("archive.convert", "transpose", 2, id="mid-archive"),
-        pytest.param("shards.writing", "_write_expression", 3, id="mid-shards"),
+        pytest.param("pipeline.cell_table", "read_label", 2, id="mid-table"),
+        pytest.param("shuffle.sorting", "sort_rows", 3, id="mid-sort"),
+        pytest.param("shards.contents", "write_dense", 3, id="mid-shards"),
     ],
 )
 def test_a_killed_run_goes_on_to_the_same_bytes(

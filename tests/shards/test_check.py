@@ -8,7 +8,7 @@ import h5py
 import pytest
 
 from scdiff_data import ManifestError, prepare
-from scdiff_data.shards.check import check_shards
+from scdiff_data.shards.contents import check_shards
 from scdiff_data.store.manifest import Manifest
 from support.cases import pbmc_recipe
 

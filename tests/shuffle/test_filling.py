@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from scdiff_data import prepare
 from scdiff_data.archive.file import CsrRows
-from scdiff_data.shards.fallback import fill_empty
+from scdiff_data.shuffle.filling import fill_empty
 from support.cases import pbmc_recipe
 from support.fallback import MIN_GENES, fill_by_hand
 from support.reading import read_archives, read_shards
