@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from scdiff_data.archive import ArchiveRows, GeneAxis
-from scdiff_data.loading.split_view import SplitView
+from scdiff_data.base import DiskWatch
+from scdiff_data.loading.split_view import SplitView, find_in_archives
 from scdiff_data.store import Manifest
 
 Index = int | slice | Sequence[int] | NDArray[np.integer[Any]] | Tensor
@@ -39,6 +39,22 @@ class CellBatch(NamedTuple):
     """
 
     expression: Tensor
+    metadata: dict[str, Any]
+
+
+class TokenBatch(NamedTuple):
+    """Cells as tokens.
+
+    Parameters
+    ----------
+    tokens
+        [b, g]: int64 from a DataModule, on the batch's device; uint8 or int16 on the way there.
+    metadata
+        As in a `CellBatch`. `counts` are what the tokens stand for, [b, g]: in validation and test
+        batches of a DataModule, and in training with `train_counts`.
+    """
+
+    tokens: Tensor
     metadata: dict[str, Any]
 
 
@@ -113,6 +129,17 @@ class HVGDataset(Dataset[CellBatch]):
         expression, metadata = self._cells.read_counts(_to_rows(index, len(self)), self.n_genes)
         return CellBatch(torch.from_numpy(expression), metadata)
 
+    @property
+    def is_compact(self) -> bool:
+        """Whether shards hold only counts above 0."""
+        return self._cells.shards.is_compact
+
+    def read_tokens(self, index: Index, count_table: NDArray[Any]) -> TokenBatch:
+        """Gather cells as `count_table[counts]`, which never stand in memory; see `BinTokens`."""
+        rows = _to_rows([index] if isinstance(index, int) else index, len(self))
+        tokens, metadata = self._cells.read_counts(rows, self.n_genes, count_table)
+        return TokenBatch(torch.from_numpy(tokens), metadata)
+
     def read_classes(self, name: str) -> NDArray[np.int64]:
         """Each cell's value of a label or `experiment_id`, numbered from 0, as `balance` takes it.
 
@@ -126,6 +153,56 @@ class HVGDataset(Dataset[CellBatch]):
     def __getitems__(self, indices: Sequence[int]) -> CellBatch:
         """Gather a batch; a plain DataLoader calls this."""
         return self[indices]
+
+    @property
+    def watch(self) -> DiskWatch:
+        """Whether rows come from the disk."""
+        return self._cells.shards.watch
+
+    def ask_for(self, rows: NDArray[np.int64]) -> None:
+        """Start to fetch the counts of rows that will be gathered."""
+        self._cells.shards.ask_for(rows, within=self._cells.rows)
+
+    def ask_for_runs(self, runs: NDArray[np.int64]) -> None:
+        """The same of runs of rows: the first of each, and the one after its last, int64 [n, 2]."""
+        self._cells.shards.ask_for_runs(runs, within=self._cells.rows)
+
+    def ask_for_columns(self, runs: NDArray[np.int64]) -> None:
+        """Start to fetch what else batches hold of runs, and where their counts lie."""
+        self._cells.shards.ask_for_columns(runs, within=self._cells.rows)
+
+
+class TokenDataset(Dataset[TokenBatch]):
+    """The same cells as tokens, a sixth of the work where shards are compact.
+
+    Parameters
+    ----------
+    cells
+        The cells.
+    count_table
+        What each count 0 … 32,767 becomes, uint8 or int16 [32768]: a tokenizer's `count_table`.
+    """
+
+    def __init__(self, cells: HVGDataset, count_table: NDArray[Any]) -> None:
+        self._cells = cells
+        self._count_table = count_table
+        self.n_genes = cells.n_genes
+        self.is_compact = cells.is_compact
+        self.ask_for = cells.ask_for
+        self.ask_for_runs = cells.ask_for_runs
+        self.ask_for_columns = cells.ask_for_columns
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def __getitem__(self, index: Index) -> TokenBatch:
+        """Gather cells; an int gives a batch of one."""
+        return self._cells.read_tokens(index, self._count_table)
+
+    @property
+    def watch(self) -> DiskWatch:
+        """Whether rows come from the disk."""
+        return self._cells.watch
 
 
 class ScRNADataset(Dataset[CellBatch]):
@@ -167,13 +244,9 @@ class ScRNADataset(Dataset[CellBatch]):
         self.gene_ids = list(axis.ids)
         self.gene_symbols = list(axis.symbols)
         self.n_genes = len(axis)
-        columns = ["experiment_id", "archive_row"]
-        cells = pq.read_table(directory.cells, columns=columns).combine_chunks()
-        experiments, rows = cells["experiment_id"].chunk(0), self._cells.rows
-        own = slice(rows.start, rows.stop)
-        self._experiment = experiments.indices.to_numpy()[own].astype(np.int32)
-        self._archive_row = cells["archive_row"].to_numpy()[own].astype(np.int32)
-        names = experiments.dictionary.to_pylist()
+        names, self._experiment, self._archive_row = find_in_archives(
+            directory.cells, self._cells.rows
+        )
         self._archives = ArchiveRows([directory.archive(name) for name in names])
 
     def __len__(self) -> int:
@@ -209,6 +282,15 @@ class ScRNADataset(Dataset[CellBatch]):
     def __getitems__(self, indices: Sequence[int]) -> CellBatch:
         """Gather a batch; a plain DataLoader calls this."""
         return self[indices]
+
+    @property
+    def watch(self) -> DiskWatch:
+        """Whether rows come from the disk."""
+        return self._archives.watch
+
+    def ask_for(self, rows: NDArray[np.int64]) -> None:
+        """Start to fetch the counts of rows that will be gathered."""
+        self._archives.ask_for(self._experiment[rows], self._archive_row[rows])
 
 
 def _to_rows(index: slice | Sequence[int] | NDArray[Any] | Tensor, n: int) -> NDArray[np.int64]:

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from time import perf_counter
+from typing import Any, Literal, NamedTuple, cast
 
+from numpy.typing import NDArray
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
-from scdiff_data.loading.dataset import HVGDataset, ScRNADataset
+from scdiff_data.loading.dataset import HVGDataset, ScRNADataset, TokenDataset
+from scdiff_data.loading.read_ahead import ReadAhead
 from scdiff_data.loading.sampler import CellSampler
 from scdiff_data.loading.worker_transport import PREFETCH, BatchGroupSampler, SharedSlots
 
@@ -60,6 +63,8 @@ class ResumableLoader(DataLoader[Any]):
             multiprocessing_context=multiprocessing_context if num_workers else None,
             generator=Generator(),  # else every epoch takes a number from the global random state
         )
+        self.seconds_waited = 0.0
+        """How long batches were waited for, over all iterations."""
         self._epoch = 0
         self._position = 0
         self._is_restored = False
@@ -72,7 +77,9 @@ class ResumableLoader(DataLoader[Any]):
     @property
     def _index_sampler(self) -> Any:
         """What one call of the dataset, in a worker or here, is asked for; DataLoader reads it."""
-        return self._groups if self.num_workers else self.sampler
+        is_here = not self.num_workers
+        batches = self.sampler if is_here else self._groups
+        return ReadAhead(batches, self.sampler, self.dataset, by_rows=is_here)
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
@@ -86,9 +93,13 @@ class ResumableLoader(DataLoader[Any]):
         self._epoch = sampler.epoch
         self._position = sampler.start
         self._is_restored = False
-        for batch, (_, end) in zip(self._batches(), sampler.global_batches(), strict=True):
+        ends = (end for _, end in sampler.global_batches())
+        asked = perf_counter()
+        for batch, end in zip(self._batches(), ends, strict=True):
             self._position = end
+            self.seconds_waited += perf_counter() - asked
             yield batch
+            asked = perf_counter()
 
     def _batches(self) -> Iterator[Any]:
         if self.num_workers:
@@ -96,7 +107,7 @@ class ResumableLoader(DataLoader[Any]):
         if self.pin_memory:
             return super().__iter__()
         # DataLoader's own loop costs as much as a fifth of a batch.
-        return map(self.dataset.__getitem__, self.sampler)
+        return map(self.dataset.__getitem__, self._index_sampler)
 
     def _receive(self) -> Iterator[Any]:
         """Groups of batches from workers."""
@@ -137,11 +148,13 @@ def create_hvg_dataloader(
     split: str | None = "train",
     n_hvgs: int | None = None,
     labels: Sequence[str] | None = None,
-    shuffle: bool = True,
+    shuffle: bool | Literal["window", "global"] = "window",
     seed: int = 0,
-    block_size: int = 1,
+    window_size: int = 65_536,
+    run_size: int = 256,
     balance: str | None = None,
     num_workers: int = 0,
+    count_table: NDArray[Any] | None = None,
 ) -> ResumableLoader:
     """Batches of the chosen genes from a prepared directory, shuffled anew each epoch.
 
@@ -152,21 +165,24 @@ def create_hvg_dataloader(
     batch_size
         Cells a batch.
     shuffle
-        Whether cells are shuffled and an incomplete last batch is left out; else they come in the
-        order of the rows, all of them.
+        `window` (or True) or `global`, see `CellSampler`, and an incomplete last batch is left
+        out; with False, cells come in the order of the rows, all of them.
     seed
         Of the shuffle; call `loader.sampler.set_epoch(epoch)` for another order.
-    block_size
-        Neighbouring cells that stay together when shuffled; above 1 for disks that hate random
-        reads.
+    window_size, run_size
+        Rows of a window and of its runs, see `CellSampler`.
     balance
         A label, or `experiment_id`: cells are drawn with replacement, each of its values as often
         as any other. A missing value counts as one.
     num_workers
         Worker processes; 0 is fastest unless the trainer itself is busy.
+    count_table
+        What each count becomes, such as a tokenizer's `count_table`: batches are then a
+        `TokenBatch`, their tokens as narrow as the table's.
     """
     dataset = HVGDataset(folder, split=split, n_hvgs=n_hvgs, labels=labels)
-    return _load(dataset, _BatchOrder(batch_size, shuffle, seed, block_size, balance), num_workers)
+    order = _BatchOrder(batch_size, shuffle, seed, window_size, run_size, balance)
+    return _load(dataset, order, num_workers, count_table)
 
 
 def create_dataloader(
@@ -176,9 +192,10 @@ def create_dataloader(
     split: str | None = "train",
     sparse: bool = False,
     labels: Sequence[str] | None = None,
-    shuffle: bool = True,
+    shuffle: bool | Literal["window", "global"] = "window",
     seed: int = 0,
-    block_size: int = 1,
+    window_size: int = 65_536,
+    run_size: int = 256,
     balance: str | None = None,
     num_workers: int = 0,
 ) -> ResumableLoader:
@@ -187,33 +204,38 @@ def create_dataloader(
     `sparse` gives sparse CSR tensors instead of dense ones.
     """
     dataset = ScRNADataset(folder, split=split, sparse=sparse, labels=labels)
-    return _load(dataset, _BatchOrder(batch_size, shuffle, seed, block_size, balance), num_workers)
-
-
-_Cells = HVGDataset | ScRNADataset
-"""What the two creators open."""
+    order = _BatchOrder(batch_size, shuffle, seed, window_size, run_size, balance)
+    return _load(dataset, order, num_workers)
 
 
 class _BatchOrder(NamedTuple):
     """Which cells come together, and in which order."""
 
     batch_size: int
-    shuffle: bool
+    shuffle: bool | Literal["window", "global"]
     seed: int
-    block_size: int
+    window_size: int
+    run_size: int
     balance: str | None
 
 
 def _load(
-    dataset: HVGDataset | ScRNADataset, order: _BatchOrder, num_workers: int
+    cells: HVGDataset | ScRNADataset,
+    order: _BatchOrder,
+    num_workers: int,
+    count_table: NDArray[Any] | None = None,
 ) -> ResumableLoader:
     sampler = CellSampler(
-        len(dataset),
+        len(cells),
         order.batch_size,
         seed=order.seed,
         shuffle=order.shuffle,
-        drop_last=order.shuffle,
-        block_size=order.block_size,
-        classes=None if order.balance is None else dataset.read_classes(order.balance),
+        drop_last=bool(order.shuffle),
+        window_size=order.window_size,
+        run_size=order.run_size,
+        classes=None if order.balance is None else cells.read_classes(order.balance),
     )
+    dataset: Dataset[Any] = cells
+    if count_table is not None and isinstance(cells, HVGDataset):
+        dataset = TokenDataset(cells, count_table)
     return ResumableLoader(dataset, sampler, num_workers=num_workers)

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
@@ -71,11 +73,13 @@ class SplitView:
         return self._to_metadata(rows, columns)
 
     def read_counts(
-        self, rows: NDArray[np.int64], n_genes: int
-    ) -> tuple[NDArray[np.int16], dict[str, Any]]:
-        """Counts of the first genes of the shards, [n, n_genes], and the metadata."""
+        self, rows: NDArray[np.int64], n_genes: int, table: NDArray[Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Counts of the first genes, or `table[counts]`, [n, n_genes], and the metadata."""
         names = ("expression", *self._columns)
-        expression, *columns = self.shards.gather(names, rows, within=self.rows, width=n_genes)
+        expression, *columns = self.shards.gather(
+            names, rows, within=self.rows, width=n_genes, table=table
+        )
         metadata = self._to_metadata(rows, columns)
         if self.shards.has_fallback:
             rows = np.where(rows < 0, rows + len(self), rows) + self.rows.start
@@ -112,3 +116,24 @@ class SplitView:
                 values = values.astype(np.int64)
             metadata[name] = torch.from_numpy(values)
         return metadata
+
+
+def find_in_archives(
+    path: Path, rows: range
+) -> tuple[list[str], NDArray[np.int32], NDArray[np.int32]]:
+    """Experiments of the table of cells; each cell's place among them, and its archive's row."""
+    with pq.ParquetFile(path) as table:
+        # Each row group may have a dictionary of its own.
+        names: dict[str, int] = {}
+        experiment, archive_row = np.empty((2, len(rows)), np.int32)
+        start = 0
+        for batch in table.iter_batches(columns=["experiment_id", "archive_row"]):
+            found = batch["experiment_id"]
+            codes = [names.setdefault(name, len(names)) for name in found.dictionary.to_pylist()]
+            own = slice(max(rows.start - start, 0), max(rows.stop - start, 0))
+            at = max(start - rows.start, 0)
+            codes_here = np.array(codes, np.int32)[found.indices.to_numpy()[own]]
+            experiment[at : at + len(codes_here)] = codes_here
+            archive_row[at : at + len(codes_here)] = batch["archive_row"].to_numpy()[own]
+            start += len(batch)
+    return list(names), experiment, archive_row

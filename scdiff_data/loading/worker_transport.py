@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.data import Sampler, get_worker_info
 
 from scdiff_data.base import ArrayPool
-from scdiff_data.loading.dataset import CellBatch
+from scdiff_data.loading.dataset import CellBatch, TokenBatch
 from scdiff_data.loading.sampler import CellSampler
 
 PREFETCH = 2
@@ -47,7 +47,7 @@ class BatchGroupSampler(Sampler[NDArray[np.int64]]):
         while group := list(islice(batches, self._n_batches)):
             yield np.concatenate(group)
 
-    def split(self, groups: Iterable[CellBatch]) -> Iterator[CellBatch]:
+    def split(self, groups: Iterable[CellBatch | TokenBatch]) -> Iterator[CellBatch | TokenBatch]:
         """The batches of all groups, one by one."""
         sampler = self._sampler
         sizes = (
@@ -75,12 +75,16 @@ class _Message(NamedTuple):
         Cells and genes.
     metadata
         That of the group, tensors as arrays.
+    kind, dtype
+        Counts or tokens, and their type.
     """
 
     counts: list[Tensor]
     slot: tuple[int, int] | None
     shape: tuple[int, ...]
     metadata: dict[str, Any]
+    kind: type[CellBatch | TokenBatch]
+    dtype: torch.dtype
 
 
 class SharedSlots:
@@ -105,7 +109,7 @@ class SharedSlots:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_pool": ArrayPool()}
 
-    def __call__(self, group: CellBatch) -> _Message:
+    def __call__(self, group: CellBatch | TokenBatch) -> _Message:
         """In a worker: what to send."""
         counts, metadata = group
         shape = tuple(counts.shape)
@@ -113,22 +117,24 @@ class SharedSlots:
         metadata = {k: v.numpy() if isinstance(v, Tensor) else v for k, v in metadata.items()}
         if counts.layout == torch.sparse_csr:
             parts = [counts.crow_indices(), counts.col_indices(), counts.values()]
-            return _Message(parts, None, shape, metadata)
+            return _Message(parts, None, shape, metadata, type(group), counts.dtype)
+        kind = type(group), counts.dtype
         worker = get_worker_info()
-        if worker is None or counts.dtype != torch.int16 or counts.nbytes > self._shared.shape[2]:
-            return _Message([counts], None, shape, metadata)
+        if worker is None or counts.nbytes > self._shared.shape[2]:
+            return _Message([counts], None, shape, metadata, *kind)
         slot = worker.id, self._n_sent % (PREFETCH + 1)
         self._n_sent += 1
-        self._view(slot, shape).copy_(counts)
-        return _Message([], slot, shape, metadata)
+        self._view(slot, shape, counts.dtype).copy_(counts)
+        return _Message([], slot, shape, metadata, *kind)
 
-    def open(self, messages: Iterable[_Message]) -> Iterator[CellBatch]:
+    def open(self, messages: Iterable[_Message]) -> Iterator[CellBatch | TokenBatch]:
         """In the main process: the groups."""
-        for parts, slot, shape, metadata in messages:
+        for parts, slot, shape, metadata, kind, dtype in messages:
             if slot is not None:
-                taken = self._pool.take(shape, np.int16)
+                sent = self._view(slot, shape, dtype).numpy()
+                taken = self._pool.take(shape, sent.dtype)
                 # Not by torch: its threads wait for one another where workers have the cores.
-                taken[:] = self._view(slot, shape).numpy()
+                taken[:] = sent
                 counts = torch.from_numpy(taken)
             elif len(parts) == 1:
                 counts = parts[0]
@@ -141,18 +147,18 @@ class SharedSlots:
                 name: torch.from_numpy(column) if isinstance(column, np.ndarray) else column
                 for name, column in metadata.items()
             }
-            yield CellBatch(counts, tensors)
+            yield kind(counts, tensors)
 
-    def _view(self, slot: tuple[int, int], shape: tuple[int, ...]) -> Tensor:
-        return self._shared[slot][: 2 * math.prod(shape)].view(torch.int16).view(shape)
+    def _view(self, slot: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return self._shared[slot][: dtype.itemsize * math.prod(shape)].view(dtype).view(shape)
 
 
-def _take_cells(group: CellBatch, start: int, end: int) -> CellBatch:
+def _take_cells(group: CellBatch | TokenBatch, start: int, end: int) -> CellBatch | TokenBatch:
     """Cells of a group; tensors are views of the group's, and hold it as long as they live."""
     metadata = {name: column[start:end] for name, column in group.metadata.items()}
-    counts = group.expression
+    counts = group[0]
     if counts.layout != torch.sparse_csr:
-        return CellBatch(counts[start:end], metadata)
+        return type(group)(counts[start:end], metadata)
     crow = counts.crow_indices()[start : end + 1]
     kept = slice(int(crow[0]), int(crow[-1]))
     part = torch.sparse_csr_tensor(

@@ -1,5 +1,6 @@
 """Loaders give every epoch its order, and go on where they were left."""
 
+import time
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from scdiff_data import HVGDataset, ResumableLoader, create_dataloader, create_hvg_dataloader
+from scdiff_data import (
+    HVGDataset,
+    ResumableLoader,
+    TokenBatch,
+    create_dataloader,
+    create_hvg_dataloader,
+)
+from scdiff_data.loading.keyed_permutation import KeyedPermutation
+from scdiff_data.loading.order import WindowPermutation
 from scdiff_data.loading.sampler import CellSampler
 
 
@@ -121,11 +130,18 @@ def test_ranks_share_the_order(pbmc_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [create_hvg_dataloader, create_dataloader])
-def test_blocks_and_balance_reach_the_loader(pbmc_dir: Path, make: Any) -> None:
-    blocks = next(iter(make(pbmc_dir, 64, block_size=16, seed=1)))
-    rows = {cell: row for row, cell in enumerate(HVGDataset(pbmc_dir)[:].metadata["cell_id"])}
-    places = np.array([rows[cell] for cell in blocks[1]["cell_id"]])
-    assert (np.diff(places) == 1).mean() > 0.9
+def test_windows_and_balance_reach_the_loader(pbmc_dir: Path, make: Any) -> None:
+    for split in ("train", "val"):
+        ids = HVGDataset(pbmc_dir, split=split)[:].metadata["cell_id"]
+        windows = WindowPermutation(len(ids), 40, 16, 1, 0)
+        for shuffle, order in {
+            "window": windows,
+            True: windows,
+            "global": KeyedPermutation(len(ids), 1, 0),
+        }.items():
+            sizes = {"shuffle": shuffle, "window_size": 40, "run_size": 16}
+            _, metadata = next(iter(make(pbmc_dir, 50, split=split, seed=1, **sizes)))
+            assert metadata["cell_id"].tolist() == ids[order(np.arange(50))].tolist()
     balanced = make(pbmc_dir, 64, balance="cell_type")
     names = balanced.dataset.categories["cell_type"]
     counts = np.zeros(len(names))
@@ -138,3 +154,30 @@ def test_blocks_and_balance_reach_the_loader(pbmc_dir: Path, make: Any) -> None:
     assert np.abs(share - expected).max() < 5 * np.sqrt(expected / n)
     with pytest.raises(ValueError, match=r"balance=tissue.*'cell_type'.*'experiment_id'"):
         make(pbmc_dir, 64, balance="tissue")
+
+
+@pytest.mark.parametrize("folder", ["pbmc_dir", "compact_dir"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_narrow_tokens_come_in_place_of_counts(
+    folder: str, dtype: Any, num_workers: int, request: pytest.FixtureRequest
+) -> None:
+    data_dir = request.getfixturevalue(folder)
+    table = (np.arange(32_768) % 200).astype(dtype)
+    options = {"n_hvgs": 50, "num_workers": num_workers}
+    tokens = create_hvg_dataloader(data_dir, 64, count_table=table, **options)
+    for counts, batch in zip(create_hvg_dataloader(data_dir, 64, n_hvgs=50), tokens, strict=True):
+        assert isinstance(batch, TokenBatch)
+        assert batch.tokens.numpy().dtype == dtype
+        assert np.array_equal(batch.tokens.numpy(), table[counts.expression.numpy()])
+        assert batch.metadata["cell_id"].tolist() == counts.metadata["cell_id"].tolist()
+
+
+def test_a_loader_says_how_long_its_batches_were_waited_for(pbmc_dir: Path) -> None:
+    loader = create_hvg_dataloader(pbmc_dir, 64)
+    list(loader)
+    before = loader.seconds_waited
+    assert before > 0
+    for _ in loader:
+        time.sleep(0.02)  # is not waited for the loader
+    assert loader.seconds_waited - before < 0.02 * len(loader)

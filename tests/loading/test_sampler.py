@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scdiff_data.loading.order import WindowPermutation
 from scdiff_data.loading.sampler import CellSampler
 
 
@@ -15,27 +16,33 @@ def rows_of(sampler: CellSampler) -> list[list[int]]:
     return [rows.tolist() for rows in sampler]
 
 
-# Cells, ranks, batch size, epoch; and rows that stay together.
+# Cells, ranks, batch size, epoch; and how they are shuffled.
 sizes = st.tuples(st.integers(1, 400), st.integers(1, 5), st.integers(1, 20), st.integers(0, 3))
-block_sizes = st.sampled_from([1, 1, 2, 7, 64])
+shuffles = st.sampled_from(
+    [
+        {"shuffle": "global"},
+        {},
+        {"window_size": 1, "run_size": 1},
+        {"window_size": 20, "run_size": 3},
+        {"window_size": 64, "run_size": 64},
+        {"shuffle": True, "window_size": 200, "run_size": 7},
+    ]
+)
 
 
 @settings(deadline=None)
-@given(sizes=sizes, block_size=block_sizes)
+@given(sizes=sizes, shuffle=shuffles)
 def test_with_drop_last_ranks_get_equal_full_batches_and_no_cell_twice(
-    sizes: tuple[int, int, int, int], block_size: int
+    sizes: tuple[int, int, int, int], shuffle: dict[str, Any]
 ) -> None:
     n_cells, n_ranks, batch_size, epoch = sizes
-    block_size = min(block_size, n_cells)
     if n_cells < n_ranks * batch_size:
         with pytest.raises(ValueError, match=rf"batch_size={batch_size} exceeds a rank's share"):
             CellSampler(n_cells, batch_size, n_ranks=n_ranks)
         return
     seen = []
     for rank in range(n_ranks):
-        sampler = CellSampler(
-            n_cells, batch_size, n_ranks=n_ranks, rank=rank, seed=1, block_size=block_size
-        )
+        sampler = CellSampler(n_cells, batch_size, n_ranks=n_ranks, rank=rank, seed=1, **shuffle)
         sampler.set_epoch(epoch)
         batches = rows_of(sampler)
         assert len(batches) == len(sampler) == n_cells // (n_ranks * batch_size)
@@ -67,20 +74,20 @@ def test_without_drop_last_every_cell_comes_once_in_equally_many_batches(
     assert sorted(seen) == list(range(n_cells))
 
 
-@pytest.mark.parametrize("block_size", [1, 4])
-def test_another_epoch_has_another_order_and_leaves_out_other_cells(block_size: int) -> None:
-    sampler = CellSampler(103, 10, seed=0, block_size=block_size)
+@pytest.mark.parametrize("window_size", [40, 103])
+def test_another_epoch_has_another_order_and_leaves_out_other_cells(window_size: int) -> None:
+    sampler = CellSampler(103, 10, seed=0, window_size=window_size, run_size=4)
     left_out = []
     for epoch in range(20):
         sampler.set_epoch(epoch)
         left_out.append(frozenset(range(103)) - set(chain.from_iterable(rows_of(sampler))))
-    assert len(set(left_out)) >= 11  # of 26 blocks, some come twice
+    assert len(set(left_out)) >= 19
 
 
 CLASSES = np.random.default_rng(0).integers(0, 4, 100)
 ORDERS = {
-    "single": {},
-    "blocks": {"block_size": 7},
+    "global": {"shuffle": "global"},
+    "windows": {"window_size": 30, "run_size": 7},
     "balanced": {"classes": CLASSES},
     "in the order of the rows": {"shuffle": False},
 }
@@ -108,6 +115,30 @@ def test_any_number_of_ranks_and_any_batch_size_goes_on_in_the_same_global_order
     assert 100 - start - len(rest) < n_ranks * batch_size
 
 
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
+def test_the_epochs_order_is_a_function_of_positions(order: dict[str, Any]) -> None:
+    sampler = CellSampler(100, 10, **order)
+    sampler.set_epoch(3)
+    whole = list(chain.from_iterable(rows_of(sampler)))
+    assert sampler.epoch_order()(np.arange(100)).tolist() == whole
+    windows = {"window_size": 30, "run_size": 7}
+    assert isinstance(sampler.epoch_order(), WindowPermutation) == (order == windows)
+
+
+def test_orders_that_are_the_same_are_described_alike() -> None:
+    windows = {"window_size": 30, "run_size": 7}
+
+    def describe(**changes: Any) -> dict[str, int]:
+        return CellSampler(100, 10, **(windows | changes)).order
+
+    small = {"window_size": 100}
+    assert describe(shuffle="global") == describe(**small) == describe(shuffle="global", **small)
+    assert describe(shuffle="global")["window_size"] == 0
+    assert describe() != describe(run_size=8) != describe(window_size=31) != describe(**small)
+    assert describe(classes=CLASSES) == describe(classes=CLASSES, shuffle="global")
+    assert describe(shuffle=False) == describe(shuffle=False, **small)
+
+
 def test_balanced_epochs_differ_and_have_as_many_draws_as_there_are_cells() -> None:
     sampler = CellSampler(100, 10, classes=CLASSES)
     assert len(sampler) == len(rows_of(sampler)) == 10
@@ -119,10 +150,12 @@ def test_balanced_epochs_differ_and_have_as_many_draws_as_there_are_cells() -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": 0}, "batch_size and block_size must be at least 1, got 0 and 1"),
-        ({"block_size": 0}, "batch_size and block_size must be at least 1, got 5 and 0"),
-        ({"block_size": 101}, "block_size=101 exceeds the 100 cells.*lower block_size"),
-        ({"block_size": 2, "classes": CLASSES}, "leave block_size at 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"window_size": 0}, "window_size must be a whole number of at least 1, got 0"),
+        ({"run_size": 2.5}, "run_size must be a whole number of at least 1, got 2.5"),
+        ({"run_size": 9, "window_size": 8}, "run_size=9 exceeds window_size=8.*lower run_size"),
+        ({"shuffle": "blocks"}, "shuffle must be window or global, got 'blocks'"),
+        ({"shuffle": False, "classes": CLASSES}, "leave shuffle at 'window', got False"),
     ],
 )
 def test_settings_that_contradict_are_clear_errors(change: dict[str, Any], message: str) -> None:

@@ -1,0 +1,155 @@
+"""What will be read is asked for while what was read is served.
+
+The order of cells is known as far ahead as one likes. In windows, the runs of the next window are
+asked for little by little while the cells of this one are handed out:
+
+    positions    | window 0            | window 1            | window 2 …
+    served            ▲
+    asked for    |─────────────────────|───▶                            runs of whole rows
+
+In an order without runs, single rows are, a few batches ahead, but only while rows come from the
+disk: for each, a hint takes as long as a copy. All hints come from the main process; they fill the
+system's cache, which workers read from.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scdiff_data.loading.order import WindowPermutation
+from scdiff_data.loading.sampler import CellSampler
+
+_CONSECUTIVE_ROWS = 4096
+"""Rows that are asked for together where cells come in the order of the rows."""
+
+_RUNS_AT_ONCE = 16
+"""Runs asked for in one go: each go takes as long as a few of them."""
+
+_BATCHES_AHEAD = 4
+"""Batches whose rows are asked for one by one; two gave the same speed, and so did 256."""
+
+
+class ReadAhead:
+    """Row numbers of batches as a sampler gives them, while what follows is asked for.
+
+    Parameters
+    ----------
+    batches
+        Row numbers of the batches, or of groups of them, from the sampler's `start` on.
+    sampler
+        Knows the order.
+    dataset
+        Is asked for runs of rows, if it has `ask_for_runs`, or for rows, if it has `ask_for`.
+    by_rows
+        Whether rows may be asked for one by one: batches are gathered in this process.
+    """
+
+    def __init__(
+        self,
+        batches: Iterable[NDArray[np.int64]],
+        sampler: CellSampler,
+        dataset: Any,
+        *,
+        by_rows: bool,
+    ) -> None:
+        self._batches = batches
+        self._sampler = sampler
+        self._dataset = dataset
+        self._by_rows = by_rows
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        windows = self._find_windows()
+        if windows is not None and hasattr(self._dataset, "ask_for_runs"):
+            return self._ask_for_windows(windows)
+        if self._by_rows and hasattr(self._dataset, "ask_for"):
+            return self._ask_for_rows()
+        return iter(self._batches)
+
+    def _find_windows(self) -> "WindowPermutation | _Consecutive | None":
+        """The epoch's windows; None in an order without."""
+        if not self._sampler.shuffle:
+            return _Consecutive(self._sampler.n_cells)
+        order = self._sampler.epoch_order()
+        return order if isinstance(order, WindowPermutation) else None
+
+    def _ask_for_windows(
+        self, windows: "WindowPermutation | _Consecutive"
+    ) -> Iterator[NDArray[np.int64]]:
+        sampler, ask_for_runs = self._sampler, self._dataset.ask_for_runs
+        at = sampler.start
+        following = windows.window_of(min(at, sampler.n_cells - 1))
+        reached, left = self._find_runs(windows, following)  # of `following`, not yet asked for
+        runs_each, owed = 0.0, 0.0  # a cell served, and since the last time
+        for rows in self._batches:
+            n_served = len(rows) * sampler.num_replicas
+            at += n_served
+            while at > reached:
+                ask_for_runs(left)
+                start, stop = windows.bounds(following)
+                following += 1
+                reached, left = self._find_runs(windows, following)
+                runs_each, owed = len(left) / (stop - start), 0.0
+            owed += runs_each * n_served
+            if owed >= _RUNS_AT_ONCE:
+                ask_for_runs(left[: int(owed)])
+                left = left[int(owed) :]
+                owed -= int(owed)
+            yield rows
+
+    def _find_runs(
+        self, windows: "WindowPermutation | _Consecutive", window: int
+    ) -> tuple[float, NDArray[np.int64]]:
+        """A window's first position and runs, whose narrow columns are asked for at once."""
+        if window >= windows.n_windows:
+            return math.inf, np.empty((0, 2), np.int64)
+        runs = windows.runs(window)
+        self._dataset.ask_for_columns(runs)
+        return windows.bounds(window)[0], runs
+
+    def _ask_for_rows(self) -> Iterator[NDArray[np.int64]]:
+        dataset, watch = self._dataset, self._dataset.watch
+        ask_for_columns = getattr(dataset, "ask_for_columns", None)
+        ahead: deque[NDArray[np.int64]] = deque()
+        watch.asks_itself = False
+        try:
+            for rows in self._batches:
+                ahead.append(rows)
+                if watch.is_cold:
+                    if ask_for_columns is not None:  # these say where the counts lie
+                        ask_for_columns(np.stack([rows, rows + 1], axis=1))
+                    if len(ahead) > _BATCHES_AHEAD:
+                        dataset.ask_for(ahead[_BATCHES_AHEAD])
+                if len(ahead) > 2 * _BATCHES_AHEAD:
+                    yield ahead.popleft()
+            if watch.is_cold:
+                for rows in islice(ahead, _BATCHES_AHEAD, None):
+                    dataset.ask_for(rows)
+            yield from ahead
+        finally:
+            watch.asks_itself = True
+
+
+class _Consecutive:
+    """Rows in their order, as windows of one run each."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self.n_windows = -(-n // _CONSECUTIVE_ROWS)
+
+    def window_of(self, position: int) -> int:
+        """The window of a position."""
+        return position // _CONSECUTIVE_ROWS
+
+    def bounds(self, window: int) -> tuple[int, int]:
+        """Its first position, and the one after its last."""
+        start = window * _CONSECUTIVE_ROWS
+        return start, min(start + _CONSECUTIVE_ROWS, self._n)
+
+    def runs(self, window: int) -> NDArray[np.int64]:
+        """Its rows as a run, int64 [1, 2]."""
+        return np.array([self.bounds(window)], np.int64)
