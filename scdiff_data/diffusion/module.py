@@ -25,7 +25,8 @@ from scdiff_data.diffusion.process import (
     keyed_generator,
     masked_cross_entropy,
 )
-from scdiff_data.tokenizers import BinTokens, TokenBatch
+from scdiff_data.loading import TokenBatch
+from scdiff_data.tokenizers import BinTokens
 from scdiff_data.training import make_optimizer
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from scdiff_data.evaluation.metrics import (
     draw_mean_profiles,
     shuffle_genes,
 )
-from scdiff_data.tokenizers import BinTokens, TokenBatch
+from scdiff_data.loading import TokenBatch
+from scdiff_data.tokenizers import BinTokens
 from scdiff_data.training import ScRNADataModule
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Counts to tokens and back.
 
-Read `bins`, `ranks`, `stored_fit`.
+Read `contract`, `bins`, `ranks`, `stored_fit`.
 """
 
 from scdiff_data.tokenizers.bins import (
@@ -8,9 +8,8 @@ from scdiff_data.tokenizers.bins import (
     CountTokens,
     LogBinTokens,
     QuantileTokens,
-    TokenBatch,
-    Tokenizer,
 )
+from scdiff_data.tokenizers.contract import Tokenizer, find_count_table
 from scdiff_data.tokenizers.ranks import RankTokens
 from scdiff_data.tokenizers.stored_fit import (
     FitData,
@@ -27,9 +26,9 @@ __all__ = [
     "LogBinTokens",
     "QuantileTokens",
     "RankTokens",
-    "TokenBatch",
     "Tokenizer",
     "describe_fit",
+    "find_count_table",
     "open_fit",
     "restore_fit",
     "store_fit",

@@ -10,7 +10,7 @@ tokens plus `log_prob` is its likelihood of counts, which compares across tokeni
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,48 +20,8 @@ from torch import Tensor, nn
 from scdiff_data.base import compiled
 from scdiff_data.constants import MAX_COUNT
 
-
-class TokenBatch(NamedTuple):
-    """A tokenised batch: `tokens` int64 [b, g]; `metadata["counts"]` holds the counts."""
-
-    tokens: Tensor
-    metadata: dict[str, Any]
-
-
-class Tokenizer(Protocol):
-    """What a DataModule needs of a tokenizer, of yours too.
-
-    A `torch.nn.Module` whose state is buffers has `state_dict` and `to` already.
-    """
-
-    @property
-    def n_tokens(self) -> int:
-        """Size of the vocabulary."""
-        ...
-
-    def settings(self) -> dict[str, Any]:
-        """What it was made with, before any fit: plain values, by which a stored fit is found."""
-        ...
-
-    def fit(self, counts: NDArray[np.int16], total_counts: NDArray[np.integer[Any]]) -> None:
-        """Learn from training cells: counts [n_cells, n_genes], and each whole cell's total."""
-        ...
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take the `state_dict` of another of the same settings that was fitted."""
-        ...
-
-    def encode(self, counts: Tensor) -> Tensor:
-        """Token ids, int64, of a batch's counts [b, g] on their own device."""
-        ...
-
-    def state_dict(self) -> Mapping[str, Any]:
-        """What `restore` takes, and what checkpoints keep."""
-        ...
-
-    def to(self, device: torch.device) -> Any:
-        """Move the state to a device, in place."""
-        ...
+_MOST_NARROW = 256
+"""Tokens that fit into a byte."""
 
 
 class BinTokens(nn.Module):
@@ -141,6 +101,16 @@ class BinTokens(nn.Module):
             return tokens
         flat = self.lookup.index_select(0, counts.reshape(-1).int())
         return flat.view(counts.shape).long()
+
+    @property
+    def count_table(self) -> NDArray[Any]:
+        """What each count 0 … 32,767 becomes: `encode` as a table of narrow tokens.
+
+        uint8, or int16 above 256 tokens; [32768]. With it tokens are looked up while cells are
+        gathered. A subclass whose `encode` does more than look counts up overrides this, too.
+        """
+        lookup: NDArray[np.int32] = self.lookup.numpy(force=True)
+        return lookup.astype(np.uint8 if self.n_tokens <= _MOST_NARROW else np.int16)
 
     def decode(self, tokens: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Counts, int64, drawn from p(count | token); `tokens` int64 of any shape, no masks."""
@@ -263,9 +233,18 @@ class QuantileTokens(BinTokens):
 
     def encode(self, counts: Tensor) -> Tensor:
         """Token ids, int64; raises ValueError before `fit`."""
+        self._check_fitted()
+        return super().encode(counts)
+
+    @property
+    def count_table(self) -> NDArray[Any]:
+        """As that of `BinTokens`; raises ValueError before `fit`."""
+        self._check_fitted()
+        return super().count_table
+
+    def _check_fitted(self) -> None:
         if not self._fitted:
             raise ValueError("QuantileTokens has no bins yet: call fit(counts, total_counts) first")
-        return super().encode(counts)
 
 
 @compiled

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from scdiff_data.base import digest, write_aside
-from scdiff_data.tokenizers.bins import Tokenizer
+from scdiff_data.tokenizers.contract import Tokenizer
 
 _N_FIT_CELLS = 20_000
 """Training cells that a tokenizer is fitted on: the first, which are a random sample already."""

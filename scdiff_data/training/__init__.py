@@ -1,6 +1,7 @@
 """What Lightning takes: the DataModule, exact resuming, an optimizer, callbacks.
 
-Read `fit_data`, `resume`, `datamodule`; `optimizer`, `weight_ema` and `speed` stand alone.
+Read `prepared`, `fit_data`, `resume`, `token_batches`, `datamodule`; `optimizer`, `weight_ema` and
+`speed` stand alone.
 """
 
 from scdiff_data.training.datamodule import ScRNADataModule

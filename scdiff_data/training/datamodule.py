@@ -9,22 +9,22 @@ from typing import Any, Literal
 import torch
 from lightning import LightningDataModule
 
-from scdiff_data.errors import ManifestError
-from scdiff_data.loading import CellBatch, CellSampler, HVGDataset, ResumableLoader
-from scdiff_data.pipeline import Plan, PrepareOptions, Recipe, plan, prepare
-from scdiff_data.shards import check_shards
-from scdiff_data.sources import Condition, Source
-from scdiff_data.store import Manifest
-from scdiff_data.tokenizers import (
+from scdiff_data.loading import (
+    CellBatch,
+    CellSampler,
+    HVGDataset,
+    ResumableLoader,
     TokenBatch,
-    Tokenizer,
-    describe_fit,
-    open_fit,
-    restore_fit,
-    store_fit,
+    TokenDataset,
+    check_shuffle,
 )
+from scdiff_data.pipeline import Plan, PrepareOptions, Recipe, plan, prepare
+from scdiff_data.sources import Condition, Source
+from scdiff_data.tokenizers import Tokenizer, describe_fit, open_fit, restore_fit, store_fit
 from scdiff_data.training.fit_data import open_fit_data
+from scdiff_data.training.prepared import open_manifest
 from scdiff_data.training.resume import Bookmark
+from scdiff_data.training.token_batches import finish_batch, serve_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class ScRNADataModule(LightningDataModule):
         Where everything is kept; prepared once, then found.
     cell_count, seed, filters, exclude, max_cells_per_experiment, min_genes, min_counts, max_genes
         Which cells, see `Recipe`.
-    split, labels, shard_size, max_failed_fraction
+    split, labels, shard_size, shard_format, max_failed_fraction
         How they are divided and stored, see `Recipe`.
     n_hvgs, min_cells_pct, flavor, normalize, batch_key, genes, fallback_min_genes
         Which genes of theirs, see `Recipe`.
@@ -51,9 +51,8 @@ class ScRNADataModule(LightningDataModule):
         How they are prepared, see `prepare`.
     batch_size
         Cells a batch on each rank.
-    block_size
-        Neighbouring cells that stay together when training cells are shuffled; above 1 for disks
-        that hate random reads, at a cost in mixing.
+    shuffle, window_size, run_size
+        How training cells are shuffled: `window` or `global`, see `CellSampler`.
     balance
         A label, or `experiment_id`: training cells are drawn with replacement, each of its values
         as often as any other. A missing value counts as one.
@@ -62,7 +61,10 @@ class ScRNADataModule(LightningDataModule):
     persistent_workers
         Whether workers live on between epochs.
     tokenizer
-        Turns counts into tokens on the batch's own device; None leaves counts.
+        Turns counts into tokens; None leaves counts. One with a `count_table` does so while cells
+        are gathered, any other on the batch's own device.
+    train_counts
+        Whether training batches of tokens carry the counts, too; others always do.
     verify
         What `setup` compares with the manifest: sizes and headers of the shards, or with `full`
         also the checksum of every byte.
@@ -96,6 +98,7 @@ class ScRNADataModule(LightningDataModule):
         genes: str | Path | Sequence[str] | None = None,
         fallback_min_genes: int = 0,
         shard_size: int = 10_000,
+        shard_format: str = "auto",
         max_failed_fraction: float = 0.1,
         n_threads: int = 4,
         max_memory: int = 1 << 30,
@@ -103,11 +106,14 @@ class ScRNADataModule(LightningDataModule):
         refresh_catalog: bool = False,
         retry_failed: bool = False,
         batch_size: int = 128,
-        block_size: int = 1,
+        shuffle: Literal["window", "global"] = "window",
+        window_size: int = 65_536,
+        run_size: int = 256,
         balance: str | None = None,
         num_workers: int = 0,
         persistent_workers: bool = False,
         tokenizer: Tokenizer | None = None,
+        train_counts: bool = False,
         verify: Literal["headers", "full"] = "headers",
     ) -> None:
         super().__init__()
@@ -135,13 +141,13 @@ class ScRNADataModule(LightningDataModule):
             genes=genes,
             fallback_min_genes=fallback_min_genes,
             shard_size=shard_size,
+            shard_format=shard_format,
             max_failed_fraction=max_failed_fraction,
         )
-        if batch_size < 1 or block_size < 1 or num_workers < 0:
-            raise ValueError(
-                "batch_size must be at least 1, block_size at least 1 and num_workers at least 0, "
-                f"got {batch_size}, {block_size} and {num_workers}"
-            )
+        if batch_size < 1 or num_workers < 0:
+            found = f"{batch_size} and {num_workers}"
+            raise ValueError(f"batch_size must be at least 1, num_workers at least 0, got {found}")
+        check_shuffle(shuffle, window_size, run_size)
         if cell_count is not None and batch_size > cell_count:
             raise ValueError(
                 f"batch_size={batch_size} exceeds cell_count={cell_count}: lower batch_size or "
@@ -153,8 +159,9 @@ class ScRNADataModule(LightningDataModule):
         if verify not in ("headers", "full"):
             raise ValueError(f"verify must be headers or full, got {verify!r}")
         self.tokenizer = tokenizer
+        self._train_counts = train_counts
         self._verify = verify
-        self._block_size = block_size
+        self._shuffle, self._window_size, self._run_size = shuffle, window_size, run_size
         self._balance = balance
         self._bookmark = Bookmark()
         self._options = PrepareOptions(
@@ -192,14 +199,7 @@ class ScRNADataModule(LightningDataModule):
             If a batch exceeds a rank's share of the training cells.
         """
         del stage
-        manifest = Manifest.read(self.data_dir)
-        if not self.recipe.makes_what(manifest.recipe):
-            raise ManifestError(
-                f"{self.data_dir} was prepared with other settings "
-                f"({self.recipe.describe_difference(manifest.recipe)}): "
-                "call prepare_data(), or run 'scdiff-data train prepare_only=true'"
-            )
-        check_shards(manifest, full=self._verify == "full")
+        manifest = open_manifest(self.recipe, self.data_dir, full=self._verify == "full")
         self.train_dataset = HVGDataset(self.data_dir, split="train")
         self.val_dataset = HVGDataset(self.data_dir, split="val")
         self.test_dataset = HVGDataset(self.data_dir, split="test")
@@ -253,8 +253,8 @@ class ScRNADataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Full batches of training cells, in another order every epoch."""
-        loader = self._loader(self.train_dataset, train=True)
-        return self._bookmark.follow(loader, self.trainer)
+        dataset = serve_tokens(self.train_dataset, self.tokenizer, with_counts=self._train_counts)
+        return self._bookmark.follow(self._loader(dataset, train=True), self.trainer)
 
     def val_dataloader(self) -> ResumableLoader | list[Any]:
         """Every validation cell once; nothing, if the split has no validation cells."""
@@ -265,30 +265,29 @@ class ScRNADataModule(LightningDataModule):
         return self._loader(self.test_dataset) if len(self.test_dataset) else []
 
     def on_after_batch_transfer(
-        self, batch: CellBatch, dataloader_idx: int
+        self, batch: CellBatch | TokenBatch, dataloader_idx: int
     ) -> CellBatch | TokenBatch:
-        """Tokenise, on the device that the batch is now on."""
+        """Tokenise, or widen tokens, on the device that the batch is now on."""
         del dataloader_idx
-        if self.tokenizer is None:
-            return batch
-        counts = batch.expression
-        self.tokenizer.to(counts.device)
-        return TokenBatch(self.tokenizer.encode(counts), batch.metadata | {"counts": counts})
+        return finish_batch(batch, self.tokenizer)
 
-    def _sampler(self, dataset: HVGDataset, *, train: bool) -> CellSampler:
+    def _sampler(self, dataset: HVGDataset | TokenDataset, *, train: bool) -> CellSampler:
         return CellSampler(
             len(dataset),
             self.batch_size,
             n_ranks=self.trainer.world_size if self.trainer else 1,
             rank=self.trainer.global_rank if self.trainer else 0,
             seed=self.seed,
-            shuffle=train,
+            shuffle=train and self._shuffle,
             drop_last=train,
-            block_size=self._block_size if train else 1,
+            window_size=self._window_size,
+            run_size=self._run_size,
             classes=self._classes if train else None,
         )
 
-    def _loader(self, dataset: HVGDataset, *, train: bool = False) -> ResumableLoader:
+    def _loader(
+        self, dataset: HVGDataset | TokenDataset, *, train: bool = False
+    ) -> ResumableLoader:
         return ResumableLoader(
             dataset,
             self._sampler(dataset, train=train),

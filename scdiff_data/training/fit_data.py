@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.base import digest
 from scdiff_data.loading import HVGDataset
 from scdiff_data.store import Manifest
 from scdiff_data.tokenizers import FitData
@@ -21,7 +20,7 @@ def open_fit_data(manifest: Manifest) -> FitData:
     return FitData(
         manifest.data_dir,
         manifest.directory.fits,
-        digest=digest([entry.sha256 for entry in manifest.shard_entries]),
+        digest=manifest.shards_key,
         genes_digest=manifest.genes.chosen_digest,
         read_training_counts=read_training_counts,
     )

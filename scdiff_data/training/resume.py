@@ -44,6 +44,9 @@ _STAGES = ("ready", "started", "processed", "completed")
 # the cells seen (`position`), which mean the same in every run.
 
 
+_IF_MISSING = {"window_size": 0, "run_size": 0, "block_size": 1}
+"""What checkpoints mean that lack a setting of the order: older ones had blocks, and no windows."""
+
 _PRIVATE = (
     "_checkpoint_connector._loaded_checkpoint",
     "fit_loop._data_fetcher",
@@ -109,13 +112,18 @@ class Bookmark:
         ValueError
             If its order of cells is another one, in which the rest of an epoch has no meaning.
         """
-        there, here = state["order"], sampler.order
+        there, here = _IF_MISSING | state["order"], _IF_MISSING | sampler.order
         different = [f"{k}: {there[k]} there, {here[k]} here" for k in here if there[k] != here[k]]
         if different and state["position"] and not state["is_exhausted"]:
+            settings = "window_size and run_size (where they are 0, with shuffle=global)"
+            way_out = (
+                f"go on with its settings of the draw, seed, balance, {settings}, or"
+                if there["block_size"] == 1
+                else "there is no block_size any more, so go on"
+            )
             raise ValueError(
                 "the checkpoint was written in the middle of an epoch in another order of cells "
-                f"({', '.join(different)}): go on with its settings of the draw, block_size, "
-                "balance and seed, or from a checkpoint of an epoch's end"
+                f"({', '.join(different)}): {way_out} from a checkpoint of an epoch's end"
             )
         # Lightning restores its loops after this, from the same dictionary. It restores the loader,
         # too, but not if `estimated_stepping_batches` was asked for before.

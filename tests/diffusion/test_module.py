@@ -14,7 +14,7 @@ from scdiff_data import CountTokens, LogBinTokens, Pbmc, QuantileTokens, ScRNADa
 from scdiff_data.diffusion import MaskedDiffusion
 from scdiff_data.diffusion.process import draw_masks, keyed_generator
 from scdiff_data.evaluation.metrics import shuffle_genes
-from scdiff_data.tokenizers.bins import TokenBatch
+from scdiff_data.loading.dataset import TokenBatch
 from scdiff_data.tokenizers.ranks import RankTokens
 from scdiff_data.training import WeightEMA
 from support.cases import PBMC_SETTINGS

@@ -105,3 +105,16 @@ def test_quantile_bins_are_needed_before_use() -> None:
 def test_wrong_settings_are_clear_errors(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+@given(st.integers(2, 400))
+def test_the_table_of_narrow_tokens_is_what_encode_gives(n_tokens: int) -> None:
+    tokenizer = CountTokens(n_tokens)
+    table, counts = tokenizer.count_table, torch.arange(32_768, dtype=torch.int16)
+    assert table.dtype == (np.uint8 if n_tokens <= 256 else np.int16)
+    assert np.array_equal(table, tokenizer.encode(counts).numpy())
+
+
+def test_quantile_bins_have_no_table_before_a_fit() -> None:
+    with pytest.raises(ValueError, match="has no bins yet"):
+        _ = QuantileTokens().count_table

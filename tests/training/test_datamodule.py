@@ -13,9 +13,11 @@ import torch
 
 from scdiff_data import (
     BinTokens,
+    CountTokens,
     LogBinTokens,
     ManifestError,
     Pbmc,
+    QuantileTokens,
     Recipe,
     ScRNADataModule,
     TokenBatch,
@@ -49,18 +51,49 @@ def test_every_epoch_shows_the_cells_in_another_order(pbmc_dir: Path, tmp_path: 
     assert first != second
 
 
-def test_a_tokenizer_turns_batches_into_tokens(data_dir: Path) -> None:
-    tokenizer = LogBinTokens()
-    datamodule = ScRNADataModule(Pbmc(), data_dir, **PBMC, tokenizer=tokenizer)
-    datamodule.prepare_data()
+@pytest.mark.parametrize("train_counts", [False, True])
+@pytest.mark.parametrize("tokenizer", [LogBinTokens(), QuantileTokens(), CountTokens(300)])
+def test_training_batches_are_tokens_and_carry_counts_if_asked(
+    pbmc_dir: Path, tokenizer: BinTokens, *, train_counts: bool
+) -> None:
+    datamodule = ScRNADataModule(
+        Pbmc(), pbmc_dir, **PBMC, tokenizer=tokenizer, train_counts=train_counts
+    )
     datamodule.setup("fit")
-    counts = next(iter(datamodule.train_dataloader()))
+    loader = datamodule.train_dataloader()
+    rows, batch = next(iter(loader.sampler)), next(iter(loader))
+    assert batch[0].dtype is (
+        torch.int16 if train_counts or len(tokenizer.edges) > 256 else torch.uint8
+    )
+    finished = datamodule.on_after_batch_transfer(batch, 0)
+    counts = datamodule.train_dataset[rows].expression
+    assert isinstance(finished, TokenBatch)
+    assert finished.tokens.dtype is torch.int64
+    assert torch.equal(finished.tokens, tokenizer.encode(counts))
+    assert ("counts" in finished.metadata) == train_counts
+
+
+def test_validation_batches_carry_tokens_and_counts(pbmc_dir: Path) -> None:
+    tokenizer = LogBinTokens()
+    datamodule = ScRNADataModule(Pbmc(), pbmc_dir, **PBMC, tokenizer=tokenizer)
+    datamodule.setup("fit")
+    counts = next(iter(datamodule.val_dataloader()))
     batch = datamodule.on_after_batch_transfer(counts, 0)
     assert isinstance(batch, TokenBatch)
     assert torch.equal(batch.tokens, tokenizer.encode(counts.expression))
     assert torch.equal(batch.metadata["counts"], counts.expression)
-    assert isinstance(datamodule.tokenizer, BinTokens)
-    assert datamodule.tokenizer.log_prob(counts.expression).isfinite().all()
+    assert tokenizer.log_prob(counts.expression).isfinite().all()
+
+
+def test_an_encode_of_ones_own_is_never_passed_by(pbmc_dir: Path) -> None:
+    class Capped(LogBinTokens):
+        def encode(self, counts: torch.Tensor) -> torch.Tensor:
+            return super().encode(counts).clamp(max=1)
+
+    datamodule = ScRNADataModule(Pbmc(), pbmc_dir, **PBMC, tokenizer=Capped())
+    datamodule.setup("fit")
+    batch = datamodule.on_after_batch_transfer(next(iter(datamodule.train_dataloader())), 0)
+    assert batch[0].max() == 1
 
 
 def test_a_checkpoint_holds_plain_values_and_says_how_the_data_were_made(
@@ -101,13 +134,14 @@ def test_the_constructor_takes_everything_that_a_recipe_takes() -> None:
             assert parameters[field.name].default == field.default, field.name
 
 
-def test_blocks_and_balance_are_for_training_alone(pbmc_dir: Path) -> None:
-    datamodule = ScRNADataModule(Pbmc(), pbmc_dir, **PBMC, balance="experiment_id")
+def test_windows_and_balance_are_for_training_alone(pbmc_dir: Path) -> None:
+    windows = {"window_size": 32, "run_size": 4}
+    datamodule = ScRNADataModule(Pbmc(), pbmc_dir, **PBMC, **windows, balance="experiment_id")
     datamodule.setup("fit")
     drawn = [cell for _, m in datamodule.train_dataloader() for cell in m["cell_id"]]
     assert len(set(drawn)) < len(drawn)  # with replacement
     held_out = [cell for _, m in datamodule.val_dataloader() for cell in m["cell_id"]]
-    assert sorted(held_out) == sorted(datamodule.val_dataset[:].metadata["cell_id"])
+    assert held_out == datamodule.val_dataset[:].metadata["cell_id"].tolist()
 
 
 def test_the_sizes_of_the_splits_are_said(pbmc_dir: Path, caplog: pytest.LogCaptureFixture) -> None:

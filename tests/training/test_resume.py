@@ -14,7 +14,7 @@ from scdiff_data import HVGDataset
 from scdiff_data.loading.sampler import CellSampler
 from support import forks
 from support.cases import TESTS
-from support.resume_run import Witness, run
+from support.resume_run import WINDOWS, Witness, run
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
@@ -51,7 +51,7 @@ def cells_by_epoch(steps: list[tuple[int, list[str]]]) -> dict[int, list[str]]:
 def order(pbmc_dir: Path) -> dict[int, list[str]]:
     """Every epoch's cells in the global order, the tail included."""
     ids = HVGDataset(pbmc_dir, split="train")[:].metadata["cell_id"].tolist()
-    sampler, epochs = CellSampler(len(ids), 1, seed=42), {}
+    sampler, epochs = CellSampler(len(ids), 1, seed=42, **WINDOWS), {}
     for epoch in range(N_EPOCHS):
         sampler.set_epoch(epoch)
         epochs[epoch] = [ids[row] for rows in sampler for row in rows]
@@ -143,7 +143,7 @@ def test_accumulated_gradients_resume_between_optimizer_steps(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"block_size": 16}, {"balance": "cell_type"}], ids=["blocks", "balanced"]
+    "changes", [{"shuffle": "global"}, {"balance": "cell_type"}], ids=["global", "balanced"]
 )
 def test_other_orders_resume_too(pbmc_dir: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     undisturbed = run(str(pbmc_dir), str(tmp_path / "whole"), max_epochs=2, **changes)
@@ -228,7 +228,8 @@ def test_two_ranks_go_on_as_one(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"block_size": 4}, r"block_size: 1 there, 4 here"),
+        ({"run_size": 9}, r"run_size: 8 there, 9 here"),
+        ({"shuffle": "global"}, r"window_size: 128 there, 0 here, run_size: 8 there, 0 here"),
         ({"balance": "cell_type"}, r"classes: 0 there, \d+ here"),
     ],
 )
@@ -245,6 +246,29 @@ def test_another_order_of_cells_in_mid_epoch_is_refused_and_after_an_epoch_is_no
     checkpoint = str(out / "validated-epoch=1.ckpt")
     resumed = run(str(pbmc_dir), str(tmp_path / "on"), ckpt_path=checkpoint, **change)
     assert [epoch for epoch, _ in resumed.seen] == [2] * N_STEPS
+
+
+def test_checkpoints_of_before_there_were_windows_go_on_if_the_order_is_the_same(
+    pbmc_dir: Path, tmp_path: Path
+) -> None:
+    small = {"window_size": 10_000, "max_epochs": 1}  # so that both shuffles are one order
+    undisturbed = run(str(pbmc_dir), str(tmp_path), **small)
+    checkpoint = torch.load(tmp_path / "step=5.ckpt", weights_only=True)
+    order = checkpoint["ScRNADataModule"]["progress"]["order"]
+    assert order.pop("window_size") == order.pop("run_size") == 0
+
+    def go_on(block_size: int, **changes: Any) -> Witness:
+        order["block_size"] = block_size
+        torch.save(checkpoint, tmp_path / "old.ckpt")
+        path = str(tmp_path / "old.ckpt")
+        return run(str(pbmc_dir), str(tmp_path / "on"), ckpt_path=path, **(small | changes))
+
+    for changes in ({}, {"shuffle": "global"}):
+        assert go_on(1, **changes).seen == undisturbed.seen[5:]
+    with pytest.raises(ValueError, match=r"window_size: 0 there, 128 here.*with shuffle=global"):
+        go_on(1, window_size=128)
+    with pytest.raises(ValueError, match=r"block_size: 16 there, 1 here.*no block_size any more"):
+        go_on(16)
 
 
 def test_a_lightning_with_other_counters_is_named_before_training(
