@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from fixtures.atlas import make_atlas
+from fixtures.drawn import read_drawn
 from fixtures.goals import print_goal
 
 from scdiff_data import H5adFolder, Recipe, prepare
@@ -33,7 +33,7 @@ from scdiff_data.archive.gene_axis import GeneAxis
 from scdiff_data.base.threads import Workers
 from scdiff_data.genes.choice import choose_genes
 from scdiff_data.genes.statistics import TrainingGenes
-from scdiff_data.pipeline.cell_table import splits_of_rows
+from scdiff_data.shards.contents import ShardGenes
 from scdiff_data.shards.writing import write_shards
 from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.manifest import Manifest
@@ -73,7 +73,7 @@ class Data:
         self.folder, self.manifest = folder, Manifest.read(folder)
         self.directory = self.manifest.directory
         self.axis = GeneAxis.read(self.directory.genes)
-        self.cells = pq.read_table(self.directory.cells)
+        self.cells = read_drawn(self.manifest)
         entries = [e for e in self.manifest.files if e.path.startswith("cells/")]
         self.archives = {Path(e.path).stem: folder / e.path for e in entries}
         self.checksums = {Path(e.path).stem: e.sha256 for e in entries}
@@ -83,7 +83,7 @@ class Data:
         recipe = Recipe.from_settings(stored, flavor=flavor, n_hvgs=N_HVGS)
         batch_of = dict.fromkeys(self.archives, "")
         with Workers(n_threads) as workers:
-            splits = dict(splits_of_rows(self.cells, self.archives))
+            splits = {name: self.cells.splits_of(name) for name in self.cells.rows}
             statistics = {name: self.directory.statistics(name) for name in splits}
             training = TrainingGenes(
                 splits, self.archives, self.checksums, statistics, batch_of, workers
@@ -143,19 +143,21 @@ def sharding(_: str, folder: Path) -> dict[str, Any]:
             DataDirectory(target),
             data.cells,
             data.archives,
-            gene_indices=np.array(info["hvg_indices"]),
-            gene_ids=info["hvg_names"],
-            gene_symbols=info["hvg_symbols"],
+            genes,
             labels=["cell_type"],
             shard_size=10_000,
+            shard_format="dense",
             key="benchmark",
             n_threads=N_THREADS,
         )
 
-    few = data.cells
-    data.cells = few.slice(0, 200)
-    write()
-    data.cells = few
+    genes = ShardGenes(
+        indices=np.array(info["hvg_indices"]),
+        ids=info["hvg_names"],
+        symbols=info["hvg_symbols"],
+        n_values=len(data.cells) * N_HVGS // 6,
+    )
+    write()  # compiles
     shutil.rmtree(target)
     measured = measure(write)
     shutil.rmtree(target)
