@@ -15,7 +15,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
 
-from scdiff_data import ScRNADataModule
+from scdiff_data import CellSampler, ScRNADataModule, create_dataloader, create_hvg_dataloader
 from scdiff_data.diffusion import Denoiser, MaskedDiffusion
 from scdiff_data.diffusion.denoiser import count_flops
 from support.configs import CONFIGS, compose
@@ -43,6 +43,14 @@ def test_every_data_file_makes_a_datamodule(tmp_path: Path, name: str) -> None:
     datamodule = instantiate(config.data)
     assert isinstance(datamodule, ScRNADataModule)
     assert not Path(config.data.data_dir).is_absolute()
+
+
+def test_a_shuffle_is_the_same_from_the_configs_and_from_every_constructor(tmp_path: Path) -> None:
+    data = compose(tmp_path).data
+    for make in (ScRNADataModule, CellSampler, create_hvg_dataloader, create_dataloader):
+        parameters = signature(make).parameters
+        for name in ("shuffle", "window_size", "run_size"):
+            assert parameters[name].default == data[name], (make, name)
 
 
 @pytest.mark.parametrize("name", group("data/tokenizer"))
@@ -145,7 +153,10 @@ def test_a_wrong_key_is_an_error_that_names_it(tmp_path: Path, override: str, me
         ("data.n_hvgs=many", r"n_hvgs must be a whole number of at least 1, got 'many'"),
         ("data.split.val=1.5", r"split\.val and split\.test are fractions.*1\.5"),
         ("data.batch_size=0", r"batch_size must be at least 1.*0"),
-        ("data.block_size=0", r"block_size at least 1.*got 32, 0 and 0"),
+        ("data.shuffle=blocks", r"shuffle must be window or global, got 'blocks'"),
+        ("data.shuffle=false", r"shuffle must be window or global, got False"),
+        ("data.window_size=0", r"window_size must be a whole number of at least 1, got 0"),
+        ("data.window_size=100", r"run_size=256 exceeds window_size=100.*lower run_size"),
         ("data.tokenizer.ratio=0.5", r"ratio must be above 1, got 0\.5"),
         ("+data.split.bye=cell", r"split has no setting \['bye'\]"),
     ],

@@ -10,25 +10,28 @@ from scdiff_data import HVGDataset
 from support import forks
 from support.cases import TESTS
 
-BATCH_SIZES = (32, 37)
+RUNS = {
+    "global": {"batch_size": 32},
+    "windows": {"batch_size": 37, "window_size": 128, "run_size": 8},
+}
 
 
 @pytest.fixture(scope="module")
 def seen(pbmc_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of what each rank saw in batches of each size."""
+    """Folder of what each rank saw in each run."""
     out = tmp_path_factory.mktemp("seen")
-    arguments = (str(pbmc_dir), str(out), *map(str, BATCH_SIZES))
-    finished = forks.run("support.ddp_cells", *arguments, cwd=TESTS)
+    finished = forks.run("support.ddp_cells", str(pbmc_dir), str(out), json.dumps(RUNS), cwd=TESTS)
     assert finished.returncode == 0, finished.stderr
     return out
 
 
-@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+@pytest.mark.parametrize("name", RUNS)
 def test_ranks_see_disjoint_cells_that_are_together_complete(
-    pbmc_dir: Path, seen: Path, batch_size: int
+    pbmc_dir: Path, seen: Path, name: str
 ) -> None:
-    files = [seen / f"{batch_size}-rank{rank}.json" for rank in range(2)]
+    files = [seen / f"{name}-rank{rank}.json" for rank in range(2)]
     ranks = [json.loads(file.read_text()) for file in files]
+    batch_size = RUNS[name]["batch_size"]
 
     cells = set(HVGDataset(pbmc_dir, split="train")[:].metadata["cell_id"].tolist())
     n_steps = len(cells) // (2 * batch_size)

@@ -48,7 +48,7 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no-validation": ({"limit_val_batches": 0, "max_epochs": 2}, {}),
     "few-batches-an-epoch": ({"limit_train_batches": 10, "check_val_every_n_epoch": 2}, {}),
     "accumulated-gradients": ({"accumulate_grad_batches": 2, "max_epochs": 2}, {}),
-    "blocks": ({"max_epochs": 2}, {"block_size": 8}),
+    "windows": ({"max_epochs": 2}, {"window_size": 128, "run_size": 8}),
     "balanced": ({"max_epochs": 2}, {"balance": "cell_type"}),
 }
 MOMENTS = [  # a hook, and how often it was called before
