@@ -112,6 +112,7 @@ class Buckets:
         )
         _find_records(content, where, size, n_replaced)
         if (where < 0).any():
+            self._done.unlink(missing_ok=True)
             raise OSError(errno.EIO, f"{self._path(bucket)} lost rows: run the same command again")
         return PackedRows(content, where, size, n_replaced)
 
@@ -173,11 +174,12 @@ def start_record(buffer: NDArray[Any], at: int, row: int, end: int, n_replaced: 
 def _find_records(
     content: NDArray[Any], where: NDArray[Any], size: NDArray[Any], n_replaced: NDArray[Any]
 ) -> None:
-    at = 0
+    at = np.int64(0)
     while at + HEADER_BYTES <= len(content):
         header = numba.carray(at_address(content.ctypes.data + at), 3, np.uint32)
-        row, n_bytes = np.int64(header[0]), np.int64(header[1])
-        if row >= len(where):
+        row, n_bytes, n_others = np.int64(header[0]), np.int64(header[1]), np.int64(header[2])
+        end = at + HEADER_BYTES + (n_bytes + 3) // 4 * 4 + 8 * n_others
+        if row >= len(where) or end > len(content):
             return
-        where[row], size[row], n_replaced[row] = at + HEADER_BYTES, n_bytes, header[2]
-        at += HEADER_BYTES + int((n_bytes + 3) // 4 * 4 + 8 * np.int64(header[2]))
+        where[row], size[row], n_replaced[row] = at + HEADER_BYTES, n_bytes, n_others
+        at = end

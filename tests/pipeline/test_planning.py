@@ -64,6 +64,23 @@ def test_it_says_what_matches_and_what_that_takes(tmp_path: Path) -> None:
         assert text in said
 
 
+@pytest.mark.parametrize("shard_format", ["dense", "compact", "auto"])
+def test_it_says_in_which_format_shards_come_and_both_sizes(
+    tmp_path: Path, shard_format: str
+) -> None:
+    made = planned(tmp_path, cell_count=3000, n_hvgs=500, shard_format=shard_format)
+    expected = "compact" if shard_format == "compact" else "dense"
+    assert made.likely.shard_format == expected
+    sizes = made.likely.shard_bytes
+    assert sizes["dense"] == 3000 * (2 * 500 + 64)
+    assert sizes["compact"] < sizes["dense"] / 2
+    assert f"shards             {expected}, about" in str(made)
+    # While shards are written, the cells on their way to them are on disk, too.
+    others = planned(tmp_path, cell_count=3000, n_hvgs=500, shard_format="dense").likely.end_bytes
+    assert made.likely.end_bytes == others - sizes["dense"] + sizes[expected]
+    assert made.likely.peak_bytes >= made.likely.end_bytes + sizes["compact"]
+
+
 def test_downloads_that_stay_cost_disk(tmp_path: Path) -> None:
     settings = {"cell_count": 3000, "n_hvgs": 500}
     gone, kept = planned(tmp_path, **settings), planned(tmp_path, keep_downloads=True, **settings)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import h5py
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from scdiff_data import ManifestError, convert_shards, prepare
+from scdiff_data import ManifestError, choose_genes_again, convert_shards, prepare
+from scdiff_data.shards import contents, convert
 from scdiff_data.shards.contents import check_shards
 from scdiff_data.shards.formats import choose_format, count_bytes
 from scdiff_data.shards.rows import ShardRows
@@ -173,3 +175,40 @@ def test_the_size_of_compact_counts_is_known_within_a_tenth(compact_dir: Path) -
         "compact", n_cells=n_cells, n_genes=n_genes, n_values=int((found > 0).sum())
     )
     assert abs(n_bytes - expected) < 0.1 * n_bytes
+
+
+def test_a_conversion_that_was_cut_off_goes_on(data_dir: Path, compact_dir: Path) -> None:
+    n_written, write_one = 0, convert.write_packed
+
+    def fail_at_the_second(*arguments: Any) -> None:
+        nonlocal n_written
+        n_written += 1
+        if n_written == 2:
+            raise KeyboardInterrupt
+        write_one(*arguments)
+
+    with (
+        patch.object(convert, "write_packed", fail_at_the_second),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        convert_shards(data_dir, "compact", n_threads=1)
+    assert not (data_dir / "config.json").exists()
+    convert_shards(data_dir, "compact")
+    assert digest_tree(data_dir) == digest_tree(compact_dir)
+
+
+def test_shards_of_a_choice_that_was_cut_off_are_not_converted(data_dir: Path) -> None:
+    with (
+        patch.object(contents.ShardWriter, "write", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        choose_genes_again(data_dir, replace=True, n_hvgs=10)
+    with pytest.raises(ManifestError, match=r"is missing, damaged or of another run.*hvg"):
+        convert_shards(data_dir, "compact")
+    choose_genes_again(data_dir, replace=True, n_hvgs=10)
+    assert convert_shards(data_dir, "compact").genes.n_chosen == 10
+
+
+def test_genes_chosen_again_keep_the_format_that_was_converted_to(data_dir: Path) -> None:
+    convert_shards(data_dir, "compact")
+    assert choose_genes_again(data_dir, replace=True, n_hvgs=10).shard_format == "compact"

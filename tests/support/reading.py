@@ -10,6 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from scdiff_data.store.drawn_cells import DrawnCells
+from scdiff_data.store.manifest import Manifest
+
 
 class Cells(NamedTuple):
     """Cells in the order of their global numbers."""
@@ -37,6 +40,19 @@ def read_splits(data_dir: Path) -> dict[str, NDArray[np.int8]]:
             found[str(name)] = np.full(file["X"].attrs["shape"][0], -1, np.int8)
         found[str(name)][table["archive_row"].to_numpy()[cells]] = codes[cells]
     return found
+
+
+def read_drawn(data_dir: Path) -> DrawnCells:
+    """The drawn cells, as the stages after the draw take them."""
+    table, manifest, rows = read_table(data_dir), Manifest.read(data_dir), {}
+    for name, splits in sorted(read_splits(data_dir).items()):
+        rows[name] = np.full(len(splits), -1, np.int32)
+        mine = np.flatnonzero(table["experiment_id"] == name)
+        rows[name][table["archive_row"].to_numpy()[mine]] = mine
+    texts = table.select_dtypes("category").columns.difference(["experiment_id", "split"])
+    words = {name: list(table[name].cat.categories) for name in texts}
+    path = manifest.directory.cells
+    return DrawnCells(path, manifest.n_cells, manifest.n_experiments, rows, words)
 
 
 def read_shards(data_dir: Path, split: str | None = None) -> Cells:

@@ -1,4 +1,4 @@
-"""`scdiff-data hvg`: genes chosen again, from the archive alone."""
+"""`scdiff-data hvg`: genes chosen again, from the archive alone; `convert`: the other format."""
 
 import json
 import shutil
@@ -146,3 +146,15 @@ def test_the_command_is_installed() -> None:
     command = Path(sys.executable).with_name("scdiff-data")
     output = subprocess.run([command, "hvg", "--help"], capture_output=True, text=True, check=True)
     assert "0.1 is 0.1 %" in output.stdout
+
+
+def test_shards_are_converted_there_and_back(
+    data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = HVGDataset(data_dir)[:].expression
+    for shard_format in ("compact", "dense"):
+        assert main(["convert", str(data_dir), shard_format]) == 0
+        assert f"3 {shard_format} shards" in capsys.readouterr().out
+        assert (HVGDataset(data_dir)[:].expression == counts).all()
+    assert main(["convert", str(data_dir), "sparse"]) == 1
+    assert "must be dense or compact, got 'sparse'" in capsys.readouterr().err
