@@ -7,7 +7,6 @@ many; the difference of the peaks over the difference of the cells counts. Label
 
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import h5py
 import numpy as np
 import pandas as pd
 from fixtures.goals import print_goal
+from fixtures.memory_cap import peak_bytes
 
 from scdiff_data import Recipe, SimulatedAtlas
 from scdiff_data.base.hdf5_frame import write_frame
@@ -53,7 +53,7 @@ def run(folder: Path, n: int) -> dict[str, float]:
     started = time.perf_counter()
     cells = draw_cells(recipe, DataDirectory(folder / "data"), archives, catalog)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     return {"cells": len(cells), "seconds": seconds, "peak": peak}
 
 

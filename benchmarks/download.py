@@ -84,14 +84,14 @@ def main() -> None:
     with start_server() as server, tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         checksums = fill(server, n_files, size)
         file_system, _ = Bucket(f"gs://{BUCKET}", {"endpoint_url": server.url}).connect()
-        for round_number in range(-1, 15 if arguments.quick else 60):
+        for round_number in range(-2, 40 if arguments.quick else 60):
             names = list(CONTENDERS)
             for name in names if round_number % 2 else names[::-1]:
                 folder = Path(temporary) / "fetched"
                 folder.mkdir()
                 started = time.perf_counter()
                 CONTENDERS[name](file_system, checksums, size, folder)
-                if round_number >= 0:  # the first round warms up
+                if round_number >= 0:  # the first rounds warm up
                     seconds[name].append(time.perf_counter() - started)
                 shutil.rmtree(folder)
                 os.sync()  # or the next contender waits for this one's disk

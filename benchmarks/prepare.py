@@ -4,14 +4,13 @@ A real Google Cloud Storage server of this machine holds one simulated experimen
 36,601 genes, 2,270 expressed genes a cell, gzip CSC float32) under several accessions. `prepare`
 fetches all their cells but a few, archives them, and writes shards of 2,000 HVGs, in a process of
 its own that has warmed up on a small bucket. Its main thread is looked at a hundred times a second:
-`collect.py` is then waiting for a download, and the other files do what their first lines say.
+`fill_archive.py` is then waiting for a download, the others do what their first lines say.
 Server and client share this machine's cores.
 """
 
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -22,8 +21,15 @@ from pathlib import Path
 import pandas as pd
 from fixtures.bucket import Server, start_server
 from fixtures.experiment import make_file
+from fixtures.memory_cap import run_capped, why_not_capped
 
 from scdiff_data import Recipe, ScBaseCount, prepare
+
+ARCHIVED_BYTES = 13_700
+"""Of a cell, in the archive."""
+
+LEAST_CAP = 900 << 20
+"""Bytes that a process with four conversions at a time needs, whatever the data."""
 
 N_CELLS = 8_600
 N_LEFT_OUT = 600
@@ -44,6 +50,13 @@ def fill(server: Server, folder: Path, bucket: str, *, n_experiments: int, n_cel
         server.put(bucket, f"{layout.folder('h5ad')}/{name}.h5ad", content)
 
 
+def find_file(name: str) -> str | None:
+    """A file of the package's rooms, `room/file`; base and threads, which all use, are left out."""
+    path = Path(name)
+    is_ours = path.parent.parent.name == "scdiff_data" and path.parent.name != "base"
+    return f"{path.parent.name}/{path.name}" if is_ours else None
+
+
 def make_shards(url: str, bucket: str, folder: Path, cell_count: int) -> dict[str, float]:
     """Seconds that the main thread spent in each file of the package."""
     recipe = Recipe(
@@ -59,10 +72,10 @@ def make_shards(url: str, bucket: str, folder: Path, cell_count: int) -> dict[st
         before = time.perf_counter()
         while not done.wait(0.01):
             frame = sys._current_frames()[main_thread]
-            while frame.f_back and Path(frame.f_code.co_filename).parent.name != "scdiff_data":
+            while frame.f_back and find_file(frame.f_code.co_filename) is None:
                 frame = frame.f_back
             now = time.perf_counter()
-            seconds[Path(frame.f_code.co_filename).name] += now - before
+            seconds[find_file(frame.f_code.co_filename) or "elsewhere"] += now - before
             before = now
 
     watcher = threading.Thread(target=watch)
@@ -86,6 +99,7 @@ def run(url: str, folder: Path, cell_count: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer experiments")
+    parser.add_argument("--capped", action="store_true", help="memory of a quarter of the archives")
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
@@ -101,8 +115,13 @@ def main() -> None:
         n_bytes = n_experiments * (folder / "experiment.h5ad").stat().st_size
         os.sync()
         command = [sys.executable, __file__, "--run", server.url, temporary, str(cell_count)]
-        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    result = json.loads(output.stdout)
+        cap = max(cell_count * ARCHIVED_BYTES // 4, LEAST_CAP) if arguments.capped else None
+        if cap is not None:
+            if reason := why_not_capped():
+                print(f"skipped --capped: {reason}")
+                return
+            print(f"memory capped at {cap / 1e6:,.0f} MB, page cache included")
+        result = json.loads(run_capped(command, cap))
     wall = result["wall"]
     print(f"{cell_count:,} cells of {n_experiments} experiments, {n_bytes / 1e6:,.0f} MB fetched")
     print(f"{wall:.1f} s, {result['cpu']:.1f} s CPU: {cell_count / wall:,.0f} cells/s to shards")
