@@ -186,10 +186,8 @@ class TokenDataset(Dataset[TokenBatch]):
     def __init__(self, cells: HVGDataset, count_table: NDArray[Any]) -> None:
         self._cells = cells
         self._count_table = count_table
-        self.n_genes = cells.n_genes
-        self.is_compact = cells.is_compact
-        self.ask_for = cells.ask_for
-        self.ask_for_runs = cells.ask_for_runs
+        self.n_genes, self.is_compact = cells.n_genes, cells.is_compact
+        self.ask_for, self.ask_for_runs = cells.ask_for, cells.ask_for_runs
         self.ask_for_columns = cells.ask_for_columns
 
     def __len__(self) -> int:
@@ -206,7 +204,7 @@ class TokenDataset(Dataset[TokenBatch]):
 
 
 class ScRNADataset(Dataset[CellBatch]):
-    """All genes of every drawn cell, from the archive, in the same order of cells as `HVGDataset`.
+    """All genes of every drawn cell, from the archive, in the same order as `HVGDataset`.
 
     Parameters
     ----------
@@ -299,6 +297,4 @@ def _to_rows(index: slice | Sequence[int] | NDArray[Any] | Tensor, n: int) -> ND
 
 
 def _first(batch: CellBatch) -> CellBatch:
-    return CellBatch(
-        batch.expression[0], {name: column[0] for name, column in batch.metadata.items()}
-    )
+    return CellBatch(batch.expression[0], {name: c[0] for name, c in batch.metadata.items()})
