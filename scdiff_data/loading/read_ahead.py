@@ -8,8 +8,8 @@ asked for little by little while the cells of this one are handed out:
     asked for    |─────────────────────|───▶                            runs of whole rows
 
 In an order without runs, single rows are, a few batches ahead, but only while rows come from the
-disk: for each, a hint takes as long as a copy. Runs are asked for by the main process alone: they fill
-the system's cache, which workers read from.
+disk: for each, a hint takes as long as a copy. Runs are asked for by the main process alone: they
+fill the system's cache, which workers read from.
 """
 
 import math
