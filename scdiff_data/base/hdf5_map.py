@@ -92,7 +92,7 @@ def find_datasets(path: Path, names: Sequence[str]) -> list[tuple[int, int]]:
     """
     found, length = [], path.stat().st_size
     try:
-        file = h5py.h5f.open(str(path).encode(), h5py.h5f.ACC_RDONLY)
+        file = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY)
         for name in names:
             dataset = h5py.h5d.open(file, name.encode())
             n_bytes = dataset.get_storage_size()

@@ -150,12 +150,12 @@ class ShardRows:
         """
         within = range(self.n_cells) if within is None else within
         span = (within.start, len(within), self._shard_size)
-        if len(self._maps) < len(self._paths):  # else rows need not be worked out
-            self._map_shards_of(np.where(rows < 0, rows + len(within), rows) + within.start)
         is_wide = _COUNTS in names
         is_copied = is_wide and table is None and not self.is_compact
         if is_wide and self.watch.is_cold and self.watch.asks_itself:
             self.ask_for(rows, within=within)
+        if len(self._maps) < len(self._paths):  # else rows need not be worked out
+            self._map_shards_of(np.where(rows < 0, rows + len(within), rows) + within.start)
         jobs = self._jobs.take(names, len(rows), width, is_copied=is_copied)
         # Narrow columns share their memory, wide ones have their own: ids that somebody keeps do
         # not keep counts.
@@ -250,12 +250,14 @@ class ShardRows:
         ask_for_rows(self._addresses, firsts, lasts, size, row_bytes, self._has_long_starts)
 
     def _map_shards_of(self, rows: NDArray[np.int64]) -> None:
+        """Map the shards of these rows, all at a time, in place of others if there are too many."""
         if len(self._maps) == len(self._paths):
             return
-        if len(self._maps) >= _MOST_MAPS:
-            self._forget()
-        for shard in np.unique(rows // self._shard_size):
-            if shard not in self._maps and 0 <= shard < len(self._paths):
+        shards = [s for s in np.unique(rows // self._shard_size) if 0 <= s < len(self._paths)]
+        if len(self._maps) + sum(s not in self._maps for s in shards) > _MOST_MAPS:
+            self._maps.clear()
+        for shard in shards:
+            if shard not in self._maps:
                 self._map(int(shard))
 
     def gather_gene_ids(self, rows: NDArray[np.int64], width: int) -> NDArray[np.int64]:

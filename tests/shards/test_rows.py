@@ -2,12 +2,15 @@
 
 import pickle
 from pathlib import Path
+from unittest.mock import patch
 
 import h5py
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scdiff_data.shards import rows as module
 from scdiff_data.shards.rows import ShardRows
 from scdiff_data.store.manifest import Manifest
 
@@ -51,3 +54,16 @@ def test_a_pickled_map_is_small_and_gathers_the_same(pbmc_dir: Path) -> None:
     pickled = pickle.dumps(shards)
     assert len(pickled) < 20_000  # paths and names, no counts
     assert np.array_equal(pickle.loads(pickled).gather(("expression",), rows)[0], whole)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_few_maps_at_a_time_are_enough(pbmc_dir: Path, most: int) -> None:
+    whole, few = open_shards(pbmc_dir), open_shards(pbmc_dir)
+    rng = np.random.default_rng(0)
+    with patch.object(module, "_MOST_MAPS", most):
+        for number in range(30):
+            rows = rng.integers(0, 700, rng.integers(1, 20))
+            few.watch.is_cold = number % 2 == 0
+            found, expected = (s.gather(("expression",), rows)[0] for s in (few, whole))
+            assert np.array_equal(found, expected)
+            few.ask_for_runs(np.array([[0, 700]]), within=range(700))
