@@ -43,7 +43,7 @@ class ObsReader:
 
     def read_ids(self, start: int, stop: int) -> list[str]:
         """Ids of cells `start` … `stop - 1`."""
-        ids: list[str] = self._obs[self._obs.attrs["_index"]].asstr()[start:stop].tolist()
+        ids: list[str] = self.read(str(self._obs.attrs["_index"]), start, stop).tolist()
         return ids
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
