@@ -11,159 +11,72 @@ places of as many bytes as a row has, 256 on their way. Needs root; `--folder` k
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fixtures.goals import print_goal
-from fixtures.memory_cap import (
-    count_bytes_read,
-    drop_from_cache,
-    peak_bytes,
-    run_capped,
-    why_not_capped,
-)
+from fixtures.memory_cap import drop_from_cache, run_capped, why_not_capped
 
 N_COPIES = {False: {"dense": 40, "compact": 150}, True: {"dense": 12, "compact": 60}}
 """Copies of 100,000 cells, by --quick."""
+
+JOBS = Path(__file__).parent / "fixtures" / "beyond_jobs.py"
+"""What runs in processes of their own."""
+
+ANNBATCH = JOBS.with_name("beyond_annbatch.py")
+"""The peer, which may have an interpreter of its own."""
 
 BASE_BYTES = 400 << 20
 """What a process takes beside its data, at --quick's sizes added to the cap."""
 
 
-def load(folder: Path, task: str, seconds: float, *, warm: bool) -> dict[str, float]:
-    """Cells a second of one contender, in this process."""
-    import torch
-
-    from scdiff_data import create_dataloader, create_hvg_dataloader
-
-    torch.set_num_threads(1)
-    kind, shuffle = task.split()
-    if kind == "csr":
-        loader = create_dataloader(folder, 128, sparse=True, shuffle=shuffle, labels=[])
-    else:
-        loader = create_hvg_dataloader(folder, 128, shuffle=shuffle)
-    loader.sampler.set_epoch(time.time_ns() % 10**6)
-    n = len(loader.dataset)
-    loader.dataset[np.arange(0, n, 4_999)]  # opens all shards
-    batches = iter(loader)
-    for _ in range(600 if warm else 30):
-        next(batches)
-    n_cells, before = 0, count_bytes_read()
-    cpu, started = time.process_time(), time.perf_counter()
-    for batch in batches:
-        n_cells += len(batch[0])
-        if n_cells % 1280 == 0 and time.perf_counter() - started > seconds:
-            break
-    taken = time.perf_counter() - started
-    return {
-        "rate": n_cells / taken,
-        "cpu": (time.process_time() - cpu) / n_cells * 1e6,
-        "read": (count_bytes_read() - before) / n_cells,
-    }
-
-
-def write(folder: Path, shard_format: str, max_memory: int) -> dict[str, float]:
-    """Shards from the archives of a directory, in this process."""
-    from fixtures.drawn import read_drawn
-
-    from scdiff_data.shards.contents import ShardGenes
-    from scdiff_data.shards.writing import write_shards
-    from scdiff_data.store.layout import DataDirectory
-    from scdiff_data.store.manifest import Manifest
-
-    at_start = peak_bytes()
-    manifest, target = Manifest.read(folder), folder.with_name("written")
-    info = json.loads(manifest.directory.hvg_info.read_text())
-    cells = read_drawn(manifest)
-    shutil.rmtree(target, ignore_errors=True)
-    genes = ShardGenes(
-        indices=np.array(info["hvg_indices"]),
-        ids=info["hvg_names"],
-        symbols=info["hvg_symbols"],
-        n_values=305 * len(cells),
-    )
-    before = peak_bytes()
-    started = time.perf_counter()
-    write_shards(
-        DataDirectory(target),
-        cells,
-        {name: manifest.directory.archive(name) for name in cells.rows},
-        genes,
-        labels=["cell_type"],
-        shard_size=10_000,
-        shard_format=shard_format,
-        key="benchmark",
-        n_threads=2,
-        max_memory=max_memory,
-    )
-    taken = time.perf_counter() - started
-    shutil.rmtree(target)
-    # What the table of cells took is this script's doing: a run has it already.
-    taken_bytes = peak_bytes() - before + at_start
-    return {"rate": len(cells) / taken, "seconds": taken, "peak": taken_bytes}
-
-
-def copy(folder: Path) -> dict[str, float]:
-    """The archives' bytes read and written once."""
-    target, buffer = folder.with_name("copies"), memoryview(bytearray(8 << 20))
-    target.mkdir(exist_ok=True)
-    n, started = 0, time.perf_counter()
-    for path in sorted((folder / "cells").glob("*.h5ad")):
-        with path.open("rb", 0) as source, (target / path.name).open("wb", 0) as copied:
-            while size := source.readinto(buffer):
-                copied.write(buffer[:size])
-            os.fsync(copied.fileno())
-        n += 10_000
-        (target / path.name).unlink()
-    return {"rate": n / (time.perf_counter() - started)}
-
-
-def open_sparse(folder: Path) -> dict[str, float]:
-    """A directory of 10^9 cells whose files are holes: opened, and 2,000 batches drawn."""
-    from scdiff_data import CellSampler, HVGDataset
-
-    started = time.perf_counter()
-    dataset = HVGDataset(folder)
-    opened = time.perf_counter() - started
-    sampler = CellSampler(len(dataset), 128)
-    next(iter(sampler))  # compiles
-    before = peak_bytes()
-    for number, _ in enumerate(sampler):
-        if number == 20_000:
-            break
-    peak = peak_bytes()
-    return {"cells": len(dataset), "seconds": opened, "grown_mb": (peak - before) / 1e6}
-
-
-def run(job: dict[str, Any]) -> dict[str, float]:
-    folder = Path(job["folder"])
-    if job["what"] == "load":
-        return load(folder, job["task"], job["seconds"], warm=job["warm"])
-    if job["what"] == "write":
-        return write(folder, job["format"], job["max_memory"])
-    return {"copy": copy, "sparse": open_sparse}[job["what"]](folder)
-
-
 def start(cap: int | None, **job: Any) -> dict[str, float]:
-    command = [sys.executable, __file__, "--run", json.dumps(job | {"folder": str(job["folder"])})]
+    command = [sys.executable, str(JOBS), json.dumps(job | {"folder": str(job["folder"])})]
     return json.loads(run_capped(command, cap).splitlines()[-1])
 
 
 def folder_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def start_annbatch(python: str, cap: int | None, **job: Any) -> dict[str, Any]:
+    output = run_capped([python, str(ANNBATCH), json.dumps(job)], cap)
+    return json.loads(output.splitlines()[-1])
+
+
+def set_up_annbatch(folder: Path, python: str, *, quick: bool) -> Path | None:
+    """Its store of the same cells; None without annbatch."""
+    try:
+        version = start_annbatch(python, None, what="probe")["version"]
+    except (subprocess.CalledProcessError, OSError):
+        print("skipped annbatch: not installed; --annbatch names the Python that has it")
+        return None
+    target = folder / "annbatch.zarr"
+    if not (target / "done").exists():
+        shutil.rmtree(target, ignore_errors=True)
+        shards = sorted(map(str, (folder / "dense" / "processed").glob("*")))[:10]
+        n = N_COPIES[quick]["compact"]
+        start_annbatch(python, None, what="convert", shards=shards, target=str(target), n_copies=n)
+        (target / "done").touch()
+    print(f"annbatch {version}: {folder_bytes(target) / 1e6:,.0f} MB", flush=True)
+    return target
 
 
 def make(folder: Path, *, quick: bool) -> None:
-    from fixtures.large import PrepareOptions, copy_archives, fill_shards, multiply_shards
+    from fixtures.large import (
+        PrepareOptions,
+        copy_archives,
+        fill_shards,
+        make_sparse,
+        multiply_shards,
+    )
 
     n_archives = 20 if quick else 40
     for shard_format, n in N_COPIES[quick].items():
@@ -182,51 +95,6 @@ def make(folder: Path, *, quick: bool) -> None:
         make_sparse(folder / "compact", folder / "sparse")
 
 
-def make_sparse(data_dir: Path, target: Path) -> None:
-    """1,000 dense shards of a million cells each, without a byte of counts."""
-    from dataclasses import replace
-
-    import h5py
-
-    from scdiff_data.store.layout import DataDirectory
-    from scdiff_data.store.manifest import Manifest
-
-    manifest, directory = Manifest.read(data_dir), DataDirectory(target)
-    directory.shards.mkdir(parents=True)
-    n = 1_000_000
-    with h5py.File(directory.shard(0), "w") as file, h5py.File(manifest.shards[0]) as known:
-        for name, shape, dtype in (
-            ("expression", (n, 2_000), np.int16),
-            ("total_counts", (n,), np.int32),
-            ("cell_ids", (n,), "S20"),
-            ("experiment_ids", (n,), "S6"),
-        ):
-            properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-            properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-            properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-            space = h5py.h5s.create_simple(shape)
-            kind = h5py.h5t.py_create(np.dtype(dtype))
-            h5py.h5d.create(file.id, name.encode(), kind, space, properties)
-        for name in ("gene_ids", "gene_symbols", "gene_indices"):
-            file[name] = known[name][:]
-    size = directory.shard(0).stat().st_size
-    with directory.shard(0).open("rb") as first:
-        start = first.read(1 << 20)
-    entries = []
-    for number in range(1_000):
-        path = directory.shard(number)
-        if number:
-            with path.open("wb") as file:
-                file.write(start)
-                file.truncate(size)
-        name = path.relative_to(target).as_posix()
-        entries.append(replace(manifest.shard_entries[0], path=name, size=size))
-    cells = {"train": 1_000 * n, "val": 0, "test": 0}
-    recipe = {**manifest.recipe, "shard_size": n}
-    new = replace(manifest, data_dir=target, n_cells=cells, files=tuple(entries), recipe=recipe)
-    replace(new, shard_format="dense").write()
-
-
 def measure_limits(folder: Path, *, seconds: float) -> dict[str, float]:
     from fixtures.disk import read_at_random, read_in_sequence
 
@@ -241,7 +109,10 @@ def measure_limits(folder: Path, *, seconds: float) -> dict[str, float]:
     }
 
 
-def run_rounds(folder: Path, *, quick: bool, n_rounds: int) -> dict[str, list[dict[str, float]]]:
+def run_rounds(
+    folder: Path, python: str, *, quick: bool, n_rounds: int
+) -> dict[str, list[dict[str, float]]]:
+    annbatch = set_up_annbatch(folder, python, quick=quick)
     results: dict[str, list[dict[str, float]]] = defaultdict(list)
     seconds = 6 if quick else 12
     places = {"dense": folder / "dense", "compact": folder / "compact", "csr": folder / "archives"}
@@ -259,6 +130,13 @@ def run_rounds(folder: Path, *, quick: bool, n_rounds: int) -> dict[str, list[di
                 drop_from_cache(places[kind] / ("cells" if kind == "csr" else "processed"))
                 job = {"what": "load", "task": task, "seconds": seconds, "warm": False}
                 results[f"{task}, D/M {ratio}"].append(start(cap, folder=places[kind], **job))
+            if annbatch is not None:
+                cap = folder_bytes(annbatch) // ratio + (BASE_BYTES if quick else 0)
+                drop_from_cache(annbatch)
+                found = start_annbatch(
+                    python, cap, what="load", target=str(annbatch), seconds=seconds
+                )
+                results[f"annbatch, D/M {ratio}"].append(found)
         for task in tasks:
             kind = task.split()[0]
             few = folder / "few"
@@ -276,27 +154,14 @@ def run_rounds(folder: Path, *, quick: bool, n_rounds: int) -> dict[str, list[di
 
 def warm_up(few: Path, data_dir: Path, task: str, seconds: float) -> dict[str, float]:
     """The first 400,000 cells of a directory, in memory."""
+    from fixtures.large import link_shards
+
     target = few / data_dir.name
     if not (target / "config.json").exists():
         link_shards(data_dir, target, 40)
     for path in target.rglob("*.h5"):
         path.read_bytes()
     return start(None, folder=target, what="load", task=task, seconds=seconds, warm=True)
-
-
-def link_shards(data_dir: Path, target: Path, n_shards: int) -> None:
-    """A directory of another's first shards, as links."""
-    from dataclasses import replace
-
-    from scdiff_data.store.manifest import Manifest
-
-    manifest = Manifest.read(data_dir)
-    (target / "processed").mkdir(parents=True)
-    entries = manifest.shard_entries[:n_shards]
-    for entry in entries:
-        os.link(data_dir / entry.path, target / entry.path)
-    cells = {"train": 10_000 * n_shards, "val": 0, "test": 0}
-    replace(manifest, data_dir=target, n_cells=cells, files=tuple(entries)).write()
 
 
 def measure_growth(folder: Path, *, quick: bool) -> tuple[float, float]:
@@ -331,8 +196,9 @@ def print_report(results: dict[str, list[dict[str, float]]], *, quick: bool) -> 
     print(f"\n{'':28} {'cells/s':>10} {'CPU us a cell':>14} {'bytes read a cell':>18}")
     for name in results:
         if "cpu" in results[name][0]:
-            cpu, read = middle(name, "cpu"), middle(name, "read")
-            print(f"{name:28} {middle(name):10,.0f} {cpu:14.2f} {read:18,.0f}")
+            cpu = middle(name, "cpu")
+            read = f"{middle(name, 'read'):18,.0f}" if "read" in results[name][0] else ""
+            print(f"{name:28} {middle(name):10,.0f} {cpu:14.2f} {read}")
     for name in ("write dense", "write compact", "copy"):
         print(f"{name + ', D/M 4':28} {middle(name):10,.0f}")
     print()
@@ -340,6 +206,9 @@ def print_report(results: dict[str, list[dict[str, float]]], *, quick: bool) -> 
         at = f", D/M {ratio}"
         share = middle(f"compact window{at}") / middle("compact window, warm")
         print_goal(f"windows_compact_vs_warm_{ratio}", share, ">=", 0.5)
+        if f"annbatch{at}" in results:
+            share = middle(f"compact window{at}") / middle(f"annbatch{at}")
+            print_goal(f"windows_compact_vs_annbatch_{ratio}", share, ">=", 3)
         bytes_read = middle(f"dense window{at}") * 4_000
         share = bytes_read / middle("limit sequence")
         print_goal(f"windows_dense_vs_sequence_{ratio}", share, ">=", 0.6)
@@ -358,11 +227,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a third of the data, D/M 4 alone")
     parser.add_argument("--folder", type=Path, help="where the data are kept; else a temporary one")
     parser.add_argument("--rounds", type=int, help="how many; else 3, or 1 with --quick")
-    parser.add_argument("--run", help=argparse.SUPPRESS)
+    parser.add_argument("--annbatch", default=sys.executable, help="the Python that has annbatch")
     arguments = parser.parse_args()
-    if arguments.run:
-        print(json.dumps(run(json.loads(arguments.run))))
-        return
     if reason := why_not_capped():
         print(f"skipped: {reason}")
         return
@@ -372,7 +238,7 @@ def main() -> None:
         make(folder, quick=arguments.quick)
         subprocess.run(["sync"], check=True)
         n_rounds = arguments.rounds or (1 if arguments.quick else 3)
-        results = run_rounds(folder, quick=arguments.quick, n_rounds=n_rounds)
+        results = run_rounds(folder, arguments.annbatch, quick=arguments.quick, n_rounds=n_rounds)
         exponent, over = measure_growth(folder, quick=arguments.quick)
         sparse = start(None, folder=folder / "sparse", what="sparse")
         print_report(results, quick=arguments.quick)
