@@ -87,7 +87,8 @@ class ArchiveRows:
         """Start to fetch rows that a later `gather` takes, but for a probe at times."""
         self._map_missing(archives)
         chosen = self.watch.choose(np.arange(len(rows)))
-        _ask_for_rows(self._addresses, archives[chosen], rows[chosen])
+        asked = archives[chosen], rows[chosen]
+        self.watch.tell(_ask_for_rows, self._addresses, *asked, kept=self._maps)
 
     def _prepare(self, archives: NDArray[np.integer[Any]], rows: NDArray[np.integer[Any]]) -> None:
         self._map_missing(archives)

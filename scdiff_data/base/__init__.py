@@ -29,6 +29,7 @@ from scdiff_data.base.hdf5_map import (
     give_back,
     map_dataset,
     map_file,
+    tell_here,
 )
 from scdiff_data.base.threads import Workers
 
@@ -65,6 +66,7 @@ __all__ = [
     "pick_by_hash",
     "prefetch",
     "save_figure",
+    "tell_here",
     "write_aside",
     "write_categorical",
     "write_frame",

@@ -16,7 +16,7 @@ import os
 import resource
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +160,12 @@ def count_faults() -> int:
     return resource.getrusage(_WHO).ru_majflt
 
 
+def tell_here(hint: Callable[..., None], *arguments: Any, kept: Any = None) -> None:
+    """Call what tells the system of rows."""
+    del kept
+    hint(*arguments)
+
+
 class DiskWatch:
     """Whether one thread's gathers come from the disk: what decides if rows are asked for.
 
@@ -173,11 +179,15 @@ class DiskWatch:
         Whether rows come from the disk.
     asks_itself
         Whether a gather asks for its own rows; not while somebody asks for them ahead of it.
+    tell
+        Calls what tells the system, with what it takes: here, or in a thread of its own. What else
+        it is given is kept until then: maps, whose addresses the call reads.
     """
 
     def __init__(self) -> None:
         self.is_cold = False
         self.asks_itself = True
+        self.tell: Callable[..., None] = tell_here
         self._n_faults = count_faults()
         self._n_gathers = 0
         self._n_asked = 0

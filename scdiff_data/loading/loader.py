@@ -79,7 +79,7 @@ class ResumableLoader(DataLoader[Any]):
         """What one call of the dataset, in a worker or here, is asked for; DataLoader reads it."""
         is_here = not self.num_workers
         batches = self.sampler if is_here else self._groups
-        return ReadAhead(batches, self.sampler, self.dataset, by_rows=is_here)
+        return ReadAhead(batches, self.sampler, self.dataset, gathers_here=is_here)
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""

@@ -10,17 +10,22 @@ asked for little by little while the cells of this one are handed out:
 In an order without runs, single rows are, a few batches ahead, but only while rows come from the
 disk: for each, a hint takes as long as a copy. Runs are asked for by the main process alone: they
 fill the system's cache, which workers read from.
+
+Where this process gathers, too, a thread of its own tells the system: to start a read takes most of
+the processor's time that it costs.
 """
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scdiff_data.base import tell_here
 from scdiff_data.loading.order import WindowPermutation
 from scdiff_data.loading.sampler import CellSampler
 
@@ -34,6 +39,10 @@ _BATCHES_AHEAD = 4
 """Batches whose rows are asked for one by one; two gave the same speed, and so did 256."""
 
 
+_MOST_HINTS = 8
+"""Hints that wait for the thread; then who gathers waits for it."""
+
+
 class ReadAhead:
     """Row numbers of batches as a sampler gives them, while what follows is asked for.
 
@@ -45,8 +54,9 @@ class ReadAhead:
         Knows the order.
     dataset
         Is asked for runs of rows, if it has `ask_for_runs`, or for rows, if it has `ask_for`.
-    by_rows
-        Whether rows may be asked for one by one: batches are gathered in this process.
+    gathers_here
+        Whether batches are gathered in this process: only then are rows asked for one by one, and
+        by a thread of its own.
     """
 
     def __init__(
@@ -55,20 +65,33 @@ class ReadAhead:
         sampler: CellSampler,
         dataset: Any,
         *,
-        by_rows: bool,
+        gathers_here: bool,
     ) -> None:
         self._batches = batches
         self._sampler = sampler
         self._dataset = dataset
-        self._by_rows = by_rows
+        self._gathers_here = gathers_here
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         windows = self._find_windows()
         if windows is not None and hasattr(self._dataset, "ask_for_runs"):
-            return self._ask_for_windows(windows)
-        if self._by_rows and hasattr(self._dataset, "ask_for"):
-            return self._ask_for_rows()
+            return self._ask_by_a_thread(self._ask_for_windows(windows))
+        if self._gathers_here and hasattr(self._dataset, "ask_for"):
+            return self._ask_by_a_thread(self._ask_for_rows())
         return iter(self._batches)
+
+    def _ask_by_a_thread(self, batches: Iterator[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
+        """The same, while a thread tells the system."""
+        if not self._gathers_here:
+            yield from batches
+            return
+        with HintThread() as tell:
+            watch = self._dataset.watch
+            watch.tell = tell
+            try:
+                yield from batches
+            finally:
+                watch.tell = tell_here
 
     def _find_windows(self) -> "WindowPermutation | _Consecutive | None":
         """The epoch's windows; None in an order without."""
@@ -132,6 +155,35 @@ class ReadAhead:
             yield from ahead
         finally:
             watch.asks_itself = True
+
+
+class HintThread:
+    """A thread that tells the system of rows, in the order of the calls; a context manager.
+
+    The first call of each kind runs in the caller: it compiles, which a process forked meanwhile
+    could not go on with. On leaving, what waits is dropped.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+        self._waiting: deque[Future[None]] = deque()
+        self._known: set[Callable[..., None]] = set()
+
+    def __enter__(self) -> "HintThread":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def __call__(self, hint: Callable[..., None], *arguments: Any, kept: Any = None) -> None:
+        """Call `hint` with its arguments, while `kept` is kept."""
+        if hint not in self._known:
+            self._known.add(hint)
+            hint(*arguments)
+            return
+        while len(self._waiting) >= _MOST_HINTS:
+            self._waiting.popleft().result()
+        self._waiting.append(self._pool.submit(tell_here, hint, *arguments, kept=kept))
 
 
 class _Consecutive:

@@ -1,6 +1,6 @@
 """All shards as one table of rows, gathered from their memory maps by compiled loops."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -227,7 +227,7 @@ class ShardRows:
         """Start to fetch whatever else is gathered of runs, but for ids, and where they start."""
         firsts, lasts = self._divide(runs, within)
         self._map_shards_of(firsts)
-        ask_for_narrow(self._addresses, self._narrow, firsts, lasts, self._shard_size)
+        self._tell(ask_for_narrow, self._narrow, firsts, lasts, self._shard_size)
 
     def _divide(
         self, runs: NDArray[np.int64], within: range
@@ -247,7 +247,10 @@ class ShardRows:
         self._map_shards_of(firsts)
         row_bytes = 0 if self.is_compact else self._layout[_COUNTS].row_bytes
         size = self._shard_size
-        ask_for_rows(self._addresses, firsts, lasts, size, row_bytes, self._has_long_starts)
+        self._tell(ask_for_rows, firsts, lasts, size, row_bytes, self._has_long_starts)
+
+    def _tell(self, hint: Callable[..., None], *arguments: Any) -> None:
+        self.watch.tell(hint, self._addresses, *arguments, kept=self._maps)
 
     def _map_shards_of(self, rows: NDArray[np.int64]) -> None:
         """Map the shards of these rows, all at a time, in place of others if there are too many."""
@@ -255,7 +258,8 @@ class ShardRows:
             return
         shards = [s for s in np.unique(rows // self._shard_size) if 0 <= s < len(self._paths)]
         if len(self._maps) + sum(s not in self._maps for s in shards) > _MOST_MAPS:
-            self._maps.clear()
+            # Not emptied: a hint on its way still reads by them.
+            self._maps, self._addresses = {}, np.zeros_like(self._addresses)
         for shard in shards:
             if shard not in self._maps:
                 self._map(int(shard))
