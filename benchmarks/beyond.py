@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from fixtures.goals import print_goal
-from fixtures.memory_cap import drop_from_cache, run_capped, why_not_capped
+from fixtures.memory_cap import drop_from_cache, run_capped, set_read_ahead, why_not_capped
 
 N_COPIES = {False: {"dense": 40, "compact": 150}, True: {"dense": 12, "compact": 60}}
 """Copies of 100,000 cells, by --quick."""
@@ -226,6 +226,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a third of the data, D/M 4 alone")
     parser.add_argument("--folder", type=Path, help="where the data are kept; else a temporary one")
+    parser.add_argument(
+        "--read-ahead", type=int, help="kB that the system reads ahead, for the run"
+    )
     parser.add_argument("--rounds", type=int, help="how many; else 3, or 1 with --quick")
     parser.add_argument("--annbatch", default=sys.executable, help="the Python that has annbatch")
     arguments = parser.parse_args()
@@ -238,7 +241,11 @@ def main() -> None:
         make(folder, quick=arguments.quick)
         subprocess.run(["sync"], check=True)
         n_rounds = arguments.rounds or (1 if arguments.quick else 3)
-        results = run_rounds(folder, arguments.annbatch, quick=arguments.quick, n_rounds=n_rounds)
+        with set_read_ahead(folder, arguments.read_ahead) as kilobytes:
+            print(f"the system reads {kilobytes} kB ahead", flush=True)
+            results = run_rounds(
+                folder, arguments.annbatch, quick=arguments.quick, n_rounds=n_rounds
+            )
         exponent, over = measure_growth(folder, quick=arguments.quick)
         sparse = start(None, folder=folder / "sparse", what="sparse")
         print_report(results, quick=arguments.quick)
