@@ -28,8 +28,8 @@ from fixtures.experiment import make_file
 from fixtures.goals import print_goal
 
 from scdiff_data.archive.convert import QualityFilter, write_archive
-from scdiff_data.archive.gene_axis import GeneAxis
-from scdiff_data.archive.h5ad import read_gene_axis
+from scdiff_data.reading.gene_axis import GeneAxis
+from scdiff_data.reading.h5ad import read_gene_axis
 
 
 def inflate(source: Path, target: Path, n_threads: int = 1) -> None:

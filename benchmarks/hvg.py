@@ -31,10 +31,10 @@ from fixtures.goals import print_goal
 
 from scdiff_data import H5adFolder, Recipe, prepare
 from scdiff_data.archive.file import map_matrix
-from scdiff_data.archive.gene_axis import GeneAxis
 from scdiff_data.base.threads import Workers
 from scdiff_data.genes.choice import choose_genes
 from scdiff_data.genes.statistics import TrainingGenes
+from scdiff_data.reading.gene_axis import GeneAxis
 from scdiff_data.shards.contents import ShardGenes
 from scdiff_data.shards.writing import write_shards
 from scdiff_data.store.layout import DataDirectory

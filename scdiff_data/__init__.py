@@ -5,6 +5,7 @@ it and is entered by its `__init__`, which names its files in their order.
 
     base/           machinery that knows nothing of cells
     sources/        where cells come from: the catalog, and the experiments' files
+    reading/        a file of anyone's, as it is: cells, genes, counts in blocks
     archive/        one experiment in, one file out: int16 CSR counts over one gene axis
     genes/          which genes training sees: sums that merge, rankings, the choice
     store/          a prepared directory: what lies where, and what became of it
@@ -22,7 +23,7 @@ it and is entered by its `__init__`, which names its files in their order.
 A format's writer and reader share a room. What writes and what reads do not know each other. Low
 rooms are handed paths and never make them up: only store knows what lies where.
 
-    a count is checked                 archive/source_matrix.py
+    a count is checked                 reading/source_matrix.py
     a gene is chosen                   genes/choice.py
     a row is gathered                  shards/rows.py; of all genes, archive/rows.py
     a resumed run finds its place      training/resume.py

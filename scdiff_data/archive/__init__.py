@@ -1,13 +1,10 @@
 """One experiment in, one file out: int16 CSR counts of all genes over one gene axis.
 
-Read `gene_axis`, `h5ad`, `source_matrix`, `cell_totals`, `file`, `transpose`, `convert`, `obs`,
-`rows`.
+Read `cell_totals`, `file`, `transpose`, `convert`, `obs`, `rows`.
 """
 
 from scdiff_data.archive.convert import ArchiveReport, QualityFilter, write_archive
 from scdiff_data.archive.file import CsrRows, count_rows, map_matrix, read_in_order, read_obs
-from scdiff_data.archive.gene_axis import GeneAxis, strip_versions
-from scdiff_data.archive.h5ad import read_gene_axis
 from scdiff_data.archive.obs import LabelSurvey, ObsReader, read_label
 from scdiff_data.archive.rows import ArchiveRows
 
@@ -15,16 +12,13 @@ __all__ = [
     "ArchiveReport",
     "ArchiveRows",
     "CsrRows",
-    "GeneAxis",
     "LabelSurvey",
     "ObsReader",
     "QualityFilter",
     "count_rows",
     "map_matrix",
-    "read_gene_axis",
     "read_in_order",
     "read_label",
     "read_obs",
-    "strip_versions",
     "write_archive",
 ]

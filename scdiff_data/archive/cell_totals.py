@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.archive.source_matrix import Part, SourceMatrix
 from scdiff_data.base import Workers, compiled
 from scdiff_data.constants import MAX_COUNT
+from scdiff_data.reading import Part, SourceMatrix
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class CellSums:
         Counts of such genes above 32,767, int64 [n_cells].
     is_sorted
         Whether indices increase along every column (CSC) or row, as canonical matrices' do.
+    n_rounded
+        Values that were not quite whole.
     """
 
     totals: NDArray[np.int64]
@@ -35,6 +37,7 @@ class CellSums:
     n_values: NDArray[np.int64]
     n_saturated: NDArray[np.int64]
     is_sorted: bool
+    n_rounded: int
 
 
 def count_cells(matrix: SourceMatrix, target: NDArray[np.int32], workers: Workers) -> CellSums:
@@ -80,7 +83,11 @@ def count_cells(matrix: SourceMatrix, target: NDArray[np.int32], workers: Worker
         is_rest and index <= before for (_, _, _, before), (_, is_rest, index, _) in pairwise(edges)
     )
     totals, n_genes, n_unknown, n_saturated = sums.sum(axis=0)
-    return CellSums(totals, n_genes, n_genes - n_unknown, n_saturated, is_sorted)
+    n_values, n_rounded = n_genes - n_unknown, matrix.n_rounded
+    if not is_sorted:  # then a gene may be there twice in a cell
+        for first, pointers, packed in matrix.blocks():
+            _take_repeats(first, pointers, packed, matrix.by_gene, n_genes)
+    return CellSums(totals, n_genes, n_values, n_saturated, is_sorted, n_rounded)
 
 
 # What the loops below see of a CSC matrix of 3 cells, where a part begins with column 7:
@@ -141,6 +148,28 @@ def _add_rows(
             n_unknown[first + j] += (count > 0) & (target[genes[k]] < 0)
             n_large += int(count > MAX_COUNT)
     return n_large
+
+
+@compiled
+def _take_repeats(
+    first: int,
+    pointers: NDArray[Any],
+    packed: NDArray[Any],
+    by_gene: bool,  # noqa: FBT001
+    n_genes: NDArray[Any],
+) -> None:
+    """Take from `n_genes` what repeats a gene of the cell: scipy allows it, and adds the counts."""
+    for j in range(len(pointers) - 1):
+        values = np.sort(packed[pointers[j] : pointers[j + 1]])
+        before, is_counted = np.int64(-1), False
+        for k in range(len(values)):
+            minor = np.int64(values[k] >> 16)
+            if minor != before:
+                before, is_counted = minor, False
+            if values[k] & 0xFFFF:
+                if is_counted:
+                    n_genes[minor if by_gene else first + j] -= 1
+                is_counted = True
 
 
 @compiled

@@ -8,6 +8,7 @@ Genes are aligned by id, cells filtered by QC, values checked on the way: what i
 counts, and what was left out is in its report.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,10 @@ from numpy.typing import NDArray
 
 from scdiff_data.archive.cell_totals import CellSums, count_cells
 from scdiff_data.archive.file import close_gap, lay_out_archive
-from scdiff_data.archive.gene_axis import Alignment, GeneAxis
-from scdiff_data.archive.h5ad import open_h5ad, read_frame, read_genes
-from scdiff_data.archive.source_matrix import SourceMatrix
 from scdiff_data.archive.transpose import is_ascending, sort_rows, transpose
 from scdiff_data.base import Workers, pick_by_hash, write_aside
 from scdiff_data.errors import CountError
+from scdiff_data.reading import Alignment, GeneAxis, H5adFile, SourceMatrix
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,8 @@ class ArchiveReport:
         Against the reference axis, see `Alignment`.
     file_genes
         Digest of the file's own gene axis.
+    n_rounded
+        Values that were not quite whole, such as 2.99999, and count as the whole number.
     """
 
     n_cells_in_file: int
@@ -80,6 +81,7 @@ class ArchiveReport:
     n_genes_missing: int
     n_genes_duplicated: int
     file_genes: str
+    n_rounded: int = 0
 
 
 def write_archive(
@@ -92,6 +94,8 @@ def write_archive(
     max_cells: int | None,
     seed: int,
     max_memory: int,
+    counts: str = "X",
+    needed: Sequence[str] = (),
     n_threads: int = 1,
 ) -> ArchiveReport:
     """Convert one source file; writes nothing if no cell passes QC.
@@ -110,6 +114,11 @@ def write_archive(
         Cap on the cells kept, chosen by keyed hash of their ids; None keeps all that pass.
     max_memory
         Bytes that a block of the source may take; the archive itself is filled through a map.
+    counts
+        Where the counts lie, see `H5adFile`.
+    needed
+        Columns of the cells without which the file is of no use; of others, those that cannot be
+        read are left out.
     n_threads
         Threads that inflate, sum and fill.
 
@@ -119,14 +128,12 @@ def write_archive(
         If the file cannot be read, a value is not a count, a cell's name repeats, or the file has
         fewer than half of the reference genes.
     """
-    with open_h5ad(source) as file, Workers(n_threads) as workers:
-        file_axis, gene_names = read_genes(file, axis)
-        obs = read_frame(file, "obs")
+    with H5adFile(source, counts) as file, Workers(n_threads) as workers:
+        file_axis, gene_names = file.read_genes(axis)
+        obs = file.obs.read_all(needed=needed)
         alignment = axis.align(gene_names)
         _check(source, obs, alignment, len(axis))
-        matrix = SourceMatrix(
-            file["X"], obs.index, gene_names, max_memory=max_memory, workers=workers
-        )
+        matrix = SourceMatrix(file.x, obs.index, gene_names, max_memory=max_memory, workers=workers)
         sums = count_cells(matrix, alignment.target, workers)
         passing = quality.passes(sums.n_genes, sums.totals)
         rows = np.flatnonzero(passing)
@@ -154,6 +161,7 @@ def write_archive(
         n_cells_passing=int(passing.sum()),
         n_cells=len(rows),
         n_saturated=n_saturated,
+        n_rounded=sums.n_rounded,
         n_genes_unknown=alignment.n_unknown,
         n_genes_missing=alignment.n_missing,
         n_genes_duplicated=alignment.n_duplicates,
@@ -185,9 +193,11 @@ def _archive_obs(
         "total_counts": sums.totals[rows],
         "n_genes": sums.n_genes[rows].astype(np.int32),
     }
-    frame = pd.DataFrame(own, index=pd.Index(cell_ids, name="cell_id"))
-    for name in obs.columns.difference(list(own), sort=False):
-        frame[name] = _plain(obs[name])
+    index = "_index" if "cell_id" in obs else "cell_id"
+    frame = pd.DataFrame(own, index=pd.Index(cell_ids, name=index))
+    for name in obs.columns.difference([*own, index], sort=False):
+        if name and "/" not in name and set(name) != {"."}:  # else no name in HDF5
+            frame[name] = _plain(obs[name])
     return frame
 
 

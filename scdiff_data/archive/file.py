@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scdiff_data.archive.gene_axis import GeneAxis
-from scdiff_data.archive.h5ad import read_frame
 from scdiff_data.base import ask_for, give_back, map_dataset, write_frame, write_mappings
+from scdiff_data.reading import Frame, GeneAxis
 
 _READ_BYTES = 16 << 20
 """Bytes of a matrix that are read in one go."""
@@ -122,7 +121,7 @@ def count_rows(path: Path) -> int:
 def read_obs(path: Path) -> pd.DataFrame:
     """An archive's `obs`, one row a cell, indexed by cell id."""
     with h5py.File(path) as file:
-        return read_frame(file, "obs")
+        return Frame(file["obs"]).read_all()
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from scdiff_data.archive.cell_totals import CellSums
 from scdiff_data.archive.file import RowStore
-from scdiff_data.archive.source_matrix import Block, SourceMatrix
 from scdiff_data.base import Workers, compiled, prefetch
 from scdiff_data.constants import MAX_COUNT
+from scdiff_data.reading import Block, SourceMatrix
 
 _TILE_VALUES = 1 << 19
 """Values of the rows filled at a time: 3 MB, which stay in the L2 and L3 caches."""

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.archive import GeneAxis
 from scdiff_data.genes.named import NamedGenes
 from scdiff_data.genes.ranking import FLAVORS, CountAbove, rank_genes
 from scdiff_data.genes.sums import GeneStatistics
+from scdiff_data.reading import GeneAxis
 
 _N_TOP = 10
 """Genes that `hvg_info.json` describes."""

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scdiff_data.archive import GeneAxis
 from scdiff_data.base import BLUE, GREY, new_figure, save_figure
 from scdiff_data.genes.choice import GeneChoice
+from scdiff_data.reading import GeneAxis
 
 _N_TOP_GENES = 20
 """Genes named in the picture."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.archive import GeneAxis, strip_versions
+from scdiff_data.reading import GeneAxis, strip_versions
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from scdiff_data.archive import ArchiveRows, GeneAxis
+from scdiff_data.archive import ArchiveRows
 from scdiff_data.base import DiskWatch
 from scdiff_data.loading.split_view import SplitView, find_in_archives
+from scdiff_data.reading import GeneAxis
 from scdiff_data.store import Manifest
 
 Index = int | slice | Sequence[int] | NDArray[np.integer[Any]] | Tensor

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from scdiff_data.archive import GeneAxis
 from scdiff_data.base import Workers, describe_file, digest, hash_file, write_json
 from scdiff_data.errors import ManifestError
 from scdiff_data.genes import GeneChoice, TrainingGenes, choose_genes, plot_hvgs
@@ -17,6 +16,7 @@ from scdiff_data.pipeline.cell_table import draw_cells
 from scdiff_data.pipeline.fill_archive import FilledArchive
 from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.recipe import Recipe
+from scdiff_data.reading import GeneAxis
 from scdiff_data.shards import ShardGenes, choose_format, write_shards
 from scdiff_data.sources import filter_catalog, group_experiments, read_rows
 from scdiff_data.store import (

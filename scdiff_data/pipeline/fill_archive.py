@@ -19,13 +19,14 @@ from pathlib import Path
 import pyarrow as pa
 from tqdm import tqdm
 
-from scdiff_data.archive import GeneAxis, read_gene_axis, read_obs, write_archive
+from scdiff_data.archive import read_obs, write_archive
 from scdiff_data.base import Workers, describe_file, order_by_hash
 from scdiff_data.errors import CountError, DownloadError
 from scdiff_data.genes import key_of, sum_genes, write_statistics
 from scdiff_data.pipeline.cell_table import split_archive
 from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.recipe import Recipe
+from scdiff_data.reading import GeneAxis, read_gene_axis
 from scdiff_data.sources import Bucket, CatalogRow, download, read_rows
 from scdiff_data.store import DataDirectory, ExperimentRecord, Records
 

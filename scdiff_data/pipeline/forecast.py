@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from scdiff_data.archive import GeneAxis
 from scdiff_data.base import order_by_hash
 from scdiff_data.constants import SPLITS
 from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.recipe import Recipe
+from scdiff_data.reading import GeneAxis
 from scdiff_data.shards import ShardFormat, choose_format, count_bytes
 from scdiff_data.sources import read_rows
 from scdiff_data.store import DataDirectory, ExperimentRecord, Records

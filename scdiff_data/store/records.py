@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from scdiff_data.archive import ArchiveReport, GeneAxis
+from scdiff_data.archive import ArchiveReport
 from scdiff_data.base import FileEntry, write_json
+from scdiff_data.reading import GeneAxis
 from scdiff_data.sources import CatalogRow
 from scdiff_data.store.layout import DataDirectory
 

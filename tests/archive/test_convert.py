@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from scdiff_data import CountError
 from scdiff_data.archive.convert import QualityFilter
-from scdiff_data.archive.gene_axis import GeneAxis
+from scdiff_data.reading.gene_axis import GeneAxis
 from support.h5ad import GENES, archive, counts_of, write_source
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scdiff_data.archive.convert import QualityFilter
-from scdiff_data.archive.gene_axis import GeneAxis
+from scdiff_data.reading.gene_axis import GeneAxis
 from support.h5ad import GENES, LAYOUTS, archive, counts_of, write_source
 
 
@@ -88,7 +88,8 @@ def test_unsorted_and_repeated_entries_of_a_column_are_summed(tmp_path: Path) ->
 MEMORY_SCRIPT = """
 import sys, threading
 from pathlib import Path
-from scdiff_data.archive import QualityFilter, read_gene_axis, write_archive
+from scdiff_data.archive import QualityFilter, write_archive
+from scdiff_data.reading import read_gene_axis
 
 def anonymous():
     return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) * 1024

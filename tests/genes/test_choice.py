@@ -10,9 +10,9 @@ import pytest
 import scipy.sparse as sp
 
 from scdiff_data import H5adFolder, Recipe, prepare
-from scdiff_data.archive.gene_axis import GeneAxis
 from scdiff_data.genes.choice import GeneChoice, choose_genes
 from scdiff_data.genes.sums import GeneStatistics
+from scdiff_data.reading.gene_axis import GeneAxis
 from support.cases import ATLAS, pbmc_recipe
 from support.reading import read_archives, read_shards
 

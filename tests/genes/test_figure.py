@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scdiff_data.archive.gene_axis import GeneAxis
 from scdiff_data.genes.choice import GeneChoice
 from scdiff_data.genes.figure import plot_hvgs
+from scdiff_data.reading.gene_axis import GeneAxis
 
 
 def genes(n_genes: int = 60, **changes: Any) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import pytest
 import scipy.sparse as sp
 
 from scdiff_data import H5adFolder, Recipe, prepare
-from scdiff_data.archive.gene_axis import GeneAxis
 from scdiff_data.genes.named import NamedGenes
+from scdiff_data.reading.gene_axis import GeneAxis
 from support.cases import pbmc_recipe
 from support.reading import read_archives, read_shards
 

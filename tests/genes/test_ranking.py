@@ -12,11 +12,11 @@ import scanpy as sc
 import scipy.sparse as sp
 
 from scdiff_data import Recipe, SimulatedAtlas, prepare
-from scdiff_data.archive.gene_axis import GeneAxis
 from scdiff_data.base.threads import Workers
 from scdiff_data.genes.choice import GeneChoice, choose_genes
 from scdiff_data.genes.ranking import rank_genes
 from scdiff_data.genes.statistics import TrainingGenes
+from scdiff_data.reading.gene_axis import GeneAxis
 from scdiff_data.store.manifest import Manifest
 from support.cases import pbmc_recipe
 from support.reading import read_splits

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from scdiff_data.archive.convert import ArchiveReport
-from scdiff_data.archive.gene_axis import GeneAxis
 from scdiff_data.base.files import FileEntry
+from scdiff_data.reading.gene_axis import GeneAxis
 from scdiff_data.sources.catalog import CatalogRow
 from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.records import ExperimentRecord, Records, list_experiments, sum_dropped

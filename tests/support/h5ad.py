@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from scdiff_data.archive.convert import ArchiveReport, QualityFilter, write_archive
-from scdiff_data.archive.h5ad import read_gene_axis
+from scdiff_data.reading.h5ad import read_gene_axis
 
 GENES = [f"ENSG{i:03d}" for i in range(40)]
 

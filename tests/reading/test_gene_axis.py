@@ -6,7 +6,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scdiff_data.archive.gene_axis import GeneAxis, strip_versions
+from scdiff_data.reading.gene_axis import GeneAxis, strip_versions
 
 AXIS = GeneAxis(("ENSG01", "ENSG02", "TP53"), ("A", "B", "TP53"))
 

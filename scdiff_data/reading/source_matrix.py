@@ -7,7 +7,7 @@ memory of what the file holds, and what turning the matrix round needs lies toge
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import h5py
 import numpy as np
@@ -15,9 +15,18 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from scdiff_data.base import ChunkedValues, Workers, compiled, list_filters
-from scdiff_data.constants import MAX_COUNT
+from scdiff_data.base import ChunkedValues, Workers, list_filters
 from scdiff_data.errors import CountError
+from scdiff_data.reading.counts_place import are_counts, explain_values
+from scdiff_data.reading.faults import explain
+from scdiff_data.reading.values import (
+    BAD_INDEX,
+    DenseRows,
+    as_native,
+    check_type,
+    find_layout,
+    pack_values,
+)
 
 _DENSE_AT_ONCE = 1 << 16
 """Values of a dense matrix read at a time: they stay in the L2 cache until they are packed."""
@@ -27,12 +36,6 @@ _CELL_BYTES = 600
 
 _WORKER_BYTES = 8 << 20
 """What each thread holds beside the block: chunks being inflated, and a tile being filled."""
-
-_BAD_INDEX = 1
-"""`_pack_values` found an index outside the matrix."""
-
-_BAD_VALUE = 2
-"""`_pack_values` found a value that is no count."""
 
 
 class Part(NamedTuple):
@@ -113,9 +116,11 @@ class SourceMatrix:
     ) -> None:
         self.n_cells = len(cell_names)
         self._names = (cell_names, gene_names)
-        encoding = x.attrs.get("encoding-type", x.attrs.get("h5sparse_format", "array"))
-        self.by_gene = str(encoding).startswith("csc")
         self._x = x
+        self._path = Path(x.file.filename)
+        self._element = x.name.strip("/")
+        self.by_gene = find_layout(x) == "csc"
+        self._check_shape()
         self._workers = workers
         n_majors, self._n_minors = (len(n) for n in self._names[:: -1 if self.by_gene else 1])
         self._type: Any = np.uint32 if self._n_minors <= 1 << 16 else np.uint64
@@ -124,28 +129,62 @@ class SourceMatrix:
             max(max_memory - scratch, max_memory // 4) // np.dtype(self._type).itemsize
         )
         self._cached: list[Block] | None = None
+        self._n_rounded = [0] * workers.n
         if isinstance(x, h5py.Group):
-            self._indptr = x["indptr"][:].astype(np.int64)
-            self._minors = ChunkedValues(x["indices"])
-            self._values = ChunkedValues(x["data"])
-            if (
-                len(self._indptr) != n_majors + 1
-                or not self._indptr[-1] == len(self._values) == len(self._minors)
-                or (np.diff(self._indptr, prepend=0) < 0).any()
-            ):
-                raise CountError(
-                    f"{self._file_name} is damaged: X has {len(self._indptr) - 1} pointers over "
-                    f"{len(self._values)} values, obs and var say {len(cell_names)} x "
-                    f"{len(gene_names)}"
-                )
+            with explain(self._path, f"{self._element}/indptr, indices, data"):
+                self._open_sparse(x, n_majors)
         else:
+            check_type(x, self._element)
             list_filters(x)
+            self._rows = DenseRows(x, _DENSE_AT_ONCE)
             self._indptr = np.arange(n_majors + 1, dtype=np.int64) * self._n_minors
         starts = self._block_starts()
         longest = max(
             (int(self._indptr[b] - self._indptr[a]) for a, b in pairwise(starts)), default=0
         )
         self._buffer = np.empty(longest, self._type)
+
+    def _check_shape(self) -> None:
+        """Compare the shape that X says with what obs and var say, as anndata does."""
+        shape = self._x.attrs.get("shape", self._x.attrs.get("h5sparse_shape"))
+        if isinstance(self._x, h5py.Dataset):
+            shape = self._x.shape
+        expected = tuple(map(len, self._names))
+        if shape is not None and tuple(int(n) for n in np.atleast_1d(shape)) != expected:
+            said = " x ".join(str(int(n)) for n in np.atleast_1d(shape))
+            raise CountError(
+                f"{self._path.name} is damaged: {self._element} is {said}, obs and var say "
+                f"{expected[0]} x {expected[1]}"
+            )
+
+    def _open_sparse(self, x: h5py.Group, n_majors: int) -> None:
+        if any(x[part].ndim != 1 for part in ("indptr", "indices", "data")):
+            raise CountError(f"{self._path.name} is damaged: {self._element} has parts of 2 axes")
+        if any(x[part].dtype.kind not in "iu" for part in ("indptr", "indices")):
+            raise CountError(
+                f"{self._path.name} is damaged: {self._element} has indices of the types "
+                f"{x['indptr'].dtype} and {x['indices'].dtype}, not whole numbers"
+            )
+        check_type(x["data"], self._element)
+        self._indptr = x["indptr"][:].astype(np.int64)
+        self._minors = ChunkedValues(x["indices"])
+        self._values = ChunkedValues(x["data"])
+        n_values = len(self._values)
+        if (
+            len(self._indptr) != n_majors + 1
+            or not self._indptr[-1] == n_values == len(self._minors)
+            or (np.diff(self._indptr, prepend=0) < 0).any()
+        ):
+            raise CountError(
+                f"{self._path.name} is damaged: {self._element} has {len(self._indptr) - 1} "
+                f"pointers over {n_values} values, obs and var say {self.n_cells} x "
+                f"{len(self._names[1])}"
+            )
+
+    @property
+    def n_rounded(self) -> int:
+        """Values that were near whole numbers and count as these, in all that was read."""
+        return sum(self._n_rounded)
 
     @property
     def n_values(self) -> int:
@@ -168,7 +207,8 @@ class SourceMatrix:
             return
         for start, end in pairwise(self._block_starts()):
             read = self._read_sparse if isinstance(self._x, h5py.Group) else self._read_dense
-            block = read(start, end, visit)
+            with explain(self._path, self._element):
+                block = read(start, end, visit)
             if self.is_one_block:
                 self._cached = [block]
             yield block
@@ -189,14 +229,15 @@ class SourceMatrix:
 
         def read(job: tuple[int, Sequence[tuple[int, int]]]) -> None:
             for from_, to in job[1]:
-                minors, values = self._minors.read(from_, to), self._values.read(from_, to)
+                minors = as_native(self._minors.read(from_, to))
+                values = as_native(self._values.read(from_, to))
                 first = int(np.searchsorted(self._indptr, from_, side="right")) - 1
                 last = int(np.searchsorted(self._indptr, to, side="left"))
                 pointers = self._indptr[first : last + 1] - from_
                 is_rest = bool(pointers[0] < 0)
                 pointers[0], pointers[-1] = 0, to - from_
                 part = Part(job[0], from_, is_rest, first, pointers, minors, values)
-                self._check_and_pack(part, packed[from_ - low : to - low])
+                part = self._check_and_pack(part, packed[from_ - low : to - low])
                 if visit is not None:
                     visit(part)
 
@@ -205,10 +246,9 @@ class SourceMatrix:
         return Block(start, self._indptr[start : end + 1] - low, packed)
 
     def _read_dense(self, start: int, end: int, visit: Callable[[Part], None] | None) -> Block:
-        step = max(_DENSE_AT_ONCE // max(self._n_minors, 1), 1)
         pointers = [np.zeros(1, np.int64)]
-        for row in range(start, end, step):
-            piece = sp.csr_matrix(self._x[row : min(row + step, end)])
+        for row, values in self._rows.read(start, end):
+            piece = sp.csr_matrix(values)
             part = Part(
                 worker=0,
                 start=0,
@@ -219,55 +259,34 @@ class SourceMatrix:
                 values=piece.data,
             )
             low = pointers[-1][-1]
-            self._check_and_pack(part, self._buffer[low : low + piece.nnz])
+            part = self._check_and_pack(part, self._buffer[low : low + piece.nnz])
             pointers.append(low + part.pointers[1:])
-            if visit is not None:
+            if visit is not None and piece.nnz:
                 visit(part)
         whole = np.concatenate(pointers)
         return Block(start, whole, self._buffer[: whole[-1]])
 
-    def _check_and_pack(self, part: Part, packed: NDArray[Any]) -> None:
-        problem = _pack_values(part.minors, part.values, self._n_minors, packed)
-        if problem & _BAD_INDEX:
+    def _check_and_pack(self, part: Part, packed: NDArray[Any]) -> Part:
+        """Pack a part's values; gives the part, values that are nearly whole made whole."""
+        problem, n_rounded = pack_values(part.minors, part.values, self._n_minors, packed)
+        if problem & BAD_INDEX:
             raise CountError(
-                f"{self._file_name} is damaged: an index of X is outside 0 … {self._n_minors - 1}"
+                f"{self._path.name} is damaged: an index of {self._element} is outside "
+                f"0 … {self._n_minors - 1}"
             )
         if problem:
-            values = part.values
-            is_count = (values >= 0) & (values < 2**31) & (values == np.floor(values))
-            bad = int(np.argmin(is_count))
-            major = part.first + int(np.searchsorted(part.pointers, bad, side="right")) - 1
-            cell, gene = (part.minors[bad], major) if self.by_gene else (major, part.minors[bad])
-            raise CountError(
-                f"{self._file_name} does not hold counts: X of cell {self._names[0][cell]}, gene "
-                f"{self._names[1][gene]} is {values[bad]}; counts are finite, whole and not "
-                "negative"
-            )
+            self._refuse(part)
+        if not n_rounded:
+            return part
+        self._n_rounded[part.worker] += n_rounded
+        return part._replace(values=np.rint(part.values))
 
-    @property
-    def _file_name(self) -> str:
-        return Path(self._x.file.filename).name
-
-
-# What is packed, with the values 4, 40000 and 9 of the cells 0, 2 and 1:
-#
-#     minors  0      2          1           packed  0 << 16 | 4
-#     values  4.0    40000.0    9.0                 2 << 16 | 32767     (saturation is counted
-#                                                   1 << 16 | 9          by `count_cells`)
-#
-# The loop has no branch, so it compiles to vector instructions: what is wrong is counted, and only
-# looked for if there is any. Packed numbers sort by cell, and a comparison with `cell << 16` tells
-# whether a value is of an earlier cell.
-@compiled
-def _pack_values(
-    minors: NDArray[Any], values: NDArray[Any], n_minors: int, packed: NDArray[Any]
-) -> int:
-    """Pack and check; no branch, so that the compiler makes vector instructions of it."""
-    n_bad_indices = n_bad_values = 0
-    for k in range(len(values)):
-        value, minor = values[k], minors[k]
-        count = np.int32(value)
-        n_bad_values += (not (0 <= value < 2147483648.0)) | (count != value)
-        n_bad_indices += (minor < 0) | (minor >= n_minors)
-        packed[k] = (minor << 16) | min(count, MAX_COUNT)
-    return (_BAD_INDEX if n_bad_indices else 0) | (_BAD_VALUE if n_bad_values else 0)
+    def _refuse(self, part: Part) -> NoReturn:
+        bad = int(np.argmin(are_counts(part.values.astype(np.float64))))
+        major = part.first + int(np.searchsorted(part.pointers, bad, side="right")) - 1
+        cell, gene = (part.minors[bad], major) if self.by_gene else (major, part.minors[bad])
+        raise CountError(
+            f"{self._path.name} does not hold counts: {self._element} of cell "
+            f"{self._names[0][cell]}, gene {self._names[1][gene]} is {part.values[bad]}; counts "
+            f"are finite, whole and not negative. {explain_values(self._x)}"
+        )

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from scdiff_data import CountError
-from scdiff_data.archive.h5ad import read_gene_axis
+from scdiff_data.reading.h5ad import read_gene_axis
 from support.h5ad import GENES, archive, counts_of, write_source
 
 

@@ -1,0 +1,21 @@
+"""A file of anyone's, as it is: its cells, its genes, and its counts in blocks of bounded size.
+
+Read `faults`, `frames`, `gene_axis`, `counts_place`, `h5ad`, `values`, `source_matrix`.
+"""
+
+from scdiff_data.reading.frames import Frame
+from scdiff_data.reading.gene_axis import Alignment, GeneAxis, strip_versions
+from scdiff_data.reading.h5ad import H5adFile, read_gene_axis
+from scdiff_data.reading.source_matrix import Block, Part, SourceMatrix
+
+__all__ = [
+    "Alignment",
+    "Block",
+    "Frame",
+    "GeneAxis",
+    "H5adFile",
+    "Part",
+    "SourceMatrix",
+    "read_gene_axis",
+    "strip_versions",
+]

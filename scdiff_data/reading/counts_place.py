@@ -1,0 +1,121 @@
+"""Where in a file its counts lie: in `X`, in `raw.X`, or in a layer."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from scdiff_data.errors import CountError
+
+logger = logging.getLogger(__name__)
+
+NOISE = 1e-4
+"""How far from a whole number, relative to it, a value may be and still count as it."""
+
+_SAMPLE = 1 << 16
+"""Values looked at, at the start and in the middle of an element."""
+
+_LOG_LIMIT = 20
+"""What logarithms of counts stay below: e to this is half a billion."""
+
+
+def list_places(file: h5py.File) -> list[str]:
+    """Elements that may hold counts: `X`, then `raw.X`, then the layers by their names."""
+    places = [name for name in ("X", "raw/X", "raw.X") if name in file]
+    layers = file.get("layers")
+    named = sorted(layers) if isinstance(layers, h5py.Group) else []
+    return places + [f"layers/{name}" for name in named]
+
+
+def find_counts(file: h5py.File, counts: str) -> str:
+    """The name of the element that holds counts.
+
+    Parameters
+    ----------
+    file
+        The AnnData file.
+    counts
+        `X`, `raw.X`, `layers/NAME`, or `auto`: the first of these that holds whole numbers.
+
+    Raises
+    ------
+    CountError
+        If the file lacks it, or with `auto` none holds whole numbers.
+    """
+    name, places = Path(file.filename).name, list_places(file)
+    if counts != "auto":
+        wanted = {"raw.X": ("raw/X", "raw.X")}.get(counts, (counts,))
+        found = [place for place in places if place in wanted]
+        if not found:
+            raise CountError(
+                f"{name} is no AnnData file with counts in {counts}: it has none there; it "
+                f"has {', '.join(places) or 'none that could hold counts'}"
+            )
+        return found[0]
+    samples = {place: _read_sample(file[place]) for place in places}
+    for place, values in samples.items():
+        if _hold_counts(values):
+            logger.info("%s: counts are read from %s", name, place)
+            return place
+    seen = "; ".join(f"{place} {_describe(values)}" for place, values in samples.items())
+    raise CountError(f"{name} holds no counts: no element holds whole numbers ({seen or 'none'})")
+
+
+def explain_values(x: h5py.Group | h5py.Dataset) -> str:
+    """What the values of an element look like, and where whole numbers are instead."""
+    file, own = x.file, x.name.strip("/")
+    others = [
+        place
+        for place in list_places(file)
+        if place != own and _hold_counts(_read_sample(file[place]))
+    ]
+    seen = f"{own} {_describe(_read_sample(x))}"
+    if not others:
+        return f"{seen}; no other element of the file holds whole numbers"
+    place = "raw.X" if others[0].startswith("raw") else others[0]
+    return f"{seen}; whole numbers are in {place}: set source.counts={place}"
+
+
+def _read_sample(element: h5py.Group | h5py.Dataset) -> NDArray[np.float64]:
+    """Some values of an element, those at its start and in its middle."""
+    values: Any = element.get("data") if isinstance(element, h5py.Group) else element
+    if not isinstance(values, h5py.Dataset) or values.ndim not in (1, 2):
+        return np.full(1, np.nan)
+    n, width = len(values), 1 if values.ndim == 1 else max(values.shape[1], 1)
+    step = max(_SAMPLE // width, 1)
+    parts = [values[:step], values[n // 2 : n // 2 + step]]
+    try:
+        return np.concatenate(parts).ravel().astype(np.float64)
+    except (TypeError, ValueError):
+        return np.full(1, np.nan)
+
+
+def are_counts(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether each value is finite, not negative, below 2^31, and whole but for some noise."""
+    is_count = (values >= 0) & (values < 2**31)
+    whole = np.rint(values[is_count])
+    is_count[is_count] = np.abs(values[is_count] - whole) <= NOISE * whole
+    return is_count
+
+
+def _hold_counts(values: NDArray[np.float64]) -> bool:
+    return bool(are_counts(values).all() and values.any())
+
+
+def _describe(values: NDArray[np.float64]) -> str:
+    """What values look like, for a person who knows how they came about."""
+    if not len(values) or not values.any():
+        return "holds zeros alone"
+    if not np.isfinite(values).all():
+        return "holds values that are no numbers"
+    if _hold_counts(values):
+        return "holds whole numbers at its start"
+    span = f"({values.min():.3g} … {values.max():.3g} at its start)"
+    if (values < 0).any():
+        return f"looks like scaled values or Pearson residuals {span}"
+    if values.max() < _LOG_LIMIT:
+        return f"looks like logarithms of normalised counts {span}"
+    return f"looks like normalised counts {span}"

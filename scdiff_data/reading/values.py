@@ -1,0 +1,117 @@
+"""Values of a matrix, of any type and layout: brought into one, checked, and packed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from scdiff_data.base import compiled
+from scdiff_data.constants import MAX_COUNT
+from scdiff_data.errors import CountError
+from scdiff_data.reading.counts_place import NOISE
+from scdiff_data.reading.faults import read_text
+
+BAD_INDEX = 1
+"""`pack_values` found an index outside the matrix."""
+
+BAD_VALUE = 2
+"""`pack_values` found a value that is no count."""
+
+
+def find_layout(x: h5py.Group | h5py.Dataset) -> str:
+    """`csc`, `csr` or `array`, as the element says; a text of any type."""
+    encoding = read_text(x.attrs, "encoding-type") or read_text(x.attrs, "h5sparse_format")
+    name, element = Path(x.file.filename).name, x.name.strip("/")
+    if isinstance(x, h5py.Dataset):
+        return "array"
+    layout = (encoding or "").removesuffix("_matrix").removesuffix("_array")
+    if layout not in ("csc", "csr"):
+        raise CountError(
+            f"{name} cannot be read: {element} is a group that says {encoding!r} of itself, not "
+            "csr_matrix or csc_matrix"
+        )
+    return layout
+
+
+def check_type(values: h5py.Dataset, element: str) -> None:
+    """Raise CountError if values are no numbers."""
+    if values.dtype.kind not in "biuf":
+        raise CountError(
+            f"{Path(values.file.filename).name} does not hold counts: {element} holds values of "
+            f"the type {values.dtype}"
+        )
+
+
+def as_native(values: NDArray[Any]) -> NDArray[Any]:
+    """Values in a type that compiled loops take: in the machine's order, no halves, no booleans."""
+    if values.dtype.kind == "b":
+        return values.view(np.uint8)
+    if values.dtype == np.float16:
+        return values.astype(np.float32)
+    if values.dtype.kind == "f" and values.dtype.itemsize > np.dtype(np.float64).itemsize:
+        return values.astype(np.float64)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+class DenseRows:
+    """Rows of a dense matrix, a few at a time from front to back; each chunk is inflated once.
+
+    Parameters
+    ----------
+    x
+        The matrix [n_rows, n_columns].
+    n_at_once
+        Values to give at a time.
+    """
+
+    def __init__(self, x: h5py.Dataset, n_at_once: int) -> None:
+        self._x = x
+        height = x.chunks[0] if x.chunks else 1
+        self._step = max(n_at_once // max(x.shape[1], 1), 1)
+        # Whole chunks are read: where they are higher than what is given, they are kept meanwhile.
+        self._group = height if height > self._step else self._step // height * height
+        self._kept: tuple[int, NDArray[Any]] | None = None
+
+    def read(self, start: int, end: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """The first of some rows, and these; from `start` to `end - 1`."""
+        row = start
+        while row < end:
+            first = row - row % self._group
+            if self._kept is None or self._kept[0] != first:
+                self._kept = (first, as_native(self._x[first : first + self._group]))
+            stop = min(row + self._step, first + self._group, end)
+            yield row, self._kept[1][row - first : stop - first]
+            row = stop
+
+
+# What is packed, with the values 4, 40000 and 9 of the cells 0, 2 and 1:
+#
+#     minors  0      2          1           packed  0 << 16 | 4
+#     values  4.0    40000.0    9.0                 2 << 16 | 32767     (saturation is counted
+#                                                   1 << 16 | 9          by `count_cells`)
+#
+# The loop has no branch, so it compiles to vector instructions: what is wrong is counted, and only
+# looked for if there is any. Packed numbers sort by cell, and a comparison with `cell << 16` tells
+# whether a value is of an earlier cell.
+@compiled
+def pack_values(
+    minors: NDArray[Any], values: NDArray[Any], n_minors: int, packed: NDArray[Any]
+) -> tuple[int, int]:
+    """Pack and check; no branch, so that the compiler makes vector instructions of it.
+
+    Gives what is wrong, and how many values were not quite whole.
+    """
+    n_bad_indices = n_bad_values = n_rounded = 0
+    for k in range(len(values)):
+        value, minor = values[k], minors[k]
+        count = np.int32(value + 0.5)
+        off = abs(value - count)
+        n_bad_values += (not (0 <= value < 2147483648.0)) | (off > NOISE * count)
+        n_rounded += off > 0
+        n_bad_indices += (minor < 0) | (minor >= n_minors)
+        packed[k] = (minor << 16) | min(count, MAX_COUNT)
+    problem = (BAD_INDEX if n_bad_indices else 0) | (BAD_VALUE if n_bad_values else 0)
+    return problem, n_rounded
