@@ -133,10 +133,12 @@ def run_rounds(
             if annbatch is not None:
                 cap = folder_bytes(annbatch) // ratio + (BASE_BYTES if quick else 0)
                 drop_from_cache(annbatch)
-                found = start_annbatch(
-                    python, cap, what="load", target=str(annbatch), seconds=seconds
-                )
-                results[f"annbatch, D/M {ratio}"].append(found)
+                job = {"what": "load", "target": str(annbatch), "seconds": seconds}
+                try:
+                    results[f"annbatch, D/M {ratio}"].append(start_annbatch(python, cap, **job))
+                except subprocess.CalledProcessError as error:
+                    print(f"failed: annbatch in {cap / 1e9:.1f} GB, exit {error.returncode}")
+                    results.pop(f"annbatch, D/M {ratio}", None)
         for task in tasks:
             kind = task.split()[0]
             few = folder / "few"

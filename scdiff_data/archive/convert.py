@@ -95,6 +95,8 @@ def write_archive(
     seed: int,
     max_memory: int,
     counts: str = "X",
+    gene_ids: str | None = None,
+    fewest_known: float = 0.5,
     needed: Sequence[str] = (),
     n_threads: int = 1,
 ) -> ArchiveReport:
@@ -114,8 +116,10 @@ def write_archive(
         Cap on the cells kept, chosen by keyed hash of their ids; None keeps all that pass.
     max_memory
         Bytes that a block of the source may take; the archive itself is filled through a map.
-    counts
-        Where the counts lie, see `H5adFile`.
+    counts, gene_ids
+        Where counts and gene ids lie, see `H5adFile`.
+    fewest_known
+        Fraction of the reference genes that the file must have, and one at least.
     needed
         Columns of the cells without which the file is of no use; of others, those that cannot be
         read are left out.
@@ -126,13 +130,13 @@ def write_archive(
     ------
     CountError
         If the file cannot be read, a value is not a count, a cell's name repeats, or the file has
-        fewer than half of the reference genes.
+        too few of the reference genes.
     """
-    with H5adFile(source, counts) as file, Workers(n_threads) as workers:
+    with H5adFile(source, counts, gene_ids) as file, Workers(n_threads) as workers:
         file_axis, gene_names = file.read_genes(axis)
         obs = file.obs.read_all(needed=needed)
         alignment = axis.align(gene_names)
-        _check(source, obs, alignment, len(axis))
+        _check(source, obs, alignment, len(axis), fewest_known)
         matrix = SourceMatrix(file.x, obs.index, gene_names, max_memory=max_memory, workers=workers)
         sums = count_cells(matrix, alignment.target, workers)
         passing = quality.passes(sums.n_genes, sums.totals)
@@ -169,11 +173,15 @@ def write_archive(
     )
 
 
-def _check(source: Path, obs: pd.DataFrame, alignment: Alignment, n_reference: int) -> None:
-    if n_reference - alignment.n_missing < n_reference / 2:
+def _check(
+    source: Path, obs: pd.DataFrame, alignment: Alignment, n_reference: int, fewest_known: float
+) -> None:
+    n_known = n_reference - alignment.n_missing
+    if not n_known or n_known < n_reference * fewest_known:
+        than = "" if not n_known else ", fewer than half"
         raise CountError(
-            f"{source.name} has {n_reference - alignment.n_missing} of the {n_reference} reference "
-            "genes, fewer than half: another species, another kind of id or a targeted panel"
+            f"{source.name} has {n_known} of the {n_reference} reference genes{than}: another "
+            "species, another kind of id or a targeted panel"
         )
     if not obs.index.is_unique:
         name = obs.index[obs.index.duplicated()][0]

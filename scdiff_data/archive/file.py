@@ -121,7 +121,7 @@ def count_rows(path: Path) -> int:
 def read_obs(path: Path) -> pd.DataFrame:
     """An archive's `obs`, one row a cell, indexed by cell id."""
     with h5py.File(path) as file:
-        return Frame(file["obs"]).read_all()
+        return Frame(path, file["obs"]).read_all()
 
 
 @contextmanager

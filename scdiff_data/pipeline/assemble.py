@@ -24,6 +24,8 @@ from scdiff_data.store import (
     GeneCounts,
     Manifest,
     Records,
+    describe_losses,
+    have_failed,
     list_experiments,
     mark_unfinished,
     sum_dropped,
@@ -65,6 +67,8 @@ def assemble(
     cells = draw_cells(recipe, directory, archives, read_rows(candidates))
     experiments = list_experiments(filled.records, cells.count_drawn)
     write_json(directory.experiments, experiments)
+    level = logging.WARNING if have_failed(experiments) else logging.INFO
+    logger.log(level, "what became of the experiments:\n%s", describe_losses(experiments))
 
     checksums = {name: file.sha256 for name, file in files.items()}
     batch_of = group_experiments(candidates, recipe.batch_key)

@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,18 +22,25 @@ from tqdm import tqdm
 from scdiff_data.archive import read_obs, write_archive
 from scdiff_data.base import Workers, describe_file, order_by_hash
 from scdiff_data.errors import CountError, DownloadError
-from scdiff_data.genes import key_of, sum_genes, write_statistics
+from scdiff_data.genes import NamedGenes, key_of, sum_genes, write_statistics
 from scdiff_data.pipeline.cell_table import split_archive
 from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.recipe import Recipe
-from scdiff_data.reading import GeneAxis, read_gene_axis
-from scdiff_data.sources import Bucket, CatalogRow, download, read_rows
+from scdiff_data.reading import GeneAxis, read_gene_axis, strip_versions
+from scdiff_data.sources import (
+    Bucket,
+    CatalogRow,
+    download,
+    layout_of,
+    read_rows,
+    survey_genes,
+)
 from scdiff_data.store import DataDirectory, ExperimentRecord, Records
 
 logger = logging.getLogger(__name__)
 
 _MIN_TRIED = 10
-"""Experiments tried before the fraction of failed ones can stop the run."""
+"""Experiments tried before a fraction of lost ones can stop a run that still goes on."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +93,11 @@ def fill_archive(
     ahead: deque[tuple[CatalogRow, Future[Path] | None]] = deque()
     filler = _Filler(recipe, directory, options)
     find = filler.known.find
+    axis = _find_axis(recipe, directory, bucket, rows)
     # The genes of an earlier run; `axis` is set once this run's first cells have confirmed them.
     stored = GeneAxis.read(directory.genes) if directory.genes.exists() else None
-    axis: GeneAxis | None = None
     records: list[ExperimentRecord] = []
-    n_cells = 0
+    n_cells, is_checked = 0, False
     with (
         _fetching(bucket, directory, options) as fetch,
         tqdm(total=wanted, desc="archive", unit="cell", disable=None) as bar,
@@ -102,23 +109,34 @@ def fill_archive(
                 if wanted is not None and most >= wanted:
                     break
                 row = rows[waiting.popleft()]
-                ahead.append((row, None if find(row, axis or stored) else fetch(row)))
+                is_there = filler.is_unreadable(row) or find(row, axis or stored)
+                ahead.append((row, None if is_there else fetch(row)))
             if not ahead:
                 break
             row, future = ahead.popleft()
             record = find(row, axis or stored, is_reference=axis is None)
+            if record is None and filler.is_unreadable(row):
+                record = filler.leave_out(row, str(row.columns["problem"]))
             if record is None:
                 record = filler.convert(row, future or fetch(row), axis)
+            elif record.failed and filler.is_believed(row):
+                logger.warning(
+                    "experiment %s was left out by an earlier run and is not tried again without "
+                    "retry_failed: %s",
+                    *(row.experiment_id, record.reason),
+                )
             records.append(record)
-            if axis is None and record.n_cells:
-                axis = GeneAxis.read(directory.genes)
+            if record.n_cells and not is_checked:
+                is_checked = True
+                axis = axis or GeneAxis.read(directory.genes)
                 filler.warn_of_missing_columns(row)
                 if recipe.genes is not None:
                     recipe.genes.find(axis)  # says at once if they are of no use here
             n_cells += record.n_cells
             bar.update(min(record.n_cells, (wanted or n_cells) - bar.n))
-            _stop_if_too_many_failed(recipe, records)
-    if axis is None or (wanted is not None and n_cells < wanted):
+            _stop_if_too_many_failed(recipe, records, rows, is_end=False)
+    _stop_if_too_many_failed(recipe, records, rows, is_end=True)
+    if axis is None or not n_cells or (wanted is not None and n_cells < wanted):
         raise ValueError(_explain_shortage(recipe, records, n_cells))
     return FilledArchive(axis, records)
 
@@ -130,6 +148,7 @@ class _Filler:
         self._recipe = recipe
         self._directory = directory
         self._options = options
+        self._left_out: set[str] = set()
         self._n_threads = min(options.n_threads, os.cpu_count() or 1)
         self.known = Records(directory, recipe.archive_key, retry_failed=options.retry_failed)
 
@@ -143,7 +162,8 @@ class _Filler:
         target = self._directory.archive(row.experiment_id)
         try:
             source = future.result()
-            used = axis or read_gene_axis(source)
+            layout = layout_of(self._recipe.source)
+            used = axis or read_gene_axis(source, layout.counts, layout.gene_ids)
             report = write_archive(
                 source,
                 target,
@@ -153,13 +173,16 @@ class _Filler:
                 max_cells=self._recipe.max_cells_per_experiment,
                 seed=self._recipe.seed,
                 max_memory=self._options.max_memory,
+                counts=layout.counts,
+                gene_ids=layout.gene_ids,
+                needed=self._recipe.columns,
+                fewest_known=0.5 if self._recipe.gene_axis == "first" else 0.0,
                 n_threads=self._n_threads,
             )
         except (DownloadError, CountError) as error:
             if isinstance(error, DownloadError) and not error.permanent:
                 raise
-            logger.warning("experiment %s is left out for good: %s", row.experiment_id, error)
-            record = self.known.write(row, reason=str(error))
+            record = self.leave_out(row, str(error))
         else:
             digest, file = None, None
             if report.n_cells:
@@ -171,6 +194,20 @@ class _Filler:
         if not self._options.keep_downloads:
             self._directory.download(row.experiment_id).unlink(missing_ok=True)
         return record
+
+    def is_unreadable(self, row: CatalogRow) -> bool:
+        """Whether the catalog says what is wrong with an experiment's file."""
+        return bool(row.columns.get("problem"))
+
+    def is_believed(self, row: CatalogRow) -> bool:
+        """Whether an earlier run's failure stands, though the file was not looked at again."""
+        return not self.is_unreadable(row) and row.experiment_id not in self._left_out
+
+    def leave_out(self, row: CatalogRow, reason: str) -> ExperimentRecord:
+        """Leave a record of why an experiment is left out."""
+        logger.warning("experiment %s is left out for good: %s", row.experiment_id, reason)
+        self._left_out.add(row.experiment_id)
+        return self.known.write(row, reason=reason)
 
     def _sum_genes(self, row: CatalogRow, archive: Path, checksum: str) -> None:
         """Sum the genes while the archive is in memory; the draw cuts one experiment at most."""
@@ -234,13 +271,54 @@ def _fetching(
         shutil.rmtree(directory.downloads, ignore_errors=True)
 
 
-def _stop_if_too_many_failed(recipe: Recipe, records: Sequence[ExperimentRecord]) -> None:
-    failed = [record for record in records if record.failed]
-    fraction = len(failed) / len(records)
-    if len(records) >= _MIN_TRIED and fraction > recipe.max_failed_fraction:
+def _find_axis(
+    recipe: Recipe, directory: DataDirectory, bucket: Bucket, rows: Mapping[str, CatalogRow]
+) -> GeneAxis | None:
+    """The genes of all archives, written down; None where the first experiment's are taken."""
+    how = recipe.gene_axis
+    if isinstance(how, NamedGenes):
+        names = strip_versions(how.names)
+        axis = GeneAxis(tuple(names), tuple(how.symbols or names))
+    elif how == "first":
+        return None
+    else:
+        axis = survey_genes(
+            bucket, rows, layout_of(recipe.source), take_all=recipe.gene_axis == "union"
+        )
+    if not directory.genes.exists() or GeneAxis.read(directory.genes) != axis:
+        directory.metadata.mkdir(parents=True, exist_ok=True)
+        axis.write(directory.genes)
+    if recipe.genes is not None:
+        recipe.genes.find(axis)  # says at once if they are of no use here
+    return axis
+
+
+def _stop_if_too_many_failed(
+    recipe: Recipe,
+    records: Sequence[ExperimentRecord],
+    rows: Mapping[str, CatalogRow],
+    *,
+    is_end: bool,
+) -> None:
+    """Stop if too many experiments or cells are lost; at the end at any number of them."""
+    failed, most = [record for record in records if record.failed], recipe.max_failed_fraction
+    is_given = most is not None
+    if most is None:
+        most = layout_of(recipe.source).max_failed_fraction
+    is_early = len(records) < _MIN_TRIED and not (is_end and is_given)
+    if not failed or (most and is_early):
+        return
+
+    def count_cells(tried: Sequence[ExperimentRecord]) -> int:
+        return sum(rows[record.experiment_id].n_cells for record in tried)
+
+    n_lost, n_cells = count_cells(failed), max(count_cells(records), 1)
+    if len(failed) > most * len(records) or n_lost > most * n_cells:
         raise DownloadError(
-            f"{len(failed)} of {len(records)} experiments failed, more than "
-            f"max_failed_fraction={recipe.max_failed_fraction}; the last: {failed[-1].reason}"
+            f"{len(failed)} of {len(records)} experiments failed, with {n_lost:,} of {n_cells:,} "
+            f"cells, more than max_failed_fraction={most}; the last: {failed[-1].experiment_id}: "
+            f"{failed[-1].reason}. Mend or remove the files and run again, with retry_failed where "
+            "the cause lay elsewhere; or raise max_failed_fraction"
         )
 
 

@@ -8,14 +8,14 @@ from typing import Any
 from scdiff_data.archive import QualityFilter
 from scdiff_data.base import digest
 from scdiff_data.genes import GeneSettings, NamedGenes
+from scdiff_data.pipeline.checks import check_labels, check_whole_numbers
 from scdiff_data.pipeline.split import Split
 from scdiff_data.shards import SHARD_FORMATS
-from scdiff_data.sources import CatalogRow, Condition, Source, StoredSource
+from scdiff_data.sources import CatalogRow, Condition, Source, StoredSource, layout_of
 from scdiff_data.store import SCHEMA_VERSION
 
-CELL_COLUMNS = ("cell_id", "experiment_id", "archive_row", "total_counts", "n_genes")
-"""What is known of every cell beside its labels."""
-
+GENE_AXES = ("first", "union", "intersection")
+"""Ways to find the genes that all archives share."""
 
 _PLAIN = (
     *("cell_count", "seed", "max_cells_per_experiment", "min_genes", "min_counts", "max_genes"),
@@ -71,8 +71,15 @@ class Recipe:
     shard_format
         How counts lie in them: `dense`, int16 [n_cells, n_genes]; `compact`, only what is above 0;
         or `auto`, see `choose_format`: dense below 8 GiB, and where more than 20 % is above 0.
+    gene_axis
+        The genes that all archives share: `first`, those of the first experiment drawn; `union` or
+        `intersection` of all files' genes, ordered by id; or ids: a list, or a file of one a line.
+        Genes that a file lacks are zeros. None is the source's own: `first` for scBaseCount, whose
+        files all have the same, `union` for own files.
     max_failed_fraction
-        The run stops once more than this fraction of at least 10 experiments tried has failed.
+        The run stops if more than this fraction of the experiments tried, or of their cells, is
+        lost because files could not be read. None is the source's own: 0.1 for scBaseCount, once
+        10 experiments were tried, and 0 for own files.
 
     Raises
     ------
@@ -97,10 +104,11 @@ class Recipe:
     fallback_min_genes: int
     shard_size: int
     shard_format: str
-    max_failed_fraction: float
+    max_failed_fraction: float | None
     split: Split
     labels: tuple[str, ...]
     genes: NamedGenes | None
+    gene_axis: str | NamedGenes
 
     def __init__(
         self,
@@ -125,7 +133,8 @@ class Recipe:
         fallback_min_genes: int = 0,
         shard_size: int = 10_000,
         shard_format: str = "auto",
-        max_failed_fraction: float = 0.1,
+        gene_axis: str | Path | Sequence[str] | NamedGenes | None = None,
+        max_failed_fraction: float | None = None,
     ) -> None:
         given = dict(locals())
         del given["self"]
@@ -139,29 +148,22 @@ class Recipe:
             "split": split if isinstance(split, Split) else Split.from_mapping(split or {}),
             "labels": tuple(labels),
             "genes": None if genes is None else NamedGenes.read(genes),
+            "gene_axis": _read_axis(gene_axis or layout_of(source).gene_axis),
         }
         for name, value in (given | parsed).items():
             object.__setattr__(self, name, value)  # frozen from here on
         self._check()
 
     def _check(self) -> None:
-        for name in ("cell_count", "max_cells_per_experiment", "n_hvgs", "shard_size"):
-            value = getattr(self, name)
-            if value is None and name != "shard_size":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        for name in ("min_genes", "min_counts", "max_genes"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 0):
-                raise ValueError(
-                    f"{name} must be a whole number of at least 0 or null, got {value!r}"
-                )
-        for name in ("seed", "fallback_min_genes"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
-        if not 0 <= self.max_failed_fraction <= 1:
+        def of(*names: str) -> dict[str, Any]:
+            return {name: getattr(self, name) for name in names}
+
+        at_least_one = of("cell_count", "max_cells_per_experiment", "n_hvgs")
+        check_whole_numbers(at_least_one, 1, or_none=True)
+        check_whole_numbers(of("shard_size"), 1)
+        check_whole_numbers(of("min_genes", "min_counts", "max_genes"), 0, or_none=True)
+        check_whole_numbers(of("seed", "fallback_min_genes"), 0)
+        if self.max_failed_fraction is not None and not 0 <= self.max_failed_fraction <= 1:
             raise ValueError(
                 f"max_failed_fraction must be in 0 … 1, got {self.max_failed_fraction}"
             )
@@ -169,10 +171,7 @@ class Recipe:
             formats = ", ".join(SHARD_FORMATS)
             raise ValueError(f"shard_format must be one of {formats}, got {self.shard_format!r}")
         self.gene_settings  # noqa: B018 - checks them
-        if clash := set(self.columns) & set(CELL_COLUMNS):
-            raise ValueError(
-                f"labels or split.by name {sorted(clash)}, which every cell carries already"
-            )
+        check_labels(self.labels, self.columns)
 
     @property
     def quality(self) -> QualityFilter:
@@ -194,13 +193,18 @@ class Recipe:
     def archive_key(self, row: CatalogRow) -> str:
         """Fingerprint of everything but the gene axis that a catalog row's archive depends on."""
         quality, cap = self.quality, self.max_cells_per_experiment
+        version = row.columns.get("version")
+        layout = layout_of(self.source)
+        places = {"counts": layout.counts, "gene_ids": layout.gene_ids}
+        usual = {"counts": "X", "gene_ids": None}
         return digest(
             [
                 SCHEMA_VERSION,
                 self.source.settings()["source"],
-                [row.path, row.size, row.checksum],
+                [row.path, row.size, row.checksum, *([version] if version else [])],
                 [quality.min_genes, quality.min_counts, quality.max_genes],
                 None if cap is None else [cap, self.seed],
+                *([places] if places != usual else []),
             ]
         )
 
@@ -219,7 +223,7 @@ class Recipe:
 
     def settings(self) -> dict[str, Any]:
         """Plain JSON values, for the manifest."""
-        plain = {name: getattr(self, name) for name in _PLAIN}
+        plain, axis = {name: getattr(self, name) for name in _PLAIN}, self.gene_axis
         return {
             "source": self.source.settings(),
             **plain,
@@ -228,16 +232,19 @@ class Recipe:
             "split": self.split.settings(),
             "labels": list(self.labels),
             "genes": None if self.genes is None else self.genes.settings(),
+            "gene_axis": axis if isinstance(axis, str) else axis.settings(),
         }
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], **changes: Any) -> "Recipe":
         """Build from what `settings` gave, with changes; its source names data, but opens none."""
-        genes = settings["genes"]
-        if isinstance(genes, Mapping):
-            genes = NamedGenes(tuple(genes["hvg_names"]), tuple(genes["hvg_symbols"]))
+        genes = {
+            name: NamedGenes(tuple(names["hvg_names"]), tuple(names["hvg_symbols"]))
+            for name in ("genes", "gene_axis")
+            if isinstance(names := settings.get(name), Mapping)
+        }
         source = StoredSource(settings["source"])
-        return cls(**({**settings, "source": source, "genes": genes} | changes))
+        return cls(**({**settings, **genes, "source": source} | changes))
 
     @property
     def digest(self) -> str:
@@ -263,8 +270,15 @@ class Recipe:
 def _digest_settings(settings: Mapping[str, Any]) -> str:
     # When a run gives up does not change what it makes, so this one counts as its default, which
     # older directories' fingerprints were taken with. How counts lie does not change them either.
+    # Nor did older directories know of gene axes other than the first experiment's.
     decisive = {name: value for name, value in settings.items() if name != "shard_format"}
+    if decisive.get("gene_axis") == "first":
+        del decisive["gene_axis"]
     return digest([SCHEMA_VERSION, {**decisive, "max_failed_fraction": 0.1}])
+
+
+def _read_axis(axis: str | Path | Sequence[str] | NamedGenes) -> str | NamedGenes:
+    return axis if isinstance(axis, str) and axis in GENE_AXES else NamedGenes.read(axis)
 
 
 def _plain(value: Any) -> Any:

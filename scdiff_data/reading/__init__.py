@@ -1,10 +1,13 @@
 """A file of anyone's, as it is: its cells, its genes, and its counts in blocks of bounded size.
 
-Read `faults`, `frames`, `gene_axis`, `counts_place`, `h5ad`, `values`, `source_matrix`.
+Read `faults`, `frames`, `gene_axis`, `gene_names`, `counts_place`, `h5ad`, `values`,
+`source_matrix`.
 """
 
+from scdiff_data.reading.counts_place import check_place
 from scdiff_data.reading.frames import Frame
 from scdiff_data.reading.gene_axis import Alignment, GeneAxis, strip_versions
+from scdiff_data.reading.gene_names import merge_axes
 from scdiff_data.reading.h5ad import H5adFile, read_gene_axis
 from scdiff_data.reading.source_matrix import Block, Part, SourceMatrix
 
@@ -16,6 +19,8 @@ __all__ = [
     "H5adFile",
     "Part",
     "SourceMatrix",
+    "check_place",
+    "merge_axes",
     "read_gene_axis",
     "strip_versions",
 ]

@@ -1,6 +1,7 @@
 """Where in a file its counts lie: in `X`, in `raw.X`, or in a layer."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ _SAMPLE = 1 << 16
 
 _LOG_LIMIT = 20
 """What logarithms of counts stay below: e to this is half a billion."""
+
+
+def check_place(counts: str) -> None:
+    """Raise ValueError if a setting names no place for counts."""
+    if counts not in ("X", "raw.X", "auto") and not re.fullmatch(r"layers/[^/]+", counts):
+        raise ValueError(f"counts must be X, raw.X, layers/NAME or auto, got {counts!r}")
 
 
 def list_places(file: h5py.File) -> list[str]:

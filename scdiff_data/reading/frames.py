@@ -10,6 +10,7 @@ older files.)
 
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ class Frame:
 
     Parameters
     ----------
+    path
+        The file, for the errors.
     element
         Its group or dataset.
     uns
@@ -36,39 +39,52 @@ class Frame:
 
     Attributes
     ----------
-    index
-        Names of its rows, texts.
     columns
         Names of its columns.
 
     Raises
     ------
     CountError
-        If it has no index, or a name is missing or is no text in UTF-8.
+        If it has no index; where its names are read, if one is missing or no text in UTF-8.
     """
 
-    def __init__(self, element: h5py.Group | h5py.Dataset, uns: h5py.Group | None = None) -> None:
-        self._element, self._uns = element, uns
-        self._path, self._name = Path(element.file.filename), element.name.strip("/")
-        with explain(self._path, f"the index of {self._name}"):
+    def __init__(
+        self, path: Path, element: h5py.Group | h5py.Dataset, uns: h5py.Group | None = None
+    ) -> None:
+        self._path, self._element, self._uns = path, element, uns
+        self._name = element.name.strip("/")
+        self._index: Any = None
+        with explain(path, f"the index of {self._name}"):
             if isinstance(element, h5py.Dataset):
+                if element.dtype.names is None or element.ndim != 1:
+                    raise CountError(f"{path.name}: {self._name} is no frame of rows")
                 self._records = element[:]
-                if self._records.dtype.names is None or self._records.ndim != 1:
-                    raise CountError(f"{self._path.name}: {self._name} is no frame of rows")
-                index_name, *self.columns = self._records.dtype.names
-                values: Any = self._records[index_name]
+                index_name, *self.columns = element.dtype.names
+                self._index = self._records[index_name]
+                self._n_rows = len(self._records)
             else:
                 index_name, self.columns = self._find_index(element)
-                values = _read_values(element[index_name])
-            if getattr(values, "ndim", 1) != 1:
-                raise CountError(f"{self._path.name}: the index of {self._name} is no list")
+                self._index = element[index_name]
+                is_group = isinstance(self._index, h5py.Group)
+                values = self._index.get("values", self._index) if is_group else self._index
+                values = values["codes"] if isinstance(values, h5py.Group) else values
+                if values.ndim != 1:
+                    raise CountError(f"{path.name}: the index of {self._name} is no list")
+                self._n_rows = len(values)
+
+    def __len__(self) -> int:
+        return self._n_rows
+
+    @cached_property
+    def index(self) -> pd.Index:
+        """Names of its rows, texts."""
+        with explain(self._path, f"the index of {self._name}"):
+            is_read = isinstance(self._index, np.ndarray)
+            values = _decode(self._index) if is_read else _read_values(self._index)
             names = np.asarray(values, object)
             if pd.isna(names).any():
                 raise CountError(f"{self._path.name}: a name of {self._name} is missing")
-            self.index = pd.Index([decode_text(name) for name in names], dtype=object)
-
-    def __len__(self) -> int:
-        return len(self.index)
+            return pd.Index([decode_text(name) for name in names], dtype=object)
 
     def _find_index(self, group: h5py.Group) -> tuple[str, list[str]]:
         index_name = read_text(group.attrs, "_index")

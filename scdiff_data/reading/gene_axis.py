@@ -21,7 +21,10 @@ _VERSIONED = re.compile(r"(ENS[A-Z]*[GTP]\d+)\.\d+")
 _UNUSUAL = re.compile(r"[.\s]")
 """What an id has if there is something to strip."""
 
-_SYMBOL_COLUMNS = ("gene_symbols", "gene_symbol", "gene_name", "feature_name", "symbol")
+SYMBOL_COLUMNS = (
+    *("gene_symbols", "gene_symbol", "gene_name", "feature_name", "symbol", "gene_names"),
+    *("gene_short_name", "symbols"),
+)
 """Columns of `var` that hold symbols in common files; the first that is there counts."""
 
 
@@ -63,7 +66,7 @@ class GeneAxis:
     def from_var(cls, var: pd.DataFrame) -> "GeneAxis":
         """The axis of an h5ad file's `var`; of genes with the same id the first stays."""
         ids = strip_versions(var.index.tolist())
-        column = next((name for name in _SYMBOL_COLUMNS if name in var), None)
+        column = next((name for name in SYMBOL_COLUMNS if name in var), None)
         symbols = ids if column is None else list(map(str, var[column]))
         if len(set(ids)) == len(ids):
             return cls(tuple(ids), tuple(symbols))
@@ -88,7 +91,7 @@ class GeneAxis:
 
         Saying no does not mean that it is another one.
         """
-        symbols = next((name for name in _SYMBOL_COLUMNS if name in var), None)
+        symbols = next((name for name in SYMBOL_COLUMNS if name in var), None)
         stored = [var.get(str(var.attrs.get("_index"))), var.get(str(symbols))]
         return all(
             isinstance(column, h5py.Dataset) and column[:].tolist() == names
@@ -107,6 +110,10 @@ class GeneAxis:
     @cached_property
     def _place(self) -> dict[str, int]:
         return {gene: place for place, gene in enumerate(self.ids)}
+
+    def count_known(self, gene_ids: Sequence[str]) -> int:
+        """How many of these genes are on this axis."""
+        return sum(gene in self._place for gene in strip_versions(gene_ids))
 
     def align(self, gene_ids: Sequence[str]) -> Alignment:
         """Find every gene's place on this axis, by id, without version suffixes."""

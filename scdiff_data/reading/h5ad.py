@@ -1,17 +1,23 @@
 """An AnnData file, open for reading: its frames, and where its counts lie."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import h5py
+import pandas as pd
 
 from scdiff_data.errors import CountError
 from scdiff_data.reading.counts_place import find_counts
 from scdiff_data.reading.faults import explain
 from scdiff_data.reading.frames import Frame
 from scdiff_data.reading.gene_axis import GeneAxis
+from scdiff_data.reading.gene_names import name_genes
+
+_VAR_OF_RAW = {"raw/X": "raw/var", "raw.X": "raw.var"}
+"""Where the genes of `raw` are; before anndata 0.7, beside `X`."""
 
 
 class H5adFile:
@@ -24,33 +30,36 @@ class H5adFile:
     counts
         Where its counts lie: `X`, `raw.X`, `layers/NAME`, or `auto`, the first of these that holds
         whole numbers.
+    gene_ids
+        Column of its `var` that holds gene ids; None takes the index.
+    stream
+        The file's bytes, where it is not on a local disk.
 
     Attributes
     ----------
     obs
         Its cells.
-    x, x_name
-        Its counts, and where they lie.
 
     Raises
     ------
     CountError
-        If it is no AnnData file, or has no such element.
+        If it is no AnnData file.
     """
 
-    def __init__(self, path: Path, counts: str = "X") -> None:
+    def __init__(
+        self, path: Path, counts: str = "X", gene_ids: str | None = None, stream: Any = None
+    ) -> None:
         self.path = path
-        self._file = open_hdf5(path)
+        self._counts, self._gene_ids = counts, gene_ids
+        self._file = open_hdf5(path, stream)
         try:
             for name in ("obs", "var"):
                 if name not in self._file:
                     raise CountError(f"{path.name} is no AnnData file: it has no {name}")
-            with explain(path, counts):
-                self.x_name = find_counts(self._file, counts)
-                self.x: Any = self._file[self.x_name]
             uns = self._file.get("uns")
             self._uns = uns if isinstance(uns, h5py.Group) else None
-            self.obs = Frame(self._file["obs"], self._uns)
+            with explain(path, "obs"):
+                self.obs = Frame(path, self._file["obs"], self._uns)
         except BaseException:
             self._file.close()
             raise
@@ -66,31 +75,59 @@ class H5adFile:
     ) -> None:
         self._file.close()
 
-    def read_genes(self, axis: GeneAxis | None = None) -> tuple[GeneAxis, Sequence[str]]:
-        """The file's own gene axis and its genes' names; `axis` and its ids if it is that."""
-        var = self._file[_VAR_OF_RAW.get(self.x_name, "var")]
-        if axis is not None and isinstance(var, h5py.Group) and axis.matches(var):
-            return axis, axis.ids
+    @cached_property
+    def x(self) -> Any:
+        """The element that holds its counts; a CountError if there is none."""
+        with explain(self.path, self._counts):
+            return self._file[find_counts(self._file, self._counts)]
+
+    def read_genes(self, axis: GeneAxis | None = None) -> "tuple[GeneAxis, Sequence[str]]":
+        """The file's own gene axis, and its genes' names as they are known on `axis`.
+
+        Where the file is over `axis` itself, as nearly all of scBaseCount's are, that is `axis` and
+        its ids. Else the names are those of its index or of a column, whichever `axis` knows most
+        of.
+
+        Raises
+        ------
+        CountError
+            If its genes have no names, or numbers of rows for names.
+        """
         with explain(self.path, "var"):
-            frame = Frame(var, self._uns).read_all()
-        return GeneAxis.from_var(frame), frame.index.tolist()
+            var = self._find_var()
+            is_plain = isinstance(var, h5py.Group) and self._gene_ids is None
+            if axis is not None and is_plain and axis.matches(var):
+                return axis, axis.ids
+        frame = self._read_var()
+        names = name_genes(frame, self.path.name, self._gene_ids)
+        own = GeneAxis.from_var(frame.set_axis(names["index"], axis="index"))
+        if axis is None or len(names) == 1:
+            return own, names["index"]
+        return own, max(names.values(), key=axis.count_known)
+
+    def name_genes(self) -> dict[str, list[str]]:
+        """Every way in which the file names its genes, see `gene_names.name_genes`."""
+        return name_genes(self._read_var(), self.path.name, self._gene_ids)
+
+    def _find_var(self) -> h5py.Group | h5py.Dataset:
+        return self._file[_VAR_OF_RAW.get(self.x.name.strip("/"), "var")]
+
+    def _read_var(self) -> pd.DataFrame:
+        with explain(self.path, "var"):
+            return Frame(self.path, self._find_var(), self._uns).read_all()
 
 
-_VAR_OF_RAW = {"raw/X": "raw/var", "raw.X": "raw.var"}
-"""Where the genes of `raw` are; before anndata 0.7, beside `X`."""
-
-
-def open_hdf5(path: Path) -> h5py.File:
+def open_hdf5(path: Path, stream: Any = None) -> h5py.File:
     """Open a file, or say that it is not HDF5."""
     try:
-        return h5py.File(path)
+        return h5py.File(path if stream is None else stream)
     except OSError as error:
         if error.errno:  # this machine's fault, such as too many open files: not the file's
             raise
         raise CountError(f"{path.name} is not a readable h5ad file: {error}") from error
 
 
-def read_gene_axis(source: Path, counts: str = "X") -> GeneAxis:
+def read_gene_axis(source: Path, counts: str = "X", gene_ids: str | None = None) -> GeneAxis:
     """The gene axis of a source file."""
-    with H5adFile(source, counts) as file:
+    with H5adFile(source, counts, gene_ids) as file:
         return file.read_genes()[0]

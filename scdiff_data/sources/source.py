@@ -54,6 +54,39 @@ class Bucket:
         file_system, root = fsspec.url_to_fs(self.url, **options)
         return file_system, str(root).rstrip("/")
 
+    def open(self, path: str) -> Any:
+        """A file of it, open for reading at any place; a context manager."""
+        file_system, root = self.connect()
+        return file_system.open(f"{root}/{path}", "rb")
+
+
+@dataclass(frozen=True)
+class FileLayout:
+    """How a source's files are read, and what holds for them unless a recipe says otherwise.
+
+    Parameters
+    ----------
+    counts
+        Where counts lie: `X`, `raw.X`, `layers/NAME`, or `auto`.
+    gene_ids
+        Column of `var` that holds gene ids; None takes its index.
+    gene_axis
+        `first`, `union` or `intersection`, see `Recipe`.
+    max_failed_fraction
+        See `Recipe`.
+    """
+
+    counts: str = "X"
+    gene_ids: str | None = None
+    gene_axis: str = "first"
+    max_failed_fraction: float = 0.1
+
+
+def layout_of(source: "Source") -> FileLayout:
+    """A source's own layout; the usual one, if it has none."""
+    layout = getattr(source, "layout", None)
+    return layout if isinstance(layout, FileLayout) else FileLayout()
+
 
 class Source(Protocol):
     """What `prepare` needs of a source."""

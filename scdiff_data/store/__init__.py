@@ -1,10 +1,11 @@
 """A prepared directory: what lies where, and what became of it.
 
-Read `layout`, `manifest`, `records`, `drawn_cells`.
+Read `layout`, `manifest`, `records`, `losses`, `drawn_cells`.
 """
 
 from scdiff_data.store.drawn_cells import DrawnCells
 from scdiff_data.store.layout import DataDirectory
+from scdiff_data.store.losses import describe_losses, have_failed
 from scdiff_data.store.manifest import SCHEMA_VERSION, GeneCounts, Manifest, mark_unfinished
 from scdiff_data.store.records import ExperimentRecord, Records, list_experiments, sum_dropped
 
@@ -16,6 +17,8 @@ __all__ = [
     "GeneCounts",
     "Manifest",
     "Records",
+    "describe_losses",
+    "have_failed",
     "list_experiments",
     "mark_unfinished",
     "sum_dropped",

@@ -70,7 +70,9 @@ class ExperimentRecord:
         own = content["experiment_id"], content["key"]
         if content["status"] == "failed":
             return cls(*own, reason=str(content["reason"]))
-        report = ArchiveReport(**{f.name: content[f.name] for f in fields(ArchiveReport)})
+        report = ArchiveReport(
+            **{f.name: content[f.name] for f in fields(ArchiveReport) if f.name in content}
+        )
         if not report.n_cells:
             return cls(*own, report=report)
         file = FileEntry(**content["file"])

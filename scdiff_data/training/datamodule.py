@@ -43,7 +43,7 @@ class ScRNADataModule(LightningDataModule):
         Where everything is kept; prepared once, then found.
     cell_count, seed, filters, exclude, max_cells_per_experiment, min_genes, min_counts, max_genes
         Which cells, see `Recipe`.
-    split, labels, shard_size, shard_format, max_failed_fraction
+    split, labels, shard_size, shard_format, gene_axis, max_failed_fraction
         How they are divided and stored, see `Recipe`.
     n_hvgs, min_cells_pct, flavor, normalize, batch_key, genes, fallback_min_genes
         Which genes of theirs, see `Recipe`.
@@ -99,7 +99,8 @@ class ScRNADataModule(LightningDataModule):
         fallback_min_genes: int = 0,
         shard_size: int = 10_000,
         shard_format: str = "auto",
-        max_failed_fraction: float = 0.1,
+        gene_axis: Any = None,
+        max_failed_fraction: float | None = None,
         n_threads: int = 4,
         max_memory: int = 1 << 30,
         keep_downloads: bool = False,
@@ -121,6 +122,7 @@ class ScRNADataModule(LightningDataModule):
         # Checkpoints hold plain values only.
         self.hparams["data_dir"] = str(data_dir)
         self.hparams["genes"] = str(genes) if isinstance(genes, Path) else genes
+        self.hparams["gene_axis"] = str(gene_axis) if isinstance(gene_axis, Path) else gene_axis
         self.recipe = Recipe(
             source=source,
             cell_count=cell_count,
@@ -142,6 +144,7 @@ class ScRNADataModule(LightningDataModule):
             fallback_min_genes=fallback_min_genes,
             shard_size=shard_size,
             shard_format=shard_format,
+            gene_axis=gene_axis,
             max_failed_fraction=max_failed_fraction,
         )
         if batch_size < 1 or num_workers < 0:

@@ -1,0 +1,56 @@
+"""The genes of all files of a source, read before any cell is: the axis depends on no draw."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from scdiff_data.errors import CountError
+from scdiff_data.reading import GeneAxis, H5adFile, merge_axes
+from scdiff_data.sources.catalog import CatalogRow
+from scdiff_data.sources.source import Bucket, FileLayout
+
+logger = logging.getLogger(__name__)
+
+
+def survey_genes(
+    bucket: Bucket,
+    rows: Mapping[str, CatalogRow],
+    layout: FileLayout,
+    *,
+    take_all: bool,
+) -> GeneAxis:
+    """The union or intersection of the genes of all files, see `merge_axes`.
+
+    Parameters
+    ----------
+    bucket, layout
+        Where the files are, and how they are read.
+    rows
+        The catalog's rows. A file that cannot be read, or has no genes, is passed over: it will be
+        left out with its reason.
+    take_all
+        Whether genes that not all files have are taken, too.
+
+    Raises
+    ------
+    ValueError
+        If the files do not agree on names, or have no gene in common.
+    """
+    named = {}
+    for row in rows.values():
+        name = Path(row.path)
+        try:
+            with (
+                bucket.open(row.path) as stream,
+                H5adFile(name, layout.counts, layout.gene_ids, stream) as file,
+            ):
+                if any((names := file.name_genes()).values()):
+                    named[row.path] = names
+        except CountError as error:
+            logger.debug("no genes of %s: %s", row.path, error)
+            problem = error
+    if not named:
+        if rows:
+            raise CountError(f"none of {len(rows)} files can be read; the last: {problem}")
+        raise ValueError("there is no file whose genes could be read")
+    return merge_axes(named, take_all=take_all)

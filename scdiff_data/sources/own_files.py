@@ -1,0 +1,187 @@
+"""The user's own files, wherever they lie: found, named, and known again when they change."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from scdiff_data.sources.source import Bucket
+
+_SUFFIXES = (".h5ad",)
+"""Of files that are read."""
+
+_PATTERN = re.compile(r"[*?\[]")
+"""What a path has that stands for many."""
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+"""What an experiment's id may not have: it becomes a file's name."""
+
+_RANGE = 1 << 16
+"""Bytes of each range that a file is known by."""
+
+_VERSIONS = ("etag", "ETag", "crc32c", "md5Hash", "generation", "mtime", "LastModified")
+"""What file systems say of a remote file that changes with it."""
+
+_N_RANGES = 8
+"""Ranges, from the file's start to its end."""
+
+
+@dataclass(frozen=True)
+class OwnFile:
+    """One file.
+
+    Parameters
+    ----------
+    experiment_id
+        Its name without suffix; with its folders where two files have the same; made safe.
+    path
+        Its path relative to the root.
+    size
+        Bytes; None where the file system does not say.
+    version
+        What tells it from a changed one: a digest of its size, its time of change and some ranges
+        of a local file; of a remote one what its file system says of it.
+    """
+
+    experiment_id: str
+    path: str
+    size: int | None
+    version: str
+
+
+def find_files(
+    path: str | Sequence[str], storage_options: dict[str, Any]
+) -> tuple[Bucket, list[OwnFile], list[str]]:
+    """Find the files that a path names.
+
+    Parameters
+    ----------
+    path
+        A file, a folder (looked through with its folders), a pattern with `*`, or a list of these;
+        `~` is the home folder; local, or an fsspec URL.
+    storage_options
+        Options for the file system of a URL.
+
+    Returns
+    -------
+    bucket
+        The root that paths are relative to.
+    files
+        The files, in the order of their paths.
+    others
+        Names of files beside them that are not read.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If a list mixes file systems.
+    """
+    given = [path] if isinstance(path, str) else [str(p) for p in path]
+    if not given:
+        raise FileNotFoundError("source.path is an empty list: name a file, a folder or a pattern")
+    remote = ["://" in p for p in given]
+    if any(remote) and not all(remote):
+        raise ValueError(f"source.path mixes local paths and URLs: {given}")
+    if not any(remote):
+        given = [str(Path(p).expanduser().absolute()) for p in given]
+    system, _ = Bucket(given[0], storage_options).connect()
+    names: dict[str, None] = {}
+    others: dict[str, None] = {}
+    for one in given:
+        for name in _expand(system, Bucket(one, storage_options).connect()[1], one):
+            (names if name.endswith(_SUFFIXES) else others)[name] = None
+    if not names:
+        beside = f"; it has {', '.join(sorted(map(_last, others))[:5])}" if others else ""
+        raise FileNotFoundError(
+            f"no *.h5ad file in {', '.join(given)}{beside}: set source.path to a file, a folder or "
+            "a pattern that has some"
+        )
+    found = sorted(names)
+    root = _common_folder(found)
+    ids = _name_experiments([name[len(root) :].lstrip("/") for name in found])
+    files = [
+        OwnFile(
+            experiment_id,
+            name[len(root) :].lstrip("/"),
+            *_know(system, name, is_local=not any(remote)),
+        )
+        for experiment_id, name in zip(ids, found, strict=True)
+    ]
+    url = root if not any(remote) else f"{given[0].split('://')[0]}://{root}"
+    return Bucket(url, storage_options), files, sorted(map(_last, others))
+
+
+def _expand(system: Any, path: str, given: str) -> list[str]:
+    """Files that one path names; what begins with a dot is no file of the user's."""
+    if _PATTERN.search(path):
+        found = [name for name in system.glob(path) if not system.isdir(name)]
+        inside = [name for name in system.glob(path) if system.isdir(name)]
+        found += [name for folder in inside for name in system.find(folder)]
+    elif system.isdir(path):
+        found = list(system.find(path))
+    elif system.exists(path):
+        return [path]
+    else:
+        raise FileNotFoundError(
+            f"source.path={given}: no such file or folder: set it to a file, a folder or a pattern"
+        )
+    return [
+        name
+        for name in found
+        if not any(part.startswith(".") for part in name[len(path.split("*")[0]) :].split("/"))
+        and not _last(name).startswith(".")
+    ]
+
+
+def _last(name: str) -> str:
+    return name.rsplit("/", 1)[-1]
+
+
+def _common_folder(names: list[str]) -> str:
+    folders = [PurePosixPath(name).parent.parts for name in names]
+    common = folders[0]
+    for parts in folders[1:]:
+        n_same = next(
+            (i for i, (a, b) in enumerate(zip(common, parts, strict=False)) if a != b),
+            min(len(common), len(parts)),
+        )
+        common = common[:n_same]
+    return str(PurePosixPath(*common)) if common else ""
+
+
+def _name_experiments(paths: list[str]) -> list[str]:
+    """Ids by the files' names, with their folders where names repeat; safe, and each once."""
+    stems = [PurePosixPath(path).stem for path in paths]
+    n_of = Counter(stems)
+    ids: list[str] = []
+    for path, stem in zip(paths, stems, strict=True):
+        name = stem if n_of[stem] == 1 else str(PurePosixPath(path).with_suffix(""))
+        safe = _UNSAFE.sub("_", name).lstrip(".-")[:150] or "file"
+        number = 2
+        unique = safe
+        while unique in ids:
+            unique, number = f"{safe}_{number}", number + 1
+        ids.append(unique)
+    return ids
+
+
+def _know(system: Any, name: str, *, is_local: bool) -> tuple[int | None, str]:
+    """A file's size, and what tells it from a changed one."""
+    if not is_local:
+        info = system.info(name)
+        said = [(key, str(info[key])) for key in _VERSIONS if key in info]
+        version = hashlib.sha256(repr((info.get("size"), said)).encode()).hexdigest()[:16]
+        return info.get("size"), version
+    local = Path(name)
+    status = local.stat()
+    found = hashlib.sha256(repr((status.st_size, status.st_mtime_ns)).encode())
+    with local.open("rb") as file:
+        for i in range(_N_RANGES):
+            file.seek(max(status.st_size - _RANGE, 0) * i // (_N_RANGES - 1))
+            found.update(file.read(_RANGE))
+    return status.st_size, found.hexdigest()[:16]
