@@ -25,7 +25,7 @@ import numpy as np
 from fixtures.bucket import Server, start_server
 from fixtures.goals import print_goal
 
-from scdiff_data.sources.downloads import download
+from scdiff_data.fetching.downloads import download
 from scdiff_data.sources.source import Bucket
 
 N_THREADS = 4

@@ -4,8 +4,9 @@ The rooms stand in the order in which they are done with a cell. Each imports on
 it and is entered by its `__init__`, which names its files in their order.
 
     base/           machinery that knows nothing of cells
-    sources/        where cells come from: the catalog, and the experiments' files
+    fetching/       a file, brought to this machine and checked
     reading/        a file of anyone's, as it is: cells, genes, counts in blocks
+    sources/        where cells come from: the catalog of experiments
     archive/        one experiment in, one file out: int16 CSR counts over one gene axis
     genes/          which genes training sees: sums that merge, rankings, the choice
     store/          a prepared directory: what lies where, and what became of it

@@ -1,6 +1,6 @@
 """One experiment in, one file out: int16 CSR counts of all genes over one gene axis.
 
-Read `cell_totals`, `file`, `transpose`, `convert`, `obs`, `rows`.
+Read `cell_totals`, `file`, `transpose`, `convert`, `word_order`, `obs`, `rows`.
 """
 
 from scdiff_data.archive.convert import ArchiveReport, QualityFilter, write_archive

@@ -30,6 +30,8 @@ class CellSums:
         Whether indices increase along every column (CSC) or row, as canonical matrices' do.
     n_rounded
         Values that were not quite whole.
+    mito_counts
+        Every cell's counts in the genes that were marked, int64 [n_cells]; None if none were.
     """
 
     totals: NDArray[np.int64]
@@ -38,9 +40,15 @@ class CellSums:
     n_saturated: NDArray[np.int64]
     is_sorted: bool
     n_rounded: int
+    mito_counts: NDArray[np.int64] | None = None
 
 
-def count_cells(matrix: SourceMatrix, target: NDArray[np.int32], workers: Workers) -> CellSums:
+def count_cells(
+    matrix: SourceMatrix,
+    target: NDArray[np.int32],
+    workers: Workers,
+    is_marked: NDArray[np.bool_] | None = None,
+) -> CellSums:
     """Sum every cell, while reading checks every value.
 
     Parameters
@@ -51,6 +59,8 @@ def count_cells(matrix: SourceMatrix, target: NDArray[np.int32], workers: Worker
         Each gene's place on the reference axis, or -1.
     workers
         What each block is divided among.
+    is_marked
+        Genes whose counts are summed by themselves, bool [n_genes]; None sums none.
 
     Raises
     ------
@@ -58,6 +68,7 @@ def count_cells(matrix: SourceMatrix, target: NDArray[np.int32], workers: Worker
         If a value is not finite, whole and non-negative.
     """
     sums = np.zeros((workers.n, 4, matrix.n_cells), np.int64)  # of each thread
+    marked = np.zeros((workers.n, 0 if is_marked is None else matrix.n_cells), np.int64)
     edges: list[tuple[int, bool, int, int]] = []  # of each part: its first and last index
     n_descents = [0] * workers.n
     add = _add_columns if matrix.by_gene else _add_rows
@@ -66,6 +77,9 @@ def count_cells(matrix: SourceMatrix, target: NDArray[np.int32], workers: Worker
         edges.append((part.start, part.is_rest, int(part.minors[0]), int(part.minors[-1])))
         totals, n_genes, n_unknown, n_saturated = sums[part.worker]
         n_descents[part.worker] += _count_descents(part.pointers, part.minors)
+        if is_marked is not None:
+            arrays = (part.pointers, part.minors, part.values, is_marked)
+            _add_marked(part.first, *arrays, matrix.by_gene, marked[part.worker])
         if add(
             part.first, part.pointers, part.minors, part.values, target, totals, n_genes, n_unknown
         ):
@@ -87,7 +101,8 @@ def count_cells(matrix: SourceMatrix, target: NDArray[np.int32], workers: Worker
     if not is_sorted:  # then a gene may be there twice in a cell
         for first, pointers, packed in matrix.blocks():
             _take_repeats(first, pointers, packed, matrix.by_gene, n_genes)
-    return CellSums(totals, n_genes, n_values, n_saturated, is_sorted, n_rounded)
+    of_marked = None if is_marked is None else marked.sum(axis=0)
+    return CellSums(totals, n_genes, n_values, n_saturated, is_sorted, n_rounded, of_marked)
 
 
 # What the loops below see of a CSC matrix of 3 cells, where a part begins with column 7:
@@ -148,6 +163,24 @@ def _add_rows(
             n_unknown[first + j] += (count > 0) & (target[genes[k]] < 0)
             n_large += int(count > MAX_COUNT)
     return n_large
+
+
+@compiled
+def _add_marked(
+    first: int,
+    pointers: NDArray[Any],
+    minors: NDArray[Any],
+    values: NDArray[Any],
+    is_marked: NDArray[Any],
+    by_gene: bool,  # noqa: FBT001
+    sums: NDArray[Any],
+) -> None:
+    """Add the counts of marked genes to their cells."""
+    for j in range(len(pointers) - 1):
+        for k in range(pointers[j], pointers[j + 1]):
+            cell, gene = (minors[k], first + j) if by_gene else (first + j, minors[k])
+            if is_marked[gene]:
+                sums[cell] += np.int64(values[k])
 
 
 @compiled

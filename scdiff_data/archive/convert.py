@@ -8,7 +8,7 @@ Genes are aligned by id, cells filtered by QC, values checked on the way: what i
 counts, and what was left out is in its report.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scdiff_data.archive.cell_totals import CellSums, count_cells
 from scdiff_data.archive.file import close_gap, lay_out_archive
 from scdiff_data.archive.transpose import is_ascending, sort_rows, transpose
+from scdiff_data.archive.word_order import sort_naturally
 from scdiff_data.base import Workers, pick_by_hash, write_aside
 from scdiff_data.errors import CountError
 from scdiff_data.reading import Alignment, GeneAxis, H5adFile, SourceMatrix
@@ -35,16 +36,45 @@ class QualityFilter:
         Fewest and most genes with a count above zero; None does not filter.
     min_counts
         Lowest total count; None does not filter.
+    max_mito_pct
+        Highest percentage of counts in mitochondrial genes; None does not filter.
+    mito_genes
+        Which genes these are: what their symbols begin with, or ids or symbols.
+    min_pass_fraction, min_cells
+        A file of whose cells a smaller fraction, or of which fewer, pass is left out.
     """
 
     min_genes: int | None = None
     min_counts: int | None = None
     max_genes: int | None = None
+    max_mito_pct: float | None = None
+    mito_genes: str | Sequence[str] = "MT-"
+    min_pass_fraction: float = 0.0
+    min_cells: int = 0
+
+    @property
+    def later_settings(self) -> list[Any]:
+        """What older archives' fingerprints do not know; empty where it is as it was then."""
+        mito = None if self.max_mito_pct is None else [self.max_mito_pct, self.mito_genes]
+        found = [mito, self.min_pass_fraction, self.min_cells]
+        return found if any(found) or mito is not None else []
+
+    def explain_loss(self, n_passing: int, n_cells: int) -> str | None:
+        """Why a file is left out, of which so many cells pass; None if it is not."""
+        few = f"only {n_passing:,} of {n_cells:,} cells pass QC, fewer than"
+        if n_passing < self.min_cells:
+            return f"{few} min_cells={self.min_cells}"
+        if n_passing < self.min_pass_fraction * n_cells:
+            return f"{few} min_pass_fraction={self.min_pass_fraction}"
+        return None
 
     def passes(
-        self, n_genes: NDArray[np.int64], total_counts: NDArray[np.int64]
+        self,
+        n_genes: NDArray[np.int64],
+        total_counts: NDArray[np.int64],
+        mito_counts: NDArray[np.int64] | None = None,
     ) -> NDArray[np.bool_]:
-        """Whether each cell is kept."""
+        """Whether each cell is kept; `mito_counts` are needed for `max_mito_pct` alone."""
         keep = np.ones(len(n_genes), dtype=bool)
         if self.min_genes is not None:
             keep &= n_genes >= self.min_genes
@@ -52,6 +82,8 @@ class QualityFilter:
             keep &= total_counts >= self.min_counts
         if self.max_genes is not None:
             keep &= n_genes <= self.max_genes
+        if self.max_mito_pct is not None and mito_counts is not None:
+            keep &= 100 * mito_counts <= self.max_mito_pct * total_counts
         return keep
 
 
@@ -71,6 +103,10 @@ class ArchiveReport:
         Digest of the file's own gene axis.
     n_rounded
         Values that were not quite whole, such as 2.99999, and count as the whole number.
+    n_filtered
+        Cells that were not looked at.
+    left_out
+        Why none of the cells is archived, though some may pass QC; None if that is not so.
     """
 
     n_cells_in_file: int
@@ -82,6 +118,8 @@ class ArchiveReport:
     n_genes_duplicated: int
     file_genes: str
     n_rounded: int = 0
+    n_filtered: int = 0
+    left_out: str | None = None
 
 
 def write_archive(
@@ -98,6 +136,7 @@ def write_archive(
     gene_ids: str | None = None,
     fewest_known: float = 0.5,
     needed: Sequence[str] = (),
+    select: Callable[[pd.DataFrame], NDArray[np.bool_]] | None = None,
     n_threads: int = 1,
 ) -> ArchiveReport:
     """Convert one source file; writes nothing if no cell passes QC.
@@ -123,6 +162,8 @@ def write_archive(
     needed
         Columns of the cells without which the file is of no use; of others, those that cannot be
         read are left out.
+    select
+        Of the cells' columns, which cells are looked at, bool [n_cells]; None looks at all.
     n_threads
         Threads that inflate, sum and fill.
 
@@ -138,8 +179,15 @@ def write_archive(
         alignment = axis.align(gene_names)
         _check(source, obs, alignment, len(axis), fewest_known)
         matrix = SourceMatrix(file.x, obs.index, gene_names, max_memory=max_memory, workers=workers)
-        sums = count_cells(matrix, alignment.target, workers)
-        passing = quality.passes(sums.n_genes, sums.totals)
+        is_mito = None
+        if quality.max_mito_pct is not None:
+            is_mito = file.mark_genes(quality.mito_genes)
+        sums = count_cells(matrix, alignment.target, workers, is_mito)
+        selected = np.ones(len(obs), bool) if select is None else select(obs)
+        passing = selected & quality.passes(sums.n_genes, sums.totals, sums.mito_counts)
+        left_out = quality.explain_loss(int(passing.sum()), int(selected.sum()))
+        if left_out is not None:
+            passing[:] = False
         rows = np.flatnonzero(passing)
         cell_ids = [f"{experiment_id}_{barcode}" for barcode in obs.index[rows]]
         if max_cells is not None:
@@ -166,6 +214,8 @@ def write_archive(
         n_cells=len(rows),
         n_saturated=n_saturated,
         n_rounded=sums.n_rounded,
+        n_filtered=int((~selected).sum()),
+        left_out=left_out,
         n_genes_unknown=alignment.n_unknown,
         n_genes_missing=alignment.n_missing,
         n_genes_duplicated=alignment.n_duplicates,
@@ -213,7 +263,8 @@ def _plain(column: pd.Series) -> NDArray[Any] | pd.Categorical:
     """A column in the types that every reader knows.
 
     Numbers and booleans as numpy has them, missing whole numbers as NaN; all else as a categorical
-    of texts without blanks around them, booleans with gaps among it. What is blank is missing.
+    of texts without blanks around them, booleans with gaps among it. What is blank is missing. A
+    categorical keeps its order; other texts are in natural order.
     """
     is_bool = pd.api.types.is_bool_dtype(column)
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biufc":
@@ -223,10 +274,18 @@ def _plain(column: pd.Series) -> NDArray[Any] | pd.Categorical:
         if column.isna().any():
             return column.to_numpy(np.float64, na_value=np.nan)
         return column.to_numpy(kind)
+    order: list[str] | None = None
     if isinstance(column.dtype, pd.CategoricalDtype):  # as a whole, 3 with gaps would become "3.0"
         words = np.array([*column.cat.categories.astype("string"), None], object)
+        order = [word.strip() for word in words[:-1]]
         column = pd.Series(words[column.cat.codes], index=column.index)
     text = column.astype("string").str.strip()
     text = text.str.lower() if is_bool else text  # as booleans without gaps read as a label
     values = text.mask(text == "").astype(object)
-    return pd.Categorical(values.where(values.notna(), None))
+    used = set(values.dropna())
+    if order is None or is_bool:
+        order = sort_naturally(list(used))
+    kept = [word for word in dict.fromkeys(order) if word in used]
+    return pd.Categorical(
+        values.where(values.notna(), None), categories=pd.Index(kept, dtype=object)
+    )

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from scdiff_data.archive.word_order import append_words, merge_words, sort_naturally
+
 
 class ObsReader:
     """An archive's `obs`, open for reading; a context manager.
@@ -54,7 +56,7 @@ class ObsReader:
             return np.asarray(column[start:stop])
         if kind == "string-array":
             return np.asarray(column.asstr()[start:stop])
-        if kind == "categorical":
+        if kind == "categorical":  # ours
             codes = column["codes"][start:stop]
             words = self._read_whole(f"{name}/categories")
             return np.asarray(pd.Categorical.from_codes(codes, pd.Index(words)))
@@ -65,6 +67,15 @@ class ObsReader:
             found[column["mask"][start:stop]] = None
             return np.asarray(found)
         return np.asarray(self._read_whole(name))[start:stop]
+
+    def read_words(self, name: str) -> list[str] | None:
+        """A categorical's words that a cell has, in its order; None for other columns."""
+        column = self._obs[name]
+        if column.attrs.get("encoding-type") != "categorical":
+            return None
+        words = self._read_whole(f"{name}/categories")
+        used = np.unique(column["codes"][:])
+        return [str(words[code]) for code in used.tolist() if code >= 0]
 
     def _read_whole(self, path: str) -> Any:
         """What cannot be read in parts, or is short; kept."""
@@ -93,12 +104,17 @@ def read_label(
 class LabelSurvey:
     """What is found out about labels before their table is written.
 
-    Numbers stay numbers if all experiments have them; else a label is texts, its words sorted.
+    Numbers stay numbers if all experiments have them; else a label is texts, whose words have codes
+    in the order of `word_order`.
 
     Parameters
     ----------
     names
         The labels.
+    fixed
+        Of some, all their words in the order of their codes.
+    grows
+        Whether a larger draw is possible, whose words follow these.
 
     Attributes
     ----------
@@ -108,10 +124,16 @@ class LabelSurvey:
         Of each that is texts, its words in the order of the codes.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = list(names)
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        fixed: Mapping[str, Sequence[str]] | None = None,
+        grows: bool = False,
+    ) -> None:
+        self._names, self._fixed, self._grows = list(names), dict(fixed or {}), grows
         self._found: dict[str, set[pa.DataType]] = {name: set() for name in names}
-        self._texts: dict[str, set[str]] = {name: set() for name in names}
+        self._texts: dict[str, dict[str, list[str]]] = {name: {} for name in names}
         self.types: dict[str, pa.DataType] = {}
         self.words: dict[str, list[str]] = {}
         self._word_arrays: dict[str, pa.Array] = {}
@@ -127,31 +149,65 @@ class LabelSurvey:
         kinds = {name: set(map(_is_number, found)) for name, found in self._found.items()}
         return [name for name, found in kinds.items() if len(found) > 1]
 
-    def look(self, chunk: Chunk) -> None:
-        """Look at some cells."""
+    def look(self, experiment_id: str, chunk: Chunk) -> None:
+        """Look at some cells of an experiment."""
         for name in self._names:
             values = read_label(*chunk[:2], name, chunk[2])
             if values.null_count < len(values):
                 self._found[name].add(values.type)
                 if not _is_number(values.type):
-                    self._texts[name] |= _list_words(values)
+                    self._note(name, experiment_id, chunk, values)
 
-    def look_again(self, chunk: Chunk) -> None:
+    def look_again(self, experiment_id: str, chunk: Chunk) -> None:
         """Look at the words of mixed labels; for all cells, after all were looked at."""
         for name in self.mixed:
-            self._texts[name] |= _list_words(read_label(*chunk[:2], name, chunk[2]))
+            values = read_label(*chunk[:2], name, chunk[2])
+            if _is_number(values.type):
+                self._note(name, experiment_id, chunk, values)
+
+    def _note(self, name: str, experiment_id: str, chunk: Chunk, values: pa.Array) -> None:
+        """Note an experiment's words: a categorical's all, and in its order."""
+        noted = self._texts[name].get(experiment_id)
+        if noted is None and name in chunk[0].columns:
+            noted = chunk[0].read_words(name)
+        known = noted or []
+        if new := _list_words(values).difference(known):
+            known = sort_naturally([*known, *new])
+        self._texts[name][experiment_id] = known
 
     def finish(self) -> None:
-        """Settle types and words."""
+        """Settle types and words.
+
+        Raises
+        ------
+        ValueError
+            If a label whose words are fixed has another one.
+        """
         for name, found in self._found.items():
-            if all(map(_is_number, found)):
+            if all(map(_is_number, found)) and name not in self._fixed:
                 self.types[name] = next(iter(found)) if len(found) == 1 else pa.float64()
                 continue
-            words = pd.Categorical(sorted(self._texts[name]))
-            self.words[name] = [str(word) for word in words.categories]
-            codes = pa.from_numpy_dtype(words.codes.dtype)
+            lists = self._texts[name]
+            if name in self._fixed:
+                self._check_fixed(name)
+                self.words[name] = list(self._fixed[name])
+            elif self._grows:
+                self.words[name] = append_words(list(lists.values()))
+            else:
+                self.words[name] = merge_words(lists)
+            empty = pd.Categorical.from_codes([], pd.Index(self.words[name], dtype=object))
+            codes = pa.from_numpy_dtype(empty.codes.dtype)
             self.types[name] = pa.dictionary(codes, pa.string())
             self._word_arrays[name] = pa.array(self.words[name], pa.string())
+
+    def _check_fixed(self, name: str) -> None:
+        known = set(self._fixed[name])
+        for experiment_id, words in self._texts[name].items():
+            if unknown := [word for word in words if word not in known]:
+                raise ValueError(
+                    f"labels fix the values of {name!r}, and experiment {experiment_id} has "
+                    f"others: {unknown[:5]}; add them to labels.{name}, or leave it without a list"
+                )
 
     def unify(self, name: str, values: pa.Array) -> pa.Array:
         """Some cells' values in the label's type."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scdiff_data.diffusion.denoiser import Denoiser, count_flops
 from scdiff_data.diffusion.generate import generate_cells, impute_cells
-from scdiff_data.diffusion.panel import Panel, find_genes, learn_statistics, read_panel
+from scdiff_data.diffusion.panel import Panel, find_genes, learn_statistics, map_codes, read_panel
 from scdiff_data.diffusion.process import (
     draw_mask_counts,
     draw_mask_pairs,
@@ -92,15 +92,19 @@ class MaskedDiffusion(LightningModule):
         super().__init__()
         labels = list(labels)
         self.save_hyperparameters()
+        self._code_maps: dict[str, Tensor] = {}
 
     def setup(self, stage: str) -> None:
-        """Refuse data whose genes, bins or categories are not the model's."""
+        """Refuse data whose genes, bins or categories are not the model's; map codes by name."""
         del stage
         panel, datamodule = self.hparams["panel"], getattr(self.trainer, "datamodule", None)
         if panel is None or datamodule is None:
             return
         found = self._read_panel(datamodule)
-        different = [name for name, value in found.items() if value != panel[name]]
+        self._code_maps = map_codes(found["categories"], panel["categories"])
+        different = [
+            name for name, value in found.items() if name != "categories" and value != panel[name]
+        ]
         if different:
             raise ValueError(
                 f"the model and the data differ in {', '.join(different)}: take the data and the "
@@ -142,7 +146,7 @@ class MaskedDiffusion(LightningModule):
     ) -> Tensor:
         """Logits [b, g, v] given the tokens outside the mask, depth and labels."""
         tokens_bg, metadata = batch
-        labels = [metadata[label] for label in self.hparams["labels"]]
+        labels = [self._find_codes(label, metadata[label]) for label in self.hparams["labels"]]
         logits_bgv: Tensor = self.denoiser(
             tokens_bg.masked_fill(masked_bg, self.denoiser.mask_id),
             total_counts_b=metadata["total_counts"],
@@ -151,6 +155,13 @@ class MaskedDiffusion(LightningModule):
             genes_bg=find_genes(self.hparams["panel"], metadata),
         )
         return logits_bgv
+
+    def _find_codes(self, label: str, codes_b: Tensor) -> Tensor:
+        """The model's own codes of a label, where the data's are others."""
+        if label not in self._code_maps:
+            return codes_b
+        codes: Tensor = self._code_maps[label].to(codes_b.device)[codes_b]  # -1 takes the last
+        return codes
 
     def on_fit_start(self) -> None:
         """Compile, for training alone: a checkpoint must generate where there is no compiler."""

@@ -68,6 +68,35 @@ def read_panel(datamodule: "ScRNADataModule", *, labels: Sequence[str]) -> Panel
     }
 
 
+def map_codes(
+    found: Mapping[str, Sequence[str]], own: Mapping[str, Sequence[str]]
+) -> dict[str, Tensor]:
+    """Of each label whose codes differ, the model's code of each of the data's, and -1 at the end.
+
+    Parameters
+    ----------
+    found, own
+        Names of the codes in the data, and in the model.
+
+    Raises
+    ------
+    ValueError
+        If the data have a name that the model does not know.
+    """
+    maps = {}
+    for label, names in found.items():
+        known = list(own.get(label, ()))
+        if unknown := [name for name in names if name not in known]:
+            raise ValueError(
+                f"the model and the data differ in categories: the model knows no {label} "
+                f"{unknown[:5]}; it knows {known[:20]}: take the data that the model was trained "
+                "on, or train a new model"
+            )
+        if list(names) != known:
+            maps[label] = torch.tensor([*(known.index(name) for name in names), -1])
+    return maps
+
+
 def find_genes(panel: Panel, metadata: Mapping[str, Any]) -> Any:
     """Which of the panel's genes each place of a batch holds, [b, g]; None where that is fixed."""
     if panel["gene_places"] is None:

@@ -3,6 +3,7 @@
 `hvg_info.json` names them, best first, and says how they were chosen.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -17,6 +18,8 @@ from scdiff_data.genes.named import NamedGenes
 from scdiff_data.genes.ranking import FLAVORS, CountAbove, rank_genes
 from scdiff_data.genes.sums import GeneStatistics
 from scdiff_data.reading import GeneAxis
+
+logger = logging.getLogger(__name__)
 
 _N_TOP = 10
 """Genes that `hvg_info.json` describes."""
@@ -36,6 +39,7 @@ class GeneSettings:
     min_cells_pct: float
     flavor: str
     normalize: bool
+    span: float
     batch_key: str | None
     genes: NamedGenes | None
 
@@ -44,6 +48,8 @@ class GeneSettings:
             raise ValueError(f"min_cells_pct is a percentage, 0 to 100, got {self.min_cells_pct}")
         if self.flavor not in FLAVORS:
             raise ValueError(f"flavor must be one of {', '.join(FLAVORS)}, got {self.flavor!r}")
+        if not 0 < self.span <= 1:
+            raise ValueError(f"span is a fraction above 0, at most 1, got {self.span}")
         if self.normalize and self.flavor != "dispersion":
             raise ValueError(
                 f"normalize=true goes with flavor=dispersion, got {self.flavor}: seurat and "
@@ -201,17 +207,13 @@ def choose_genes(
                 f"expressed in at least {settings.min_cells_pct} % of the {whole.n_cells} training "
                 "cells: lower n_hvgs or min_cells_pct, or set n_hvgs=null to keep all genes"
             )
-        if small := [name for name, s in batches.items() if name and s.n_cells < 2]:
-            raise ValueError(
-                f"batch_key={settings.batch_key}: {len(small)} batches, such as {small[0]!r}, have "
-                "a single training cell, and so no variance: choose another column, or draw more"
-            )
         how = settings.flavor
         ranking = rank_genes(
-            batches,
+            _leave_out_single_cells(batches, settings),
             is_candidate,
             flavor=how,
             normalize=settings.normalize,
+            span=settings.span,
             n_hvgs=settings.n_hvgs,
             count_above=count_above,
         )
@@ -236,6 +238,25 @@ def choose_genes(
         n_candidates=n_candidates,
         is_scaled=settings.normalize,
     )
+
+
+def _leave_out_single_cells(
+    batches: Mapping[str, GeneStatistics], settings: GeneSettings
+) -> Mapping[str, GeneStatistics]:
+    """The batches that have a variance: one cell has none."""
+    small = [name for name, statistics in batches.items() if name and statistics.n_cells < 2]
+    if len(small) == len(batches):
+        raise ValueError(
+            f"batch_key={settings.batch_key}: each of {len(small)} batches, such as {small[0]!r}, "
+            "has a single training cell, and so no variance: choose another column, or draw more"
+        )
+    if small:
+        logger.warning(
+            "batch_key=%s: %d batches of a single training cell have no variance and are left out "
+            "of the ranking: %s",
+            *(settings.batch_key, len(small), ", ".join(small[:10])),
+        )
+    return {name: s for name, s in batches.items() if name not in small}
 
 
 def _name(

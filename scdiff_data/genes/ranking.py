@@ -1,19 +1,19 @@
 """How genes are ranked: variance/mean of counts, or one of scanpy's flavors, from sums alone.
 
 `seurat`, `cell_ranger` and `seurat_v3` rank genes as `scanpy.pp.highly_variable_genes` does on the
-same cells, with and without batches; tested against scanpy 1.10 to 1.12. (Its releases round the
-means of batches differently: of `seurat_v3` with batches, the genes are those of 1.11, and one in a
-hundred may be another in 1.10 and 1.12.) Genes of equal score, which scanpy orders as the
-processor's sort happens to, keep the order of the axis. Only the second pass of `seurat_v3` looks
-at cells again.
+same cells, with and without batches; tested against scanpy 1.10 to 1.12. (They round the means of
+batches differently: of `seurat_v3` with batches, genes are those of 1.11, one in a hundred another
+in 1.10 and 1.12.) Genes of equal score, which scanpy orders as the sort happens to, keep the order
+of the axis. Only the second pass of `seurat_v3` looks at cells again.
 
 Satija et al., Nature Biotechnology 33:495, 2015 (seurat); Zheng et al., Nature Communications
 8:14049, 2017 (cell_ranger); Stuart et al., Cell 177:1888, 2019 (seurat_v3).
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -22,8 +22,7 @@ from scipy.special import ndtri
 
 from scdiff_data.genes.sums import GeneStatistics
 
-_SPAN = 0.3
-"""Fraction of the genes that each point of `seurat_v3`'s curve is fitted to, as in scanpy."""
+logger = logging.getLogger(__name__)
 
 _N_BINS = 20
 """Bins of `seurat`'s means, as in scanpy."""
@@ -86,6 +85,7 @@ def rank_genes(
     normalize: bool,
     n_hvgs: int,
     count_above: CountAbove,
+    span: float = 0.3,
 ) -> Ranking:
     """Rank the candidates among the genes.
 
@@ -104,6 +104,8 @@ def rank_genes(
         How many genes of each batch count as its best.
     count_above
         What reads cells for `seurat_v3`.
+    span
+        Of `seurat_v3`'s curve: the fraction of the genes fitted at a point.
 
     Raises
     ------
@@ -113,10 +115,7 @@ def rank_genes(
     places = np.flatnonzero(is_candidate)
     score_genes = FLAVORS[flavor].score
     if score_genes is None:
-        rows = [
-            _standardized_variance(name, statistics, is_candidate, count_above)
-            for name, statistics in batches.items()
-        ]
+        rows = _standardize(batches, is_candidate, count_above, span)
         score, order = _merge_variances(np.array(rows), n_hvgs)
     else:
         scored = [
@@ -224,8 +223,29 @@ def _merge_dispersions(
     return score, order[~np.isnan(score[order])]
 
 
+def _standardize(
+    batches: Mapping[str, GeneStatistics],
+    *arguments: Any,
+) -> list[NDArray[np.float64]]:
+    """Standardised variances of the batches that allow a fit; a ValueError if none does."""
+    rows, failure = [], None
+    for name, statistics in batches.items():
+        try:
+            rows.append(_standardized_variance(name, statistics, *arguments))
+        except ValueError as error:
+            logger.warning("a batch is left out of the ranking: %s", error)
+            failure = error
+    if failure is not None and not rows:
+        raise failure
+    return rows
+
+
 def _standardized_variance(
-    name: str, statistics: GeneStatistics, is_candidate: NDArray[np.bool_], count_above: CountAbove
+    name: str,
+    statistics: GeneStatistics,
+    is_candidate: NDArray[np.bool_],
+    count_above: CountAbove,
+    span: float,
 ) -> NDArray[np.float64]:
     """Variance of the candidates' counts, standardised by the spread that their mean lets expect.
 
@@ -239,7 +259,7 @@ def _standardized_variance(
     try:
         if fitted.sum() < _FEWEST_FITTED:
             raise ValueError(f"at least {_FEWEST_FITTED} are needed")
-        curve = loess(np.log10(mean[fitted]), np.log10(variance[fitted]), span=_SPAN, degree=2)
+        curve = loess(np.log10(mean[fitted]), np.log10(variance[fitted]), span=span, degree=2)
         curve.fit()
     except ValueError as error:
         raise ValueError(

@@ -1,7 +1,6 @@
 """Rows as tensors: datasets over a data directory.
 
-Datasets are map-style and hold no open file, so they pickle, fork and spawn. Indexed with an array
-of rows they gather a whole batch at once.
+Datasets are map-style and hold no open file. With an array of rows they gather a whole batch.
 """
 
 from collections.abc import Sequence

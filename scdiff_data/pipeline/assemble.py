@@ -14,8 +14,8 @@ from scdiff_data.errors import ManifestError
 from scdiff_data.genes import GeneChoice, TrainingGenes, choose_genes, plot_hvgs
 from scdiff_data.pipeline.cell_table import draw_cells
 from scdiff_data.pipeline.fill_archive import FilledArchive
-from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.recipe import Recipe
+from scdiff_data.pipeline.settings import PrepareOptions
 from scdiff_data.reading import GeneAxis
 from scdiff_data.shards import ShardGenes, choose_format, write_shards
 from scdiff_data.sources import filter_catalog, group_experiments, read_rows
@@ -81,7 +81,8 @@ def assemble(
     plot_hvgs(directory.hvg_figure, choice, axis)
     _report_absent(choice)
 
-    shards_key = digest([recipe.digest, checksums, list(choice.ids)])
+    words = {name: list(found) for name, found in cells.words.items()}
+    shards_key = digest([recipe.digest, checksums, list(choice.ids), words])
     known = choice.indices[choice.indices >= 0]
     n_values = int(training.n_expressing[known].sum())
     genes = ShardGenes(

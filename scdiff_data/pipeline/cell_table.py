@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from scdiff_data.archive import LabelSurvey, ObsReader, read_label
 from scdiff_data.base import keyed_hash, write_aside
 from scdiff_data.constants import SPLITS
-from scdiff_data.pipeline.checks import CELL_COLUMNS
 from scdiff_data.pipeline.recipe import Recipe
+from scdiff_data.pipeline.settings import CELL_COLUMNS
 from scdiff_data.pipeline.split import check_sizes, check_values
 from scdiff_data.shuffle import TableSorter
 from scdiff_data.sources import CatalogRow
@@ -63,7 +63,8 @@ def draw_cells(
         If neither cells nor catalog have a label, or a split comes out empty.
     """
     drawn = _draw_rows(recipe, archives)
-    survey = LabelSurvey(recipe.columns)
+    grows = recipe.cell_count is not None
+    survey = LabelSurvey(recipe.columns, fixed=recipe.label_words, grows=grows)
     _survey(survey, archives, catalog, drawn)
     if survey.empty:
         with ObsReader(archives[next(reversed(drawn))]) as obs:
@@ -112,10 +113,10 @@ def _survey(
 ) -> None:
     """Look at all labels of all drawn cells."""
     for name, obs, rows in _read_chunks(archives, drawn):
-        survey.look((obs, catalog[name].columns, rows))
+        survey.look(name, (obs, catalog[name].columns, rows))
     if survey.mixed:
         for name, obs, rows in _read_chunks(archives, drawn):
-            survey.look_again((obs, catalog[name].columns, rows))
+            survey.look_again(name, (obs, catalog[name].columns, rows))
     survey.finish()
 
 

@@ -7,40 +7,37 @@ leaves a record of what became of it.
 
 import logging
 import os
-import shutil
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
 from scdiff_data.archive import read_obs, write_archive
-from scdiff_data.base import Workers, describe_file, order_by_hash
+from scdiff_data.base import Workers, describe_file, digest, order_by_hash
 from scdiff_data.errors import CountError, DownloadError
+from scdiff_data.fetching import Fetcher, fetching
 from scdiff_data.genes import NamedGenes, key_of, sum_genes, write_statistics
 from scdiff_data.pipeline.cell_table import split_archive
-from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.recipe import Recipe
+from scdiff_data.pipeline.settings import PrepareOptions
 from scdiff_data.reading import GeneAxis, read_gene_axis, strip_versions
 from scdiff_data.sources import (
     Bucket,
     CatalogRow,
-    download,
     layout_of,
+    match_cells,
     read_rows,
     survey_genes,
 )
-from scdiff_data.store import DataDirectory, ExperimentRecord, Records
+from scdiff_data.store import DataDirectory, ExperimentRecord, LossLimit, Records
 
 logger = logging.getLogger(__name__)
-
-_MIN_TRIED = 10
-"""Experiments tried before a fraction of lost ones can stop a run that still goes on."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +95,17 @@ def fill_archive(
     stored = GeneAxis.read(directory.genes) if directory.genes.exists() else None
     records: list[ExperimentRecord] = []
     n_cells, is_checked = 0, False
+    limit = LossLimit(
+        rows, recipe.max_failed_fraction, layout_of(recipe.source).max_failed_fraction
+    )
     with (
-        _fetching(bucket, directory, options) as fetch,
+        fetching(
+            *bucket.connect(),
+            directory.downloads,
+            n_threads=options.n_threads,
+            in_place=layout_of(recipe.source).in_place,
+            keep=options.keep_downloads,
+        ) as fetcher,
         tqdm(total=wanted, desc="archive", unit="cell", disable=None) as bar,
     ):
         while wanted is None or n_cells < wanted:
@@ -110,7 +116,7 @@ def fill_archive(
                     break
                 row = rows[waiting.popleft()]
                 is_there = filler.is_unreadable(row) or find(row, axis or stored)
-                ahead.append((row, None if is_there else fetch(row)))
+                ahead.append((row, None if is_there else _start(fetcher, row)))
             if not ahead:
                 break
             row, future = ahead.popleft()
@@ -118,7 +124,9 @@ def fill_archive(
             if record is None and filler.is_unreadable(row):
                 record = filler.leave_out(row, str(row.columns["problem"]))
             if record is None:
-                record = filler.convert(row, future or fetch(row), axis)
+                record = filler.convert(row, future or _start(fetcher, row), axis)
+                if not options.keep_downloads and row.columns.get("unit") is None:
+                    fetcher.forget(_local_name(row))
             elif record.failed and filler.is_believed(row):
                 logger.warning(
                     "experiment %s was left out by an earlier run and is not tried again without "
@@ -134,8 +142,8 @@ def fill_archive(
                     recipe.genes.find(axis)  # says at once if they are of no use here
             n_cells += record.n_cells
             bar.update(min(record.n_cells, (wanted or n_cells) - bar.n))
-            _stop_if_too_many_failed(recipe, records, rows, is_end=False)
-    _stop_if_too_many_failed(recipe, records, rows, is_end=True)
+            limit.check(records, is_end=False)
+    limit.check(records, is_end=True)
     if axis is None or not n_cells or (wanted is not None and n_cells < wanted):
         raise ValueError(_explain_shortage(recipe, records, n_cells))
     return FilledArchive(axis, records)
@@ -176,6 +184,7 @@ class _Filler:
                 counts=layout.counts,
                 gene_ids=layout.gene_ids,
                 needed=self._recipe.columns,
+                select=self._make_selection(row),
                 fewest_known=0.5 if self._recipe.gene_axis == "first" else 0.0,
                 n_threads=self._n_threads,
             )
@@ -184,16 +193,27 @@ class _Filler:
                 raise
             record = self.leave_out(row, str(error))
         else:
-            digest, file = None, None
+            axis_digest, file = None, None
             if report.n_cells:
                 if axis is None:
                     used.write(self._directory.genes)
-                digest, file = used.digest, describe_file(target, self._directory.path)
+                axis_digest, file = used.digest, describe_file(target, self._directory.path)
                 self._sum_genes(row, target, file.sha256)
-            record = self.known.write(row, report=report, axis=digest, file=file)
-        if not self._options.keep_downloads:
-            self._directory.download(row.experiment_id).unlink(missing_ok=True)
+            record = self.known.write(row, report=report, axis=axis_digest, file=file)
         return record
+
+    def _make_selection(self, row: CatalogRow) -> Callable[[pd.DataFrame], Any] | None:
+        """Which of a file's cells are looked at; None for all."""
+        filters, unit = self._recipe.cell_filters, row.columns.get("unit")
+        if not filters and unit is None:
+            return None
+        key = layout_of(self._recipe.source).experiment_key
+
+        def select(obs: pd.DataFrame) -> Any:
+            passes = match_cells(obs, filters)
+            return passes if unit is None else passes & (obs[key].astype(str) == unit).to_numpy()
+
+        return select
 
     def is_unreadable(self, row: CatalogRow) -> bool:
         """Whether the catalog says what is wrong with an experiment's file."""
@@ -236,39 +256,14 @@ class _Filler:
             )
 
 
-@contextmanager
-def _fetching(
-    bucket: Bucket, directory: DataDirectory, options: PrepareOptions
-) -> Iterator[Callable[[CatalogRow], "Future[Path]"]]:
-    """A function that starts a download; leaving stops what still runs."""
-    file_system, root = bucket.connect()
-    cancelled = threading.Event()
-    pool = ThreadPoolExecutor(options.n_threads, thread_name_prefix="download")
-    bar = tqdm(desc="download", unit="B", unit_scale=True, total=0, disable=None)
+def _local_name(row: CatalogRow) -> str:
+    """Name of a fetched file, which many experiments may be in."""
+    is_shared = row.columns.get("unit") is not None
+    return f"{digest([row.path]) if is_shared else row.experiment_id}.h5ad"
 
-    def fetch(row: CatalogRow) -> "Future[Path]":
-        bar.total = (bar.total or 0) + (row.size or 0)
-        return pool.submit(
-            download,
-            file_system,
-            f"{root}/{row.path}",
-            directory.download(row.experiment_id),
-            size=row.size,
-            checksum=row.checksum,
-            cancelled=cancelled,
-            report_bytes=bar.update,
-        )
 
-    finished = False
-    try:
-        yield fetch
-        finished = True
-    finally:
-        cancelled.set()
-        pool.shutdown(cancel_futures=True)
-        bar.close()
-    if finished and not options.keep_downloads:
-        shutil.rmtree(directory.downloads, ignore_errors=True)
+def _start(fetcher: Fetcher, row: CatalogRow) -> "Future[Path]":
+    return fetcher.fetch(row.path, _local_name(row), row.size, row.checksum)
 
 
 def _find_axis(
@@ -291,35 +286,6 @@ def _find_axis(
     if recipe.genes is not None:
         recipe.genes.find(axis)  # says at once if they are of no use here
     return axis
-
-
-def _stop_if_too_many_failed(
-    recipe: Recipe,
-    records: Sequence[ExperimentRecord],
-    rows: Mapping[str, CatalogRow],
-    *,
-    is_end: bool,
-) -> None:
-    """Stop if too many experiments or cells are lost; at the end at any number of them."""
-    failed, most = [record for record in records if record.failed], recipe.max_failed_fraction
-    is_given = most is not None
-    if most is None:
-        most = layout_of(recipe.source).max_failed_fraction
-    is_early = len(records) < _MIN_TRIED and not (is_end and is_given)
-    if not failed or (most and is_early):
-        return
-
-    def count_cells(tried: Sequence[ExperimentRecord]) -> int:
-        return sum(rows[record.experiment_id].n_cells for record in tried)
-
-    n_lost, n_cells = count_cells(failed), max(count_cells(records), 1)
-    if len(failed) > most * len(records) or n_lost > most * n_cells:
-        raise DownloadError(
-            f"{len(failed)} of {len(records)} experiments failed, with {n_lost:,} of {n_cells:,} "
-            f"cells, more than max_failed_fraction={most}; the last: {failed[-1].experiment_id}: "
-            f"{failed[-1].reason}. Mend or remove the files and run again, with retry_failed where "
-            "the cause lay elsewhere; or raise max_failed_fraction"
-        )
 
 
 def _explain_shortage(recipe: Recipe, records: Sequence[ExperimentRecord], n_cells: int) -> str:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from scdiff_data.base import order_by_hash
 from scdiff_data.constants import SPLITS
-from scdiff_data.pipeline.options import PrepareOptions
 from scdiff_data.pipeline.recipe import Recipe
+from scdiff_data.pipeline.settings import PrepareOptions
 from scdiff_data.reading import GeneAxis
 from scdiff_data.shards import ShardFormat, choose_format, count_bytes
-from scdiff_data.sources import read_rows
+from scdiff_data.sources import layout_of, read_rows
 from scdiff_data.store import DataDirectory, ExperimentRecord, Records
 
 PASSING = 0.72
@@ -104,7 +104,10 @@ class Forecast:
         order = order_by_hash(list(rows), seed=recipe.seed, purpose="draw")
         self._rows = [rows[experiment_id] for experiment_id in order]
         self._n_in_files = np.array([row.n_cells for row in self._rows], np.int64)
-        sizes = [row.size or row.n_cells * _FILE_CELL_BYTES for row in self._rows]
+        is_there = layout_of(recipe.source).in_place
+        sizes = [
+            0 if is_there else row.size or row.n_cells * _FILE_CELL_BYTES for row in self._rows
+        ]
         self._file_bytes = np.array(sizes, np.int64)
         self._records: dict[int, ExperimentRecord] = {}
         self._n_genes = _N_GENES

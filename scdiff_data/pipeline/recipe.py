@@ -8,21 +8,23 @@ from typing import Any
 from scdiff_data.archive import QualityFilter
 from scdiff_data.base import digest
 from scdiff_data.genes import GeneSettings, NamedGenes
-from scdiff_data.pipeline.checks import check_labels, check_whole_numbers
+from scdiff_data.pipeline.settings import (
+    PLAIN,
+    check_labels,
+    check_range,
+    check_whole_numbers,
+    describe_difference,
+    digest_settings,
+    parse_genes,
+    plain_labels,
+    read_axis,
+    read_words,
+    to_plain,
+)
 from scdiff_data.pipeline.split import Split
 from scdiff_data.shards import SHARD_FORMATS
 from scdiff_data.sources import CatalogRow, Condition, Source, StoredSource, layout_of
 from scdiff_data.store import SCHEMA_VERSION
-
-GENE_AXES = ("first", "union", "intersection")
-"""Ways to find the genes that all archives share."""
-
-_PLAIN = (
-    *("cell_count", "seed", "max_cells_per_experiment", "min_genes", "min_counts", "max_genes"),
-    *("n_hvgs", "min_cells_pct", "flavor", "normalize", "batch_key", "fallback_min_genes"),
-    *("shard_size", "shard_format", "max_failed_fraction"),
-)
-"""Settings that are plain values, in the order in which the manifest has them."""
 
 
 @dataclass(frozen=True, init=False)
@@ -40,13 +42,21 @@ class Recipe:
     filters, exclude
         Conditions on catalog columns, see `filter_catalog`.
     max_cells_per_experiment
-        Cap, so that no study dominates; the cells are chosen by keyed hash. None has no cap.
+        Cap, so that no study dominates; cells are chosen by keyed hash. None has no cap.
     min_genes, min_counts, max_genes
         Quality filter, see `QualityFilter`; None does not filter.
+    max_mito_pct, mito_genes
+        Highest percentage of a cell's counts in mitochondrial genes (None does not filter), and
+        which these are: what their symbols begin with, or a list.
+    min_pass_fraction, min_cells
+        An experiment of whose cells a smaller fraction, or of which fewer, pass is left out.
+    cell_filters
+        Conditions on columns of the cells, as `filters` has them on columns of the catalog.
     split
         `{by: experiment | cell | COLUMN, val: …, test: …}`, see `Split`.
     labels
-        Columns of the cells or of the catalog that batches can carry.
+        Columns of the cells or of the catalog that batches can carry: names, or `{name: values}`,
+        whose values get the codes 0, 1, … for ever; without (None) see `word_order`.
     n_hvgs
         Genes to choose; None keeps all.
     min_cells_pct
@@ -57,6 +67,8 @@ class Recipe:
     normalize
         For `dispersion`: whether counts are scaled to 10,000 a cell first, so that experiments of
         different depths do not look variable. `seurat` and `cell_ranger` always do.
+    span
+        For `seurat_v3`: the fraction of the genes that each point of its curve is fitted to.
     batch_key
         Column of the catalog, or `experiment_id`: genes are ranked within each of its values, and
         those chosen that are variable in most. None ranks them over all training cells.
@@ -64,8 +76,7 @@ class Recipe:
         The genes to keep, in this order, in place of a choice: ids or symbols, a file of one a
         line, or another data set's `hvg_info.json`. Those that the data lack are zeros.
     fallback_min_genes
-        Of a cell that expresses fewer of the chosen genes than this, empty places take its
-        most expressed other genes, see `fill_empty`; 0 never does.
+        In cells with fewer of the chosen genes, others take empty places, see `fill_empty`.
     shard_size
         Cells a shard.
     shard_format
@@ -73,13 +84,11 @@ class Recipe:
         or `auto`, see `choose_format`: dense below 8 GiB, and where more than 20 % is above 0.
     gene_axis
         The genes that all archives share: `first`, those of the first experiment drawn; `union` or
-        `intersection` of all files' genes, ordered by id; or ids: a list, or a file of one a line.
-        Genes that a file lacks are zeros. None is the source's own: `first` for scBaseCount, whose
-        files all have the same, `union` for own files.
+        `intersection` of all files', ordered by id; a list of ids, or a file of one a line. Genes
+        that a file lacks are zeros. None: `first` for scBaseCount, `union` for own files.
     max_failed_fraction
         The run stops if more than this fraction of the experiments tried, or of their cells, is
-        lost because files could not be read. None is the source's own: 0.1 for scBaseCount, once
-        10 experiments were tried, and 0 for own files.
+        lost. None is the source's own: 0.1 for scBaseCount once 10 were tried, 0 for own files.
 
     Raises
     ------
@@ -96,10 +105,16 @@ class Recipe:
     min_genes: int | None
     min_counts: int | None
     max_genes: int | None
+    max_mito_pct: float | None
+    mito_genes: str | tuple[str, ...]
+    min_pass_fraction: float
+    min_cells: int
+    cell_filters: Mapping[str, Condition]
     n_hvgs: int | None
     min_cells_pct: float
     flavor: str
     normalize: bool
+    span: float
     batch_key: str | None
     fallback_min_genes: int
     shard_size: int
@@ -107,6 +122,7 @@ class Recipe:
     max_failed_fraction: float | None
     split: Split
     labels: tuple[str, ...]
+    label_words: Mapping[str, tuple[str, ...]]
     genes: NamedGenes | None
     gene_axis: str | NamedGenes
 
@@ -122,12 +138,18 @@ class Recipe:
         min_genes: int | None = 300,
         min_counts: int | None = 500,
         max_genes: int | None = None,
+        max_mito_pct: float | None = None,
+        mito_genes: str | Sequence[str] = "MT-",
+        min_pass_fraction: float = 0.0,
+        min_cells: int = 0,
+        cell_filters: Mapping[str, Condition] | None = None,
         split: Mapping[str, Any] | Split | None = None,
-        labels: Sequence[str] = ("cell_type",),
+        labels: Sequence[str] | Mapping[str, Sequence[str] | None] = ("cell_type",),
         n_hvgs: int | None = 2000,
         min_cells_pct: float = 0.1,
         flavor: str = "dispersion",
         normalize: bool = False,
+        span: float = 0.3,
         batch_key: str | None = None,
         genes: str | Path | Sequence[str] | NamedGenes | None = None,
         fallback_min_genes: int = 0,
@@ -140,15 +162,18 @@ class Recipe:
         del given["self"]
         if isinstance(labels, str):
             raise ValueError(f"labels must be a list of names, got the text {labels!r}")
-        if not isinstance(filters or {}, Mapping) or not isinstance(exclude or {}, Mapping):
-            raise ValueError("filters and exclude must map columns of the catalog to values")
+        if not all(isinstance(f or {}, Mapping) for f in (filters, exclude, cell_filters)):
+            raise ValueError("filters, exclude and cell_filters must map columns to values")
         parsed = {
-            "filters": _plain(filters or {}),
-            "exclude": _plain(exclude or {}),
+            "filters": to_plain(filters or {}),
+            "exclude": to_plain(exclude or {}),
+            "cell_filters": to_plain(cell_filters or {}),
+            "mito_genes": mito_genes if isinstance(mito_genes, str) else tuple(mito_genes),
             "split": split if isinstance(split, Split) else Split.from_mapping(split or {}),
             "labels": tuple(labels),
+            "label_words": read_words(labels),
             "genes": None if genes is None else NamedGenes.read(genes),
-            "gene_axis": _read_axis(gene_axis or layout_of(source).gene_axis),
+            "gene_axis": read_axis(gene_axis or layout_of(source).gene_axis),
         }
         for name, value in (given | parsed).items():
             object.__setattr__(self, name, value)  # frozen from here on
@@ -163,10 +188,9 @@ class Recipe:
         check_whole_numbers(of("shard_size"), 1)
         check_whole_numbers(of("min_genes", "min_counts", "max_genes"), 0, or_none=True)
         check_whole_numbers(of("seed", "fallback_min_genes"), 0)
-        if self.max_failed_fraction is not None and not 0 <= self.max_failed_fraction <= 1:
-            raise ValueError(
-                f"max_failed_fraction must be in 0 … 1, got {self.max_failed_fraction}"
-            )
+        check_whole_numbers(of("min_cells"), 0)
+        check_range(of("max_failed_fraction", "min_pass_fraction"), 0, 1)
+        check_range(of("max_mito_pct"), 0, 100)
         if self.shard_format not in SHARD_FORMATS:
             formats = ", ".join(SHARD_FORMATS)
             raise ValueError(f"shard_format must be one of {formats}, got {self.shard_format!r}")
@@ -176,7 +200,15 @@ class Recipe:
     @property
     def quality(self) -> QualityFilter:
         """The quality filter."""
-        return QualityFilter(self.min_genes, self.min_counts, self.max_genes)
+        return QualityFilter(
+            self.min_genes,
+            self.min_counts,
+            self.max_genes,
+            self.max_mito_pct,
+            self.mito_genes,
+            self.min_pass_fraction,
+            self.min_cells,
+        )
 
     @property
     def gene_settings(self) -> GeneSettings:
@@ -186,6 +218,7 @@ class Recipe:
             min_cells_pct=self.min_cells_pct,
             flavor=self.flavor,
             normalize=self.normalize,
+            span=self.span,
             batch_key=self.batch_key,
             genes=self.genes,
         )
@@ -193,10 +226,15 @@ class Recipe:
     def archive_key(self, row: CatalogRow) -> str:
         """Fingerprint of everything but the gene axis that a catalog row's archive depends on."""
         quality, cap = self.quality, self.max_cells_per_experiment
-        version = row.columns.get("version")
-        layout = layout_of(self.source)
-        places = {"counts": layout.counts, "gene_ids": layout.gene_ids}
-        usual = {"counts": "X", "gene_ids": None}
+        version, layout = row.columns.get("version"), layout_of(self.source)
+        later = {  # what is as ever leaves the fingerprint as it was
+            "counts": None if layout.counts == "X" else layout.counts,
+            "gene_ids": layout.gene_ids,
+            "unit": row.columns.get("unit"),
+            "quality": quality.later_settings,
+            "cell_filters": self.cell_filters,
+        }
+        changed = {name: value for name, value in later.items() if value}
         return digest(
             [
                 SCHEMA_VERSION,
@@ -204,7 +242,7 @@ class Recipe:
                 [row.path, row.size, row.checksum, *([version] if version else [])],
                 [quality.min_genes, quality.min_counts, quality.max_genes],
                 None if cap is None else [cap, self.seed],
-                *([places] if places != usual else []),
+                *([changed] if changed else []),
             ]
         )
 
@@ -223,14 +261,17 @@ class Recipe:
 
     def settings(self) -> dict[str, Any]:
         """Plain JSON values, for the manifest."""
-        plain, axis = {name: getattr(self, name) for name in _PLAIN}, self.gene_axis
+        plain = {name: getattr(self, name) for name in PLAIN}
+        axis, names = self.gene_axis, self.mito_genes
         return {
             "source": self.source.settings(),
             **plain,
             "filters": self.filters,
             "exclude": self.exclude,
+            "mito_genes": names if isinstance(names, str) else list(names),
+            "cell_filters": self.cell_filters,
             "split": self.split.settings(),
-            "labels": list(self.labels),
+            "labels": plain_labels(self.labels, self.label_words),
             "genes": None if self.genes is None else self.genes.settings(),
             "gene_axis": axis if isinstance(axis, str) else axis.settings(),
         }
@@ -238,22 +279,17 @@ class Recipe:
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], **changes: Any) -> "Recipe":
         """Build from what `settings` gave, with changes; its source names data, but opens none."""
-        genes = {
-            name: NamedGenes(tuple(names["hvg_names"]), tuple(names["hvg_symbols"]))
-            for name in ("genes", "gene_axis")
-            if isinstance(names := settings.get(name), Mapping)
-        }
         source = StoredSource(settings["source"])
-        return cls(**({**settings, **genes, "source": source} | changes))
+        return cls(**({**settings, **parse_genes(settings), "source": source} | changes))
 
     @property
     def digest(self) -> str:
         """Fingerprint of the settings that decide the bytes on disk, and of the schema version."""
-        return _digest_settings(self.settings())
+        return digest_settings(self.settings())
 
     def makes_what(self, settings: Mapping[str, Any]) -> bool:
         """Whether a recipe of which `settings` gave these, or a manifest, made the same bytes."""
-        return self.digest == _digest_settings(settings)
+        return self.digest == digest_settings(settings)
 
     def allows(self, shard_format: str) -> bool:
         """Whether shards of this format do: with `auto`, a converted directory does, too."""
@@ -261,29 +297,4 @@ class Recipe:
 
     def describe_difference(self, settings: Mapping[str, Any]) -> str:
         """In which settings a directory made with other ones differs from this recipe."""
-        own = self.settings()
-        names = [name for name, value in own.items() if settings.get(name, value) != value]
-        parts = (f"{name}: {settings.get(name)!r} there, {own[name]!r} here" for name in names)
-        return ", ".join(parts)
-
-
-def _digest_settings(settings: Mapping[str, Any]) -> str:
-    # When a run gives up does not change what it makes, so this one counts as its default, which
-    # older directories' fingerprints were taken with. How counts lie does not change them either.
-    # Nor did older directories know of gene axes other than the first experiment's.
-    decisive = {name: value for name, value in settings.items() if name != "shard_format"}
-    if decisive.get("gene_axis") == "first":
-        del decisive["gene_axis"]
-    return digest([SCHEMA_VERSION, {**decisive, "max_failed_fraction": 0.1}])
-
-
-def _read_axis(axis: str | Path | Sequence[str] | NamedGenes) -> str | NamedGenes:
-    return axis if isinstance(axis, str) and axis in GENE_AXES else NamedGenes.read(axis)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return value
+        return describe_difference(self.settings(), settings)

@@ -97,18 +97,27 @@ class Split:
     def assign_by_value(self, values: Sequence[Any]) -> NDArray[np.int8]:
         """Split of every value (0 train, 1 val, 2 test); texts are compared without case."""
         codes = {
-            value.strip().lower(): SPLITS.index(split)
+            to_key(value): SPLITS.index(split)
             for split in ("val", "test")
             for value in self.named_values(split)
         }
-        return np.array([codes.get(str(v).strip().lower(), 0) for v in values], dtype=np.int8)
+        return np.array([codes.get(to_key(value), 0) for value in values], dtype=np.int8)
+
+
+def to_key(value: Any) -> str:
+    """What values are compared by: texts without case, and numbers as such, so 3 is 3.0."""
+    text = str(value).strip().lower()
+    try:
+        return str(float(text))
+    except ValueError:
+        return text
 
 
 def check_values(rule: Split, values: Iterable[Any]) -> None:
     """Say which of the split's named values are not among the cells': they may be misspelt."""
-    known = {str(value).strip().lower() for value in values}
+    known = {to_key(value) for value in values}
     for name in ("val", "test"):
-        missing = [v for v in rule.named_values(name) if v.strip().lower() not in known]
+        missing = [v for v in rule.named_values(name) if to_key(v) not in known]
         if missing:
             logger.warning(
                 "split.%s names %s, which no cell has as %s; they have %s",

@@ -7,13 +7,15 @@ from types import TracebackType
 from typing import Any
 
 import h5py
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from scdiff_data.errors import CountError
 from scdiff_data.reading.counts_place import find_counts
 from scdiff_data.reading.faults import explain
 from scdiff_data.reading.frames import Frame
-from scdiff_data.reading.gene_axis import GeneAxis
+from scdiff_data.reading.gene_axis import GeneAxis, strip_versions
 from scdiff_data.reading.gene_names import name_genes
 
 _VAR_OF_RAW = {"raw/X": "raw/var", "raw.X": "raw.var"}
@@ -108,6 +110,16 @@ class H5adFile:
     def name_genes(self) -> dict[str, list[str]]:
         """Every way in which the file names its genes, see `gene_names.name_genes`."""
         return name_genes(self._read_var(), self.path.name, self._gene_ids)
+
+    def mark_genes(self, wanted: str | Sequence[str]) -> NDArray[np.bool_]:
+        """Genes that have a name in a list, or one that begins with a text, bool [n_genes]."""
+        ways = self.name_genes().values()
+        if isinstance(wanted, str):
+            marked = [[gene.startswith(wanted) for gene in names] for names in ways]
+        else:
+            known = set(strip_versions(wanted))
+            marked = [[gene in known for gene in strip_versions(names)] for names in ways]
+        return np.array([any(ways) for ways in zip(*marked, strict=True)], bool)
 
     def _find_var(self) -> h5py.Group | h5py.Dataset:
         return self._file[_VAR_OF_RAW.get(self.x.name.strip("/"), "var")]

@@ -1,7 +1,7 @@
 """Where cells come from: which experiments there are (the catalog), and their files.
 
 Read `source`, `scbasecount`, `own_files`, `h5ad_folder`, `local_bucket`, `pbmc`, `simulated`,
-`catalog`, `gene_survey`, `downloads`.
+`catalog`, `gene_survey`.
 """
 
 from scdiff_data.sources.catalog import (
@@ -9,12 +9,12 @@ from scdiff_data.sources.catalog import (
     Condition,
     filter_catalog,
     group_experiments,
+    match_cells,
     match_conditions,
     read_rows,
     read_snapshot,
     take_snapshot,
 )
-from scdiff_data.sources.downloads import download
 from scdiff_data.sources.gene_survey import survey_genes
 from scdiff_data.sources.h5ad_folder import H5adFolder
 from scdiff_data.sources.pbmc import Pbmc
@@ -33,10 +33,10 @@ __all__ = [
     "SimulatedAtlas",
     "Source",
     "StoredSource",
-    "download",
     "filter_catalog",
     "group_experiments",
     "layout_of",
+    "match_cells",
     "match_conditions",
     "read_rows",
     "read_snapshot",

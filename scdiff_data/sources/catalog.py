@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from scdiff_data.base import digest, write_parquet
+from scdiff_data.errors import CountError
 from scdiff_data.sources.source import Bucket, Source
 
 logger = logging.getLogger(__name__)
@@ -156,6 +158,31 @@ def match_conditions(
     """
     passes = {f"filters.{n}": _match(catalog, n, c, "filters") for n, c in filters.items()}
     return passes | {f"exclude.{n}": ~_match(catalog, n, c, "exclude") for n, c in exclude.items()}
+
+
+def match_cells(obs: pd.DataFrame, filters: Mapping[str, Condition]) -> NDArray[np.bool_]:
+    """Whether each cell passes every condition on its columns, bool [n_cells].
+
+    Raises
+    ------
+    CountError
+        If the cells have no such column.
+    ValueError
+        If a range is given for text.
+    """
+    passes = np.ones(len(obs), bool)
+    for name, condition in filters.items():
+        if name not in obs:
+            raise CountError(
+                f"cell_filters name {name!r}, which the file's cells do not have; they have "
+                f"{sorted(map(str, obs))}"
+            )
+        column = obs[name]
+        is_number = pd.api.types.is_numeric_dtype(column) and column.dtype != bool
+        values = column if is_number else column.astype("string").astype(object)
+        table = pa.table({name: pa.array(values, from_pandas=True)})
+        passes &= _match(table, name, condition, "cell_filters")
+    return passes
 
 
 def _match(table: pa.Table, name: str, condition: Condition, setting: str) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from scdiff_data.base import digest
 from scdiff_data.errors import CountError
 from scdiff_data.reading import H5adFile, check_place
-from scdiff_data.sources.own_files import find_files
+from scdiff_data.sources.own_files import find_files, is_local, name_experiment
 from scdiff_data.sources.source import Bucket, FileLayout
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,9 @@ class H5adFolder:
         that holds whole numbers.
     gene_ids
         Column of `var` that holds gene ids; None takes its index.
+    experiment_key
+        Column of the cells: each of its values in a file is an experiment, `{file}.{value}`, whose
+        value the catalog has as well. None makes each file one.
     storage_options
         Options for the file system of a URL, see `Bucket`.
 
@@ -43,6 +46,7 @@ class H5adFolder:
     path: str | Sequence[str]
     counts: str = "X"
     gene_ids: str | None = None
+    experiment_key: str | None = None
     storage_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -52,14 +56,19 @@ class H5adFolder:
     def layout(self) -> FileLayout:
         """How the files are read: their own genes count, and a file that cannot be read stops."""
         return FileLayout(
-            counts=self.counts, gene_ids=self.gene_ids, gene_axis="union", max_failed_fraction=0.0
+            counts=self.counts,
+            gene_ids=self.gene_ids,
+            gene_axis="union",
+            max_failed_fraction=0.0,
+            experiment_key=self.experiment_key,
+            in_place=is_local(self.path),
         )
 
     def settings(self) -> dict[str, Any]:
         """The files' names and what tells each from a changed one; not where they lie."""
         _, files, _ = find_files(self.path, dict(self.storage_options))
         listing = [(file.path, file.size, file.version) for file in files]
-        own = {"counts": self.counts, "gene_ids": self.gene_ids}
+        own = {name: getattr(self, name) for name in ("counts", "gene_ids", "experiment_key")}
         changed = {k: v for k, v in own.items() if v != H5adFolder.__dataclass_fields__[k].default}
         return {"source": "h5ad_folder", "files": digest(listing), **changed}
 
@@ -81,24 +90,34 @@ class H5adFolder:
             logger.warning(
                 "%d files are left out, since they are no h5ad: %s", len(others), ", ".join(others)
             )
-        counted = [_count_cells(bucket, file.path) for file in files]
-        return pa.table(
+        rows = [
             {
-                "experiment_id": [file.experiment_id for file in files],
-                "path": [file.path for file in files],
-                "n_cells": pa.array([n for n, _ in counted], pa.int64()),
-                "size": pa.array([file.size for file in files], pa.int64()),
-                "checksum": pa.nulls(len(files), pa.string()),
-                "version": [file.version for file in files],
-                "problem": pa.array([problem for _, problem in counted], pa.string()),
+                "experiment_id": name_experiment(file.experiment_id, unit),
+                "path": file.path,
+                "n_cells": n,
+                "size": file.size,
+                "checksum": None,
+                "version": file.version,
+                "problem": problem,
+                "unit": unit,
             }
-        )
+            for file in files
+            for unit, n, problem in _count_cells(bucket, file.path, self.experiment_key)
+        ]
+        types = dict.fromkeys(rows[0], pa.string())
+        types |= {"n_cells": pa.int64(), "size": pa.int64()}
+        return pa.Table.from_pylist(rows, pa.schema(types))
 
 
-def _count_cells(bucket: Bucket, path: str) -> tuple[int, str | None]:
-    """A file's cells, or none and what is wrong with it."""
+def _count_cells(
+    bucket: Bucket, path: str, key: str | None
+) -> list[tuple[str | None, int, str | None]]:
+    """Of a file or each of its experiments: value, cells, and what is wrong with it."""
     try:
         with bucket.open(path) as stream, H5adFile(Path(path), stream=stream) as file:
-            return len(file.obs), None
+            if key is None:
+                return [(None, len(file.obs), None)]
+            n_of = file.obs.read(key).astype("string").value_counts(sort=False)
+            return [(str(unit), int(n), None) for unit, n in sorted(n_of.items()) if n]
     except CountError as error:
-        return 0, str(error)
+        return [(None, 0, str(error))]

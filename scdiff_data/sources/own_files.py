@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from scdiff_data.base import digest
 from scdiff_data.sources.source import Bucket
 
 _SUFFIXES = (".h5ad",)
@@ -114,6 +115,22 @@ def find_files(
     ]
     url = root if not any(remote) else f"{given[0].split('://')[0]}://{root}"
     return Bucket(url, storage_options), files, sorted(map(_last, others))
+
+
+def is_local(path: str | Sequence[str]) -> bool:
+    """Whether a path, or each of a list, is on this machine's disks."""
+    return not any("://" in str(p) for p in ([path] if isinstance(path, str) else path))
+
+
+def name_experiment(file: str, unit: str | None) -> str:
+    """Id of an experiment: the file's, and its value in the file, made safe; told apart by a hash.
+
+    Two values that differ only in what is not safe get ids of their own.
+    """
+    if unit is None:
+        return file
+    safe = _UNSAFE.sub("_", unit)
+    return f"{file}.{safe}" if safe == unit else f"{file}.{safe}-{digest([unit])[:6]}"
 
 
 def _expand(system: Any, path: str, given: str) -> list[str]:

@@ -74,12 +74,18 @@ class FileLayout:
         `first`, `union` or `intersection`, see `Recipe`.
     max_failed_fraction
         See `Recipe`.
+    experiment_key
+        Column of the cells whose values are the experiments; None takes files for these.
+    in_place
+        Whether files on a local disk are read where they are.
     """
 
     counts: str = "X"
     gene_ids: str | None = None
     gene_axis: str = "first"
     max_failed_fraction: float = 0.1
+    experiment_key: str | None = None
+    in_place: bool = False
 
 
 def layout_of(source: "Source") -> FileLayout:

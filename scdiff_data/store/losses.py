@@ -3,8 +3,54 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scdiff_data.errors import DownloadError
+from scdiff_data.sources import CatalogRow
+from scdiff_data.store.records import ExperimentRecord
+
 _MOST_NAMED = 20
 """Experiments left out that are named one by one."""
+
+
+_MIN_TRIED = 10
+"""Experiments tried before a fraction of lost ones can stop a run that still goes on."""
+
+
+class LossLimit:
+    """How many experiments, or cells of theirs, may be lost before the run stops.
+
+    Parameters
+    ----------
+    rows
+        The catalog's rows.
+    given
+        The fraction that the recipe names: it holds at any number of experiments.
+    usual
+        The source's own, if the recipe names none: unless it is 0, it holds from 10 tried on.
+    """
+
+    def __init__(self, rows: Mapping[str, CatalogRow], given: float | None, usual: float) -> None:
+        self._rows = rows
+        self._most = usual if given is None else given
+        self._is_given = given is not None
+
+    def check(self, records: Sequence[ExperimentRecord], *, is_end: bool) -> None:
+        """Raise DownloadError if too many experiments or cells are lost."""
+        failed, most = [record for record in records if record.failed], self._most
+        is_early = len(records) < _MIN_TRIED and not (is_end and self._is_given)
+        if not failed or (most and is_early):
+            return
+        n_lost, n_cells = self._count_cells(failed), max(self._count_cells(records), 1)
+        if len(failed) > most * len(records) or n_lost > most * n_cells:
+            last = failed[-1]
+            raise DownloadError(
+                f"{len(failed)} of {len(records)} experiments failed, with {n_lost:,} of "
+                f"{n_cells:,} cells, more than max_failed_fraction={most}; the last: "
+                f"{last.experiment_id}: {last.reason}. Mend or remove the files and run again, "
+                "with retry_failed where the cause lay elsewhere; or raise max_failed_fraction"
+            )
+
+    def _count_cells(self, tried: Sequence[ExperimentRecord]) -> int:
+        return sum(self._rows[record.experiment_id].n_cells for record in tried)
 
 
 def describe_losses(experiments: Sequence[Mapping[str, Any]]) -> str:
@@ -26,13 +72,15 @@ def describe_losses(experiments: Sequence[Mapping[str, Any]]) -> str:
 
     left_out = [entry for entry in experiments if entry["status"] != "drawn"]
     in_files, passing, archived = map(total, ("n_cells_in_file", "n_cells_passing", "n_cells"))
+    filtered = total("n_filtered")
     lines = [
         ("experiments tried", f"{len(experiments):,}"),
         ("left out", f"{len(left_out):,}"),
         *(("", f"{e['experiment_id']}: {e['reason']}") for e in left_out[:_MOST_NAMED]),
         *([("", f"… and {len(left_out) - _MOST_NAMED:,} more")] if left_out[_MOST_NAMED:] else []),
         ("cells in files", f"{in_files:,}"),
-        ("failing QC", f"{in_files - passing:,}"),
+        ("not looked at", f"{filtered:,}, by cell_filters"),
+        ("failing QC", f"{in_files - filtered - passing:,}"),
         ("over the cap", f"{passing - archived:,}"),
         ("not drawn", f"{archived - total('n_cells_drawn'):,}"),
         ("drawn", f"{total('n_cells_drawn'):,}"),

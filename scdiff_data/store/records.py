@@ -172,13 +172,14 @@ def list_experiments(
     """The content of `experiments.json`: what became of every experiment tried, in their order."""
     entries = []
     for record in records:
+        left_out = None if record.report is None else record.report.left_out
         n_drawn = 0 if record.failed else count_drawn(record.experiment_id)
         if record.failed:
             status, reason = "failed", record.reason
         elif n_drawn:
             status, reason = "drawn", None
         else:
-            status, reason = "skipped", "no cell passes QC"
+            status, reason = "skipped", left_out or "no cell passes QC"
         report = {} if record.report is None else asdict(record.report)
         entries.append(
             {
@@ -201,7 +202,10 @@ def sum_dropped(experiments: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {
         "experiments_failed": sum(entry["status"] == "failed" for entry in experiments),
         "experiments_skipped": sum(entry["status"] == "skipped" for entry in experiments),
-        "cells_failing_quality": total("n_cells_in_file") - total("n_cells_passing"),
+        "cells_filtered": total("n_filtered"),
+        "cells_failing_quality": total("n_cells_in_file")
+        - total("n_filtered")
+        - total("n_cells_passing"),
         "cells_over_cap": total("n_cells_passing") - total("n_cells"),
         "cells_not_drawn": total("n_cells") - total("n_cells_drawn"),
         "counts_saturated": total("n_saturated"),

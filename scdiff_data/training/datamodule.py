@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,11 +42,13 @@ class ScRNADataModule(LightningDataModule):
         Where cells come from: `ScBaseCount()`, `H5adFolder(path)`, `Pbmc()`, `SimulatedAtlas()`.
     data_dir
         Where everything is kept; prepared once, then found.
-    cell_count, seed, filters, exclude, max_cells_per_experiment, min_genes, min_counts, max_genes
+    cell_count, seed, filters, exclude, cell_filters, max_cells_per_experiment
         Which cells, see `Recipe`.
+    min_genes, min_counts, max_genes, max_mito_pct, mito_genes, min_pass_fraction, min_cells
+        Quality filter of cells and experiments, see `Recipe`.
     split, labels, shard_size, shard_format, gene_axis, max_failed_fraction
         How they are divided and stored, see `Recipe`.
-    n_hvgs, min_cells_pct, flavor, normalize, batch_key, genes, fallback_min_genes
+    n_hvgs, min_cells_pct, flavor, normalize, span, batch_key, genes, fallback_min_genes
         Which genes of theirs, see `Recipe`.
     n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed
         How they are prepared, see `prepare`.
@@ -88,12 +91,18 @@ class ScRNADataModule(LightningDataModule):
         min_genes: int | None = 300,
         min_counts: int | None = 500,
         max_genes: int | None = None,
+        max_mito_pct: float | None = None,
+        mito_genes: str | Sequence[str] = "MT-",
+        min_pass_fraction: float = 0.0,
+        min_cells: int = 0,
+        cell_filters: Mapping[str, Condition] | None = None,
         split: Mapping[str, Any] | None = None,
-        labels: Sequence[str] = ("cell_type",),
+        labels: Sequence[str] | Mapping[str, Sequence[str] | None] = ("cell_type",),
         n_hvgs: int | None = 2000,
         min_cells_pct: float = 0.1,
         flavor: str = "dispersion",
         normalize: bool = False,
+        span: float = 0.3,
         batch_key: str | None = None,
         genes: str | Path | Sequence[str] | None = None,
         fallback_min_genes: int = 0,
@@ -117,36 +126,14 @@ class ScRNADataModule(LightningDataModule):
         train_counts: bool = False,
         verify: Literal["headers", "full"] = "headers",
     ) -> None:
+        given = dict(locals())
         super().__init__()
         self.save_hyperparameters(ignore=["source", "tokenizer"], logger=False)
         # Checkpoints hold plain values only.
         self.hparams["data_dir"] = str(data_dir)
         self.hparams["genes"] = str(genes) if isinstance(genes, Path) else genes
         self.hparams["gene_axis"] = str(gene_axis) if isinstance(gene_axis, Path) else gene_axis
-        self.recipe = Recipe(
-            source=source,
-            cell_count=cell_count,
-            seed=seed,
-            filters=filters,
-            exclude=exclude,
-            max_cells_per_experiment=max_cells_per_experiment,
-            min_genes=min_genes,
-            min_counts=min_counts,
-            max_genes=max_genes,
-            split=split,
-            labels=labels,
-            n_hvgs=n_hvgs,
-            min_cells_pct=min_cells_pct,
-            flavor=flavor,
-            normalize=normalize,
-            batch_key=batch_key,
-            genes=genes,
-            fallback_min_genes=fallback_min_genes,
-            shard_size=shard_size,
-            shard_format=shard_format,
-            gene_axis=gene_axis,
-            max_failed_fraction=max_failed_fraction,
-        )
+        self.recipe = Recipe(**{name: given[name] for name in signature(Recipe).parameters})
         if batch_size < 1 or num_workers < 0:
             found = f"{batch_size} and {num_workers}"
             raise ValueError(f"batch_size must be at least 1, num_workers at least 0, got {found}")

@@ -19,7 +19,7 @@ from scdiff_data.genes.statistics import TrainingGenes
 from scdiff_data.reading.gene_axis import GeneAxis
 from scdiff_data.store.manifest import Manifest
 from support.cases import pbmc_recipe
-from support.reading import read_splits
+from support.reading import read_shards, read_splits
 
 FLAVORS = ["seurat", "cell_ranger", "seurat_v3"]
 
@@ -160,11 +160,24 @@ def test_dispersion_by_batches_prefers_genes_that_are_variable_in_most_of_them(
     assert set(choice.indices.tolist()) == set(best.tolist())
 
 
-def test_a_batch_of_one_cell_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_a_batch_of_one_cell_is_left_out_of_the_ranking_by_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"batch_key": "experiment_id", "split": {"by": "cell", "val": 0, "test": 0}}
+    prepare(pbmc_recipe(cell_count=101, **settings), tmp_path / "one more")
+    assert "1 batches of a single training cell" in caplog.text
+    prepare(pbmc_recipe(cell_count=100, **settings), tmp_path / "without")
+    found, expected = (read_shards(tmp_path / name).gene_ids for name in ("one more", "without"))
+    assert found == expected
+
+
+def test_batches_of_one_cell_alone_are_an_error(tmp_path: Path) -> None:
     recipe = pbmc_recipe(
-        batch_key="experiment_id", cell_count=101, split={"by": "cell", "val": 0, "test": 0}
+        batch_key="experiment_id",
+        max_cells_per_experiment=1,
+        split={"by": "cell", "val": 0, "test": 0},
     )
-    with pytest.raises(ValueError, match=r"batch_key=experiment_id: 1 batches.*single training"):
+    with pytest.raises(ValueError, match=r"batch_key=experiment_id: each of 7 batches.*single"):
         prepare(recipe, tmp_path)
 
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scdiff_data import Recipe, ScBaseCount, prepare
+from scdiff_data.fetching import pool
 from scdiff_data.pipeline import fill_archive
 from scdiff_data.store.manifest import Manifest
 from support import forks
@@ -67,7 +68,7 @@ def before(
 @pytest.mark.parametrize(
     ("place", "call"),
     [
-        pytest.param("pipeline.fill_archive.download", 1, id="downloads"),
+        pytest.param("fetching.pool.download", 1, id="downloads"),
         pytest.param("pipeline.fill_archive.write_archive", 2, id="archives"),
         pytest.param("pipeline.assemble.write_json", 1, id="metadata"),
         pytest.param("pipeline.fill_archive.write_statistics", 2, id="statistics"),
@@ -183,8 +184,8 @@ def test_few_source_files_are_on_disk_at_once(
         return call
 
     # A file appears when a download starts, and goes when its archive is made.
-    for name in ("download", "write_archive"):
-        monkeypatch.setattr(fill_archive, name, spy(getattr(fill_archive, name)))
+    for module, name in ((pool, "download"), (fill_archive, "write_archive")):
+        monkeypatch.setattr(module, name, spy(getattr(module, name)))
     prepare(atlas_recipe(atlas_bucket), tmp_path, n_threads=n_threads)
     assert len(seen) == 12  # six files
     assert 2 <= max(seen) <= n_threads + 1
@@ -279,9 +280,7 @@ def test_ctrl_c_does_not_wait_for_a_server_that_stalls(
     gcs.put_folder("stalling", atlas_bucket)
     with proxy.stall_at(2) as stalled:
         data_dir = tmp_path / "stopped"
-        process = start(
-            "gs://stalling", data_dir, "pipeline.fill_archive.download", "pass", proxy.url
-        )
+        process = start("gs://stalling", data_dir, "fetching.pool.download", "pass", proxy.url)
         killer = threading.Timer(60, process.kill)  # far below the time-outs of a request
         killer.start()
         assert stalled.wait(60)

@@ -16,7 +16,7 @@ from support.kills import KILL_SCRIPT
 @pytest.mark.parametrize(
     ("module", "function", "call"),
     [
-        pytest.param("sources.downloads", "_verify", 3, id="mid-download"),
+        pytest.param("fetching.downloads", "_verify", 3, id="mid-download"),
         pytest.param("archive.convert", "transpose", 2, id="mid-archive"),
         pytest.param("pipeline.cell_table", "read_label", 2, id="mid-table"),
         pytest.param("shuffle.sorting", "sort_rows", 3, id="mid-sort"),
@@ -46,7 +46,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
 def test_runs_killed_at_any_time_go_on_to_the_same_bytes(
     tmp_path: Path, atlas_bucket: Path, atlas_dir: Path
 ) -> None:
-    script = KILL_SCRIPT.format(module="sources.downloads", function="_verify", call=10**9)
+    script = KILL_SCRIPT.format(module="fetching.downloads", function="_verify", call=10**9)
     arguments = (str(atlas_bucket), str(tmp_path / "killed"))
     wait, kills = 0.2, 0
     while True:

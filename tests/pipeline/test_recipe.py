@@ -25,7 +25,7 @@ from scdiff_data.pipeline.split import Split
         ({"labels": "cell_type"}, "labels must be a list of names, got the text 'cell_type'"),
         ({"labels": ["n_genes"]}, r"name \['n_genes'\], which every cell carries already"),
         ({"split": {"by": "total_counts", "val": ["1"]}}, r"split.by name \['total_counts'\]"),
-        ({"filters": ["lung"]}, "filters and exclude must map columns"),
+        ({"filters": ["lung"]}, "filters, exclude and cell_filters must map columns"),
         ({"split": {"by": "cell", "val": 2}}, "fractions"),
     ],
 )

@@ -98,6 +98,7 @@ def test_every_experiment_and_every_cell_is_accounted_for() -> None:
     assert sum_dropped(experiments) == {
         "experiments_failed": 1,
         "experiments_skipped": 1,
+        "cells_filtered": 0,
         "cells_failing_quality": 6,
         "cells_over_cap": 1,
         "cells_not_drawn": 1,

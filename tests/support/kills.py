@@ -4,7 +4,7 @@ KILL_SCRIPT = """
 import os, signal, sys
 import scdiff_data.{module} as module
 from scdiff_data import Recipe, ScBaseCount, prepare
-from scdiff_data.sources import downloads
+from scdiff_data.fetching import downloads
 from support.cases import ATLAS_SETTINGS
 
 real = module.{function}

@@ -22,7 +22,7 @@ def test_thirty_kills_at_random_times_leave_the_same_bytes(
     tmp_path: Path, atlas_bucket: Path, atlas_dir: Path
 ) -> None:
     rng, kills, data_dir = random.Random(0), 0, tmp_path / "killed"
-    script = KILL_SCRIPT.format(module="sources.downloads", function="_verify", call=10**9)
+    script = KILL_SCRIPT.format(module="fetching.downloads", function="_verify", call=10**9)
     while kills < 30:
         arguments = (str(atlas_bucket), str(data_dir))
         with forks.Fork(script, *arguments, cwd=TESTS, folder=tmp_path) as process:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from scdiff_data import DownloadError
-from scdiff_data.sources import downloads
+from scdiff_data.fetching import downloads
 from scdiff_data.sources.source import Bucket
 from support.cases import GcsServer
 from support.fault_proxy import Fault, FaultProxy

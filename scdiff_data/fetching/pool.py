@@ -1,0 +1,97 @@
+"""Downloads ahead of their use, in threads."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from scdiff_data.fetching.downloads import download
+
+
+class Fetcher:
+    """Starts downloads; made by `fetching`.
+
+    Parameters
+    ----------
+    file_system, root
+        An fsspec file system, and what paths are relative to.
+    folder
+        Where files go.
+    n_threads
+        Downloads at a time.
+    in_place
+        Whether files on a local disk are used where they are.
+    """
+
+    def __init__(
+        self, file_system: Any, root: str, folder: Path, *, n_threads: int, in_place: bool
+    ) -> None:
+        self._file_system, self._root, self._folder = file_system, root, folder
+        protocols = file_system.protocol
+        names = (protocols,) if isinstance(protocols, str) else tuple(protocols)
+        self._in_place = in_place and "file" in names
+        self._cancelled = threading.Event()
+        self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix="download")
+        self._bar = tqdm(desc="download", unit="B", unit_scale=True, total=0, disable=None)
+        self._begun: dict[str, Future[Path]] = {}
+
+    def fetch(self, path: str, name: str, size: int | None, checksum: str | None) -> "Future[Path]":
+        """Start to fetch a file under a name; of the same name, the same download again.
+
+        Parameters
+        ----------
+        path
+            The file, relative to the root.
+        name
+            Name of the local file.
+        size, checksum
+            As `download` takes them.
+        """
+        if self._in_place:
+            there: Future[Path] = Future()
+            there.set_result(Path(f"{self._root}/{path}"))
+            return there
+        if name not in self._begun:
+            self._bar.total = (self._bar.total or 0) + (size or 0)
+            self._begun[name] = self._pool.submit(
+                download,
+                self._file_system,
+                f"{self._root}/{path}",
+                self._folder / name,
+                size=size,
+                checksum=checksum,
+                cancelled=self._cancelled,
+                report_bytes=self._bar.update,
+            )
+        return self._begun[name]
+
+    def forget(self, name: str) -> None:
+        """Delete a fetched file; one that was used where it is stays."""
+        (self._folder / name).unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """Stop what still runs."""
+        self._cancelled.set()
+        self._pool.shutdown(cancel_futures=True)
+        self._bar.close()
+
+
+@contextmanager
+def fetching(
+    file_system: Any, root: str, folder: Path, *, n_threads: int, in_place: bool, keep: bool
+) -> Iterator[Fetcher]:
+    """A `Fetcher`; leaving stops what still runs, and deletes the folder unless it is to `keep`."""
+    fetcher = Fetcher(file_system, root, folder, n_threads=n_threads, in_place=in_place)
+    finished = False
+    try:
+        yield fetcher
+        finished = True
+    finally:
+        fetcher.stop()
+    if finished and not keep:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,189 @@
+"""Settings: checked one by one, made plain, and their fingerprint."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scdiff_data.base import digest
+from scdiff_data.genes import NamedGenes
+from scdiff_data.store import SCHEMA_VERSION
+
+GENE_AXES = ("first", "union", "intersection")
+"""Ways to find the genes that all archives share."""
+
+PLAIN = (
+    *("cell_count", "seed", "max_cells_per_experiment", "min_genes", "min_counts", "max_genes"),
+    *("max_mito_pct", "min_pass_fraction", "min_cells"),
+    *("n_hvgs", "min_cells_pct", "flavor", "normalize", "span", "batch_key", "fallback_min_genes"),
+    *("shard_size", "shard_format", "max_failed_fraction"),
+)
+"""Settings that are plain values, in the order in which the manifest has them."""
+
+_LATER: dict[str, Any] = {
+    "gene_axis": "first",
+    "span": 0.3,
+    "cell_filters": {},
+    "max_mito_pct": None,
+    "mito_genes": "MT-",
+    "min_pass_fraction": 0.0,
+    "min_cells": 0,
+}
+"""Settings that older directories did not know, as they were then."""
+
+CELL_COLUMNS = ("cell_id", "experiment_id", "archive_row", "total_counts", "n_genes")
+"""What is known of every cell beside its labels."""
+
+_OUR_NAMES = (
+    *("split", "shard", "row"),  # columns of the table of cells
+    *("counts", "tokens", "expression", "gene_ids"),  # what batches carry
+)
+"""Names that labels cannot have, since something of ours has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """How stages run: the same recipe gives the same bytes under any options.
+
+    Parameters
+    ----------
+    n_threads
+        Downloads at a time; threads that inflate, sum, sort and fill, as far as there are cores;
+        and shards written at a time.
+    max_memory
+        Bytes that the conversion of one file may take, and then the shards, all threads together;
+        at least 1 MiB.
+    keep_downloads
+        Whether source files stay in `downloads/` once they are archived.
+    refresh_catalog
+        Whether the catalog's snapshot is renewed.
+    retry_failed
+        Whether experiments that failed for good are tried again.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+    """
+
+    n_threads: int = 4
+    max_memory: int = 1 << 30
+    keep_downloads: bool = False
+    refresh_catalog: bool = False
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.n_threads < 1 or self.max_memory < 1 << 20:
+            raise ValueError(
+                f"n_threads must be at least 1 and max_memory at least 1 MiB, got {self.n_threads} "
+                f"and {self.max_memory}"
+            )
+
+
+def check_whole_numbers(values: dict[str, Any], least: int, *, or_none: bool = False) -> None:
+    """Raise ValueError for what is no whole number of at least `least`."""
+    for name, value in values.items():
+        if value is None and or_none:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            null = " or null" if or_none and not least else ""
+            raise ValueError(
+                f"{name} must be a whole number of at least {least}{null}, got {value!r}"
+            )
+
+
+def check_range(values: dict[str, Any], low: float, high: float) -> None:
+    """Raise ValueError for a number that is outside, both ends included; None is none."""
+    for name, value in values.items():
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"{name} must be in {low} … {high}, got {value}")
+
+
+def read_words(labels: Sequence[str] | Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Of each label whose values are given, these; a ValueError if they repeat or are no list."""
+    if not isinstance(labels, Mapping):
+        return {}
+    found = {}
+    for name, words in labels.items():
+        if words is None:
+            continue
+        if isinstance(words, str) or not words:
+            raise ValueError(f"labels.{name} must list its values, or be null, got {words!r}")
+        texts = tuple(str(word).strip() for word in words)
+        if len(set(texts)) < len(texts):
+            raise ValueError(f"labels.{name} lists a value twice: {list(texts)}")
+        found[name] = texts
+    return found
+
+
+def check_labels(labels: Sequence[str], columns: Sequence[str]) -> None:
+    """Raise ValueError for names that labels or split.by cannot have."""
+    if clash := set(columns) & set(CELL_COLUMNS):
+        raise ValueError(
+            f"labels or split.by name {sorted(clash)}, which every cell carries already"
+        )
+    if clash := set(labels) & set(_OUR_NAMES):
+        raise ValueError(
+            f"labels name {sorted(clash)}, which tables and batches use for something else: rename "
+            "the column in obs"
+        )
+    if twice := sorted({name for name in labels if list(labels).count(name) > 1}):
+        raise ValueError(f"labels name {twice} twice")
+    for name in labels:
+        if not name or "/" in name or "\0" in name or not set(name) - {"."}:
+            raise ValueError(
+                f"labels name {name!r}: the name of a label is no empty text and has no slash, "
+                "since files are divided by it: rename the column in obs"
+            )
+
+
+def digest_settings(settings: Mapping[str, Any]) -> str:
+    """Fingerprint of the settings that decide the bytes on disk, and of the schema version.
+
+    When a run gives up does not change what it makes, so `max_failed_fraction` counts as the value
+    that older directories' fingerprints were taken with. How counts lie does not change it either.
+    """
+    decisive = {
+        name: value
+        for name, value in settings.items()
+        if name != "shard_format" and (name not in _LATER or value != _LATER[name])
+    }
+    return digest([SCHEMA_VERSION, {**decisive, "max_failed_fraction": 0.1}])
+
+
+def read_axis(axis: str | Path | Sequence[str] | NamedGenes) -> str | NamedGenes:
+    """A way to find the genes that all archives share, or their names."""
+    return axis if isinstance(axis, str) and axis in GENE_AXES else NamedGenes.read(axis)
+
+
+def to_plain(value: Any) -> Any:
+    """Mappings and sequences of any kind as dictionaries and lists."""
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def plain_labels(
+    labels: Sequence[str], words: Mapping[str, Sequence[str]]
+) -> list[str] | dict[str, list[str] | None]:
+    """Labels as a list of names, or where the values of one are fixed, with these."""
+    if not words:
+        return list(labels)
+    return {name: list(words[name]) if name in words else None for name in labels}
+
+
+def parse_genes(settings: Mapping[str, Any]) -> dict[str, NamedGenes]:
+    """Of a recipe's plain settings, those that name genes with their symbols."""
+    return {
+        name: NamedGenes(tuple(names["hvg_names"]), tuple(names["hvg_symbols"]))
+        for name in ("genes", "gene_axis")
+        if isinstance(names := settings.get(name), Mapping)
+    }
+
+
+def describe_difference(own: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """In which settings a directory's differ from a recipe's own."""
+    names = [name for name, value in own.items() if other.get(name, value) != value]
+    return ", ".join(f"{n}: {other.get(n)!r} there, {own[n]!r} here" for n in names)
