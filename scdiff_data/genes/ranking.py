@@ -223,10 +223,7 @@ def _merge_dispersions(
     return score, order[~np.isnan(score[order])]
 
 
-def _standardize(
-    batches: Mapping[str, GeneStatistics],
-    *arguments: Any,
-) -> list[NDArray[np.float64]]:
+def _standardize(batches: Mapping[str, GeneStatistics], *arguments: Any) -> list[Any]:
     """Standardised variances of the batches that allow a fit; a ValueError if none does."""
     rows, failure = [], None
     for name, statistics in batches.items():

@@ -36,7 +36,7 @@ def survey_genes(
     ValueError
         If the files do not agree on names, or have no gene in common.
     """
-    named = {}
+    named, problem = {}, "they have no genes"
     for row in rows.values():
         name = Path(row.path)
         try:
@@ -48,9 +48,7 @@ def survey_genes(
                     named[row.path] = names
         except CountError as error:
             logger.debug("no genes of %s: %s", row.path, error)
-            problem = error
+            problem = str(error)
     if not named:
-        if rows:
-            raise CountError(f"none of {len(rows)} files can be read; the last: {problem}")
-        raise ValueError("there is no file whose genes could be read")
+        raise CountError(f"the genes of none of {len(rows)} files can be read: {problem}")
     return merge_axes(named, take_all=take_all)

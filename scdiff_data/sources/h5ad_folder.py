@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import pyarrow as pa
 
 from scdiff_data.base import digest
 from scdiff_data.errors import CountError
-from scdiff_data.reading import H5adFile, check_place
-from scdiff_data.sources.own_files import find_files, is_local, name_experiment
+from scdiff_data.reading import H5adFile, check_place, convert_foreign
+from scdiff_data.sources.own_files import OwnFile, find_files, is_local, name_experiment
 from scdiff_data.sources.source import Bucket, FileLayout
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,8 @@ class H5adFolder:
     ----------
     path
         A file, a folder (looked through with its folders), a pattern with `*`, or a list of these;
-        local, `~` being the home folder, or any fsspec URL. What begins with a dot is ignored.
+        local, `~` being the home folder, or any fsspec URL. What begins with a dot is ignored. On a
+        local disk also 10x `.h5`, folders of a 10x `matrix.mtx`, and AnnData `.zarr`.
     counts
         Where each file's raw counts lie: `X`, `raw.X`, `layers/NAME`, or `auto`, the first of these
         that holds whole numbers.
@@ -73,9 +75,24 @@ class H5adFolder:
         return {"source": "h5ad_folder", "files": digest(listing), **changed}
 
     def open(self, workdir: Path) -> Bucket:
-        """The folder as it is; `workdir` is not used."""
-        del workdir
-        return find_files(self.path, dict(self.storage_options))[0]
+        """The files as they are; or where some are no h5ad, a folder of links and converted ones.
+
+        Files are converted in `workdir`, each once, and stay there.
+        """
+        bucket, files, _ = find_files(self.path, dict(self.storage_options))
+        if all(file.kind == "h5ad" for file in files):
+            return bucket
+        for file in files:
+            source = Path(bucket.url) / file.path
+            target = workdir / _place(file)
+            if file.kind != "h5ad" and not target.exists():
+                with suppress(CountError):  # `read_catalog` says what is wrong with it
+                    convert_foreign(source, target)
+            elif file.kind == "h5ad" and not (target.exists() and target.samefile(source)):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.unlink(missing_ok=True)
+                target.symlink_to(source)
+        return Bucket(str(workdir.absolute()))
 
     def read_catalog(self, bucket: Bucket) -> pa.Table:
         """List the files, and read each one's number of cells; one that cannot be read has none.
@@ -85,15 +102,17 @@ class H5adFolder:
         FileNotFoundError
             If there is no h5ad file.
         """
-        _, files, others = find_files(self.path, dict(self.storage_options))
+        own, files, others = find_files(self.path, dict(self.storage_options))
         if others:
             logger.warning(
-                "%d files are left out, since they are no h5ad: %s", len(others), ", ".join(others)
+                "%d files are left out, since they are none of the kinds that are read: %s",
+                len(others),
+                ", ".join(others),
             )
         rows = [
             {
                 "experiment_id": name_experiment(file.experiment_id, unit),
-                "path": file.path,
+                "path": _place(file),
                 "n_cells": n,
                 "size": file.size,
                 "checksum": None,
@@ -102,22 +121,30 @@ class H5adFolder:
                 "unit": unit,
             }
             for file in files
-            for unit, n, problem in _count_cells(bucket, file.path, self.experiment_key)
+            for unit, n, problem in _count_cells(bucket, own, file, self.experiment_key)
         ]
         types = dict.fromkeys(rows[0], pa.string())
         types |= {"n_cells": pa.int64(), "size": pa.int64()}
         return pa.Table.from_pylist(rows, pa.schema(types))
 
 
+def _place(file: OwnFile) -> str:
+    """Where a file, or what it was converted into, is in the bucket."""
+    return file.path if file.kind == "h5ad" else file.converted
+
+
 def _count_cells(
-    bucket: Bucket, path: str, key: str | None
+    bucket: Bucket, own: Bucket, file: OwnFile, key: str | None
 ) -> list[tuple[str | None, int, str | None]]:
     """Of a file or each of its experiments: value, cells, and what is wrong with it."""
+    path = _place(file)
     try:
-        with bucket.open(path) as stream, H5adFile(Path(path), stream=stream) as file:
+        if file.kind != "h5ad" and not (Path(bucket.url) / path).exists():
+            convert_foreign(Path(own.url) / file.path, Path(bucket.url) / path)
+        with bucket.open(path) as stream, H5adFile(Path(path), stream=stream) as cells:
             if key is None:
-                return [(None, len(file.obs), None)]
-            n_of = file.obs.read(key).astype("string").value_counts(sort=False)
+                return [(None, len(cells.obs), None)]
+            n_of = cells.obs.read(key).astype("string").value_counts(sort=False)
             return [(str(unit), int(n), None) for unit, n in sorted(n_of.items()) if n]
     except CountError as error:
         return [(None, 0, str(error))]

@@ -3,22 +3,26 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from scdiff_data.base import digest
+from scdiff_data.reading import FileKind, is_10x, tell_kind
 from scdiff_data.sources.source import Bucket
-
-_SUFFIXES = (".h5ad",)
-"""Of files that are read."""
 
 _PATTERN = re.compile(r"[*?\[]")
 """What a path has that stands for many."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 """What an experiment's id may not have: it becomes a file's name."""
+
+_ZARR = re.compile(r"(.*?\.zarr)/.*")
+"""A file of a zarr."""
+
+_MATE = re.compile(r"(barcodes|features|genes)\.tsv(\.gz)?$")
+"""What lies beside a `matrix.mtx`."""
 
 _RANGE = 1 << 16
 """Bytes of each range that a file is known by."""
@@ -45,12 +49,20 @@ class OwnFile:
     version
         What tells it from a changed one: a digest of its size, its time of change and some ranges
         of a local file; of a remote one what its file system says of it.
+    kind
+        What it is.
     """
 
     experiment_id: str
     path: str
     size: int | None
     version: str
+    kind: FileKind
+
+    @property
+    def converted(self) -> str:
+        """Name of the h5ad that a file of another kind is made into."""
+        return f"{self.experiment_id}.{self.version}.h5ad"
 
 
 def find_files(
@@ -95,24 +107,25 @@ def find_files(
     others: dict[str, None] = {}
     for one in given:
         for name in _expand(system, Bucket(one, storage_options).connect()[1], one):
-            (names if name.endswith(_SUFFIXES) else others)[name] = None
+            kind = tell_kind(name)
+            is_read = kind is not None and (kind == "h5ad" or not any(remote))
+            if kind == "10x h5" and is_read:
+                is_read = is_10x(Path(name))
+            (names if is_read else others)[name] = None
     if not names:
         beside = f"; it has {', '.join(sorted(map(_last, others))[:5])}" if others else ""
         raise FileNotFoundError(
-            f"no *.h5ad file in {', '.join(given)}{beside}: set source.path to a file, a folder or "
-            "a pattern that has some"
+            f"no *.h5ad file in {', '.join(given)}{beside}, nor a 10x matrix or *.zarr on a local "
+            "disk: set source.path to a file, a folder or a pattern that has some"
         )
     found = sorted(names)
     root = _common_folder(found)
     ids = _name_experiments([name[len(root) :].lstrip("/") for name in found])
-    files = [
-        OwnFile(
-            experiment_id,
-            name[len(root) :].lstrip("/"),
-            *_know(system, name, is_local=not any(remote)),
-        )
-        for experiment_id, name in zip(ids, found, strict=True)
-    ]
+    files = []
+    for experiment_id, name in zip(ids, found, strict=True):
+        kind = tell_kind(name) or "h5ad"
+        size, version = _know(system, name, kind, is_local=not any(remote))
+        files.append(OwnFile(experiment_id, name[len(root) :].lstrip("/"), size, version, kind))
     url = root if not any(remote) else f"{given[0].split('://')[0]}://{root}"
     return Bucket(url, storage_options), files, sorted(map(_last, others))
 
@@ -142,17 +155,25 @@ def _expand(system: Any, path: str, given: str) -> list[str]:
     elif system.isdir(path):
         found = list(system.find(path))
     elif system.exists(path):
-        return [path]
+        found = [path]
     else:
         raise FileNotFoundError(
             f"source.path={given}: no such file or folder: set it to a file, a folder or a pattern"
         )
+    folded = dict.fromkeys(_ZARR.sub(r"\1", name) for name in found)  # a zarr is a folder of files
+    known = len(path.split("*")[0].rsplit("/", 1)[0])
     return [
         name
-        for name in found
-        if not any(part.startswith(".") for part in name[len(path.split("*")[0]) :].split("/"))
-        and not _last(name).startswith(".")
+        for name in folded
+        if not any(part.startswith(".") for part in name[known:].split("/"))
+        and not (_MATE.search(name) and _has_matrix(name, folded))
     ]
+
+
+def _has_matrix(name: str, names: Mapping[str, None]) -> bool:
+    """Whether one of the files of 10x stands beside its matrix, and is read with it."""
+    start = _MATE.sub("", name)
+    return any(f"{start}matrix.mtx{end}" in names for end in ("", ".gz"))
 
 
 def _last(name: str) -> str:
@@ -171,9 +192,18 @@ def _common_folder(names: list[str]) -> str:
     return str(PurePosixPath(*common)) if common else ""
 
 
+def _stem(path: str) -> str:
+    """A file's name without suffix; of a `matrix.mtx` what stands before it, or its folder."""
+    last = PurePosixPath(path).name
+    if tell_kind(last) != "10x mtx":
+        return PurePosixPath(path).stem
+    before = last.split("matrix.mtx")[0].rstrip("_.-")
+    return before or PurePosixPath(path).parent.name or "matrix"
+
+
 def _name_experiments(paths: list[str]) -> list[str]:
     """Ids by the files' names, with their folders where names repeat; safe, and each once."""
-    stems = [PurePosixPath(path).stem for path in paths]
+    stems = [_stem(path) for path in paths]
     n_of = Counter(stems)
     ids: list[str] = []
     for path, stem in zip(paths, stems, strict=True):
@@ -187,18 +217,24 @@ def _name_experiments(paths: list[str]) -> list[str]:
     return ids
 
 
-def _know(system: Any, name: str, *, is_local: bool) -> tuple[int | None, str]:
+def _know(system: Any, name: str, kind: FileKind, *, is_local: bool) -> tuple[int | None, str]:
     """A file's size, and what tells it from a changed one."""
     if not is_local:
         info = system.info(name)
         said = [(key, str(info[key])) for key in _VERSIONS if key in info]
-        version = hashlib.sha256(repr((info.get("size"), said)).encode()).hexdigest()[:16]
-        return info.get("size"), version
-    local = Path(name)
-    status = local.stat()
-    found = hashlib.sha256(repr((status.st_size, status.st_mtime_ns)).encode())
-    with local.open("rb") as file:
-        for i in range(_N_RANGES):
-            file.seek(max(status.st_size - _RANGE, 0) * i // (_N_RANGES - 1))
-            found.update(file.read(_RANGE))
-    return status.st_size, found.hexdigest()[:16]
+        return info.get("size"), digest([info.get("size"), said])
+    path = Path(name)
+    members = [path]
+    if kind == "zarr":
+        members = sorted(member for member in path.rglob("*") if member.is_file())
+    elif kind == "10x mtx":
+        members = sorted(m for m in path.parent.iterdir() if m == path or _MATE.search(m.name))
+    status = [(str(m.relative_to(path.parent)), m.stat()) for m in members]
+    found = hashlib.sha256(repr([(n, s.st_size, s.st_mtime_ns) for n, s in status]).encode())
+    n_bytes = sum(s.st_size for _, s in status)
+    if path.is_file():
+        with path.open("rb") as file:
+            for i in range(_N_RANGES):
+                file.seek(max(path.stat().st_size - _RANGE, 0) * i // (_N_RANGES - 1))
+                found.update(file.read(_RANGE))
+    return n_bytes, found.hexdigest()[:16]

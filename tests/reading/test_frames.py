@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from scdiff_data import CountError
 from scdiff_data.reading.h5ad import read_gene_axis
-from support.h5ad import GENES, archive, counts_of, write_source
+from support.h5ad import GENES, LAYOUTS, archive, counts_of, write_source
 
 
 def as_anndata_0_6(path: Path) -> None:
@@ -55,3 +55,84 @@ def test_a_truncated_file_is_a_clear_error(tmp_path: Path, n_bytes: int) -> None
     source.write_bytes(source.read_bytes()[:n_bytes])
     with pytest.raises(CountError, match=r"s\.h5ad is not a readable h5ad file"):
         archive(source, tmp_path / "a.h5ad", axis=axis)
+
+
+def as_bytes(path: Path) -> None:
+    """Rewrite all text attributes with a fixed length, as Julia and R do."""
+
+    def rewrite(_: str, element: h5py.Group | h5py.Dataset) -> None:
+        for name, value in list(element.attrs.items()):
+            if isinstance(value, str):
+                element.attrs[name] = (
+                    np.array([value.encode()]) if name == "_index" else (np.bytes_(value))
+                )
+            elif name == "column-order" and len(value):
+                element.attrs[name] = np.array([text.encode() for text in value])
+
+    with h5py.File(path, "r+") as file:
+        file.visititems(rewrite)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_attributes_of_any_string_type_are_understood(tmp_path: Path, layout: str) -> None:
+    counts = counts_of()[:40]  # square: a matrix taken for its transpose would fit
+    source = write_source(tmp_path / "s.h5ad", LAYOUTS[layout](counts))
+    as_bytes(source)
+    archive(source, tmp_path / "a.h5ad")
+    cells = ad.read_h5ad(tmp_path / "a.h5ad")
+    assert np.array_equal(cells.X.toarray(), counts)
+    assert cells.obs["cell_type"].tolist()[0] == "B cell"
+
+
+@pytest.mark.parametrize("words", [["B cell", "T cell"], "B cell"], ids=["words", "one-word"])
+def test_words_of_old_codes_lie_in_uns(tmp_path: Path, words: list[str] | str) -> None:
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of()))
+    as_anndata_0_6(source)
+    n_words = len(np.atleast_1d(words))
+    with h5py.File(source, "r+") as file:
+        index = file["obs"]["index"]
+        table = np.empty(len(index), [("index", h5py.string_dtype()), ("cell_type", "i1")])
+        table["index"], table["cell_type"] = index, np.arange(len(index)) % n_words
+        table["cell_type"][5] = -1
+        del file["obs"]
+        file["obs"] = table
+        file["uns/cell_type_categories"] = words
+    archive(source, tmp_path / "a.h5ad")
+    found = ad.read_h5ad(tmp_path / "a.h5ad").obs["cell_type"]
+    assert found.tolist()[:4] == [np.atleast_1d(words)[i % n_words] for i in range(4)]
+    assert found.isna().sum() == 1
+
+
+def test_a_column_that_cannot_be_read_is_left_out_unless_it_is_needed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of()))
+    with h5py.File(source, "r+") as file:
+        del file["obs/age"]
+        file["obs"].create_dataset("age", data=np.zeros(60, [("a", "f4"), ("b", "i4")]))
+    archive(source, tmp_path / "a.h5ad")
+    assert "age" not in ad.read_h5ad(tmp_path / "a.h5ad").obs
+    assert "a column is left out: s.h5ad cannot be read: obs/age" in caplog.text
+    with pytest.raises(CountError, match="obs/age"):
+        archive(source, tmp_path / "b.h5ad", needed=["age"])
+
+
+def test_a_column_of_another_length_is_damage(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of()))
+    with h5py.File(source, "r+") as file:
+        del file["obs/age"]
+        file["obs/age"] = np.zeros(59)
+    with pytest.raises(CountError, match=r"s\.h5ad is damaged: obs/age has shape \(59,\)"):
+        archive(source, tmp_path / "a.h5ad")
+
+
+@pytest.mark.parametrize("name", ["cell_id", "split", "experiment_id", "total_counts", "a.b c"])
+def test_columns_of_any_name_leave_the_archive_whole(tmp_path: Path, name: str) -> None:
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of()))
+    cells = ad.read_h5ad(source)
+    cells.obs[name] = "mine"
+    cells.write_h5ad(source)
+    archive(source, tmp_path / "a.h5ad")
+    found = ad.read_h5ad(tmp_path / "a.h5ad")
+    assert found.obs_names[7] == "SRX1_BARCODE7"
+    assert np.array_equal(found.X.toarray(), counts_of())

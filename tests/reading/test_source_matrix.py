@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from scdiff_data import CountError
 from scdiff_data.reading.h5ad import read_gene_axis
+from scdiff_data.reading.values import DenseRows
 from support.h5ad import LAYOUTS, archive, counts_of, write_source
 
 
@@ -154,3 +155,112 @@ def test_damaged_compressed_bytes_are_a_clear_error(tmp_path: Path) -> None:
     source.write_bytes(content)
     with pytest.raises(CountError, match=r"s\.h5ad is damaged: .*/X/indices does not inflate"):
         archive(source, tmp_path / "a.h5ad", axis=axis)
+
+
+def replace_x(path: Path, x: object) -> None:
+    """Put another matrix into a file, whose frames stay."""
+    with h5py.File(path, "r+") as file:
+        del file["X"]
+        ad.io.write_elem(file, "X", x)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda c: c[:-3], id="fewer-rows"),
+        pytest.param(lambda c: np.vstack([c, c]), id="more-rows"),
+        pytest.param(lambda c: c[:, 2:], id="fewer-columns"),
+        pytest.param(lambda c: np.hstack([c, c]), id="more-columns"),
+        pytest.param(lambda c: c.T, id="transposed"),
+        pytest.param(np.ravel, id="one-dimensional"),
+    ],
+)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_matrix_of_another_shape_than_the_frames_is_damage(
+    tmp_path: Path, layout: str, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    source = write_source(tmp_path / "s.h5ad", counts_of())
+    changed = change(counts_of())
+    replace_x(source, LAYOUTS[layout](changed) if changed.ndim > 1 else changed)
+    with pytest.raises(CountError, match=r"s\.h5ad is damaged: X is .*obs and var say 60 x 40"):
+        archive(source, tmp_path / "a.h5ad")
+
+
+@pytest.mark.parametrize("dtype", ["f2", ">f4", ">i4", ">f8", "u1", "i8", "?"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_numbers_of_any_type_arrive_as_the_same_counts(
+    tmp_path: Path, layout: str, dtype: str
+) -> None:
+    counts = np.minimum(counts_of(), 1 if dtype == "?" else 200)
+    source = write_source(tmp_path / "s.h5ad", LAYOUTS[layout](counts))
+    names = ["X"] if layout == "dense" else ["X/data"]
+    with h5py.File(source, "r+") as file:
+        for name in names:
+            values, attributes = file[name][:].astype(dtype), dict(file[name].attrs)
+            del file[name]
+            file.create_dataset(name, data=values).attrs.update(attributes)
+        for name in [] if layout == "dense" else ["X/indices", "X/indptr"]:
+            values = file[name][:].astype(">i4")
+            del file[name]
+            file[name] = values
+    archive(source, tmp_path / "a.h5ad")
+    assert np.array_equal(ad.read_h5ad(tmp_path / "a.h5ad").X.toarray(), counts)
+
+
+@pytest.mark.parametrize("layout", ["csr", "csc"])
+def test_a_gene_that_a_cell_has_twice_counts_once(tmp_path: Path, layout: str) -> None:
+    genes, cells = np.array([0, 0, 0, 5, 3, 3, 1]), np.array([0, 0, 1, 1, 2, 2, 2])
+    values = np.array([1, 2, 4, 1, 0, 7, 1], np.float32)
+    matrix = sp.coo_matrix((values, (cells, genes)), (4, 40))
+    source = write_source(tmp_path / "s.h5ad", LAYOUTS[layout](np.zeros((4, 40), np.float32)))
+    order = np.lexsort([cells, genes] if layout == "csc" else [genes, cells])
+    majors, minors = (genes, cells) if layout == "csc" else (cells, genes)
+    n_majors = 40 if layout == "csc" else 4
+    with h5py.File(source, "r+") as file:
+        for name, part in (
+            ("data", values[order]),
+            ("indices", minors[order].astype(np.int32)),
+            ("indptr", np.r_[0, np.cumsum(np.bincount(majors, minlength=n_majors))]),
+        ):
+            del file[f"X/{name}"]
+            file[f"X/{name}"] = part
+    archive(source, tmp_path / "a.h5ad")
+    found = ad.read_h5ad(tmp_path / "a.h5ad")
+    dense = matrix.toarray()
+    assert np.array_equal(found.X.toarray(), dense)
+    assert found.obs["n_genes"].tolist() == (dense > 0).sum(axis=1).tolist()
+    assert found.obs["total_counts"].tolist() == dense.sum(axis=1).tolist()
+
+
+@pytest.mark.parametrize("chunks", [(60, 40), (7, 40), (60, 3), (11, 9)])
+def test_dense_rows_arrive_from_chunks_of_any_shape(
+    tmp_path: Path, chunks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scdiff_data.reading.source_matrix._DENSE_AT_ONCE", 4 * 40)
+    counts = counts_of()
+    counts[17] = 0  # a piece of rows without a value
+    counts[20:29] = 0
+    source = write_source(tmp_path / "s.h5ad", counts)
+    with h5py.File(source, "r+") as file:
+        del file["X"]
+        file.create_dataset("X", data=counts, chunks=chunks, compression="gzip")
+    archive(source, tmp_path / "a.h5ad")
+    assert np.array_equal(ad.read_h5ad(tmp_path / "a.h5ad").X.toarray(), counts)
+
+
+def test_a_chunk_of_many_rows_is_read_once(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        x = file.create_dataset("x", data=counts_of(), chunks=(30, 40))
+
+        class Counting:
+            n_reads, shape, chunks, dtype = 0, x.shape, x.chunks, x.dtype
+
+            def __getitem__(self, rows: slice) -> np.ndarray:
+                self.n_reads += 1
+                return x[rows]
+
+        counting = Counting()
+        rows = DenseRows(counting, 3 * 40)
+        pieces = [values for start in (0, 13, 47) for _, values in rows.read(start, start + 13)]
+    assert np.array_equal(np.vstack(pieces[:10]), counts_of()[:26])
+    assert counting.n_reads == 2  # there are two chunks

@@ -61,7 +61,7 @@ class Walk:
         if "/" not in file or room == "base" or file in ("store/layout.py",):
             return
         # In the main thread, the cell comes in when its downloaded file is taken up.
-        self._has_begun |= file == "archive/h5ad.py"
+        self._has_begun |= file == "reading/h5ad.py"
         thread = threading.get_ident()
         for name, done in ((room, self.rooms), (file, self.files)):
             key = thread, name

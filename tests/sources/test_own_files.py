@@ -1,0 +1,302 @@
+"""The user's files are found wherever a path says, and known again when they change."""
+
+import gzip
+import os
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import fsspec
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+import scipy.sparse as sp
+
+from scdiff_data import CountError, DownloadError, H5adFolder, HVGDataset, Recipe, prepare
+from support.h5ad import counts_of
+from support.reading import read_shards
+
+IDS = [f"ENSG{i:011d}" for i in range(40)]
+SYMBOLS = [f"GENE{i}" for i in range(40)]
+
+
+def write(path: Path, seed: int = 0, n: int = 20, **obs: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    var = pd.DataFrame({"gene_symbols": SYMBOLS}, index=IDS)
+    names = [f"cell{i}" for i in range(n)]
+    counts = sp.csr_matrix(counts_of(seed, n))
+    ad.AnnData(counts, pd.DataFrame(obs, index=names), var).write_h5ad(path)
+    return path
+
+
+def make(source: H5adFolder, data_dir: Path, **changes: Any) -> Any:
+    usual = {"min_genes": None, "min_counts": None, "labels": (), "n_hvgs": None}
+    split = {"by": "cell", "val": 0, "test": 0}
+    return prepare(Recipe(source=source, **(usual | {"split": split} | changes)), data_dir)
+
+
+def list_catalog(path: Any, workdir: Path, **settings: Any) -> dict[str, list[Any]]:
+    source = H5adFolder(path, **settings)
+    return source.read_catalog(source.open(workdir)).to_pydict()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Files in folders, and what is beside them."""
+    for name in ("a.h5ad", "deep/b.h5ad", "deep/er/a.h5ad", "my sample (1).h5ad"):
+        write(tmp_path / "tree" / name)
+    (tmp_path / "tree" / "._a.h5ad").write_bytes(bytes(4096))
+    (tmp_path / "tree" / ".cache").mkdir()
+    write(tmp_path / "tree" / ".cache" / "c.h5ad")
+    (tmp_path / "tree" / "notes.txt").write_text("mine")
+    return tmp_path / "tree"
+
+
+def test_a_folder_is_looked_through_and_strangers_are_named(
+    tree: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = list_catalog(str(tree), tree.parent)
+    assert found["experiment_id"] == ["a", "b", "deep_er_a", "my_sample_1_"]
+    assert found["path"] == ["a.h5ad", "deep/b.h5ad", "deep/er/a.h5ad", "my sample (1).h5ad"]
+    assert "1 files are left out" in caplog.text
+    assert "notes.txt" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("paths", "ids"),
+    [
+        ("{}/a.h5ad", ["a"]),
+        ("{}/deep/*.h5ad", ["b"]),
+        ("{}/**/a.h5ad", ["a", "deep_er_a"]),
+        (["{}/deep/b.h5ad", "{}/a.h5ad"], ["a", "b"]),
+        ("~/tree/a.h5ad", ["a"]),
+    ],
+)
+def test_a_path_is_a_file_a_pattern_a_list_or_at_home(
+    tree: Path, paths: Any, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tree.parent))
+    one = isinstance(paths, str)
+    given = paths.format(tree) if one else [path.format(tree) for path in paths]
+    assert sorted(list_catalog(given, tree.parent)["experiment_id"]) == ids
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("{}/nowhere", "no such file or folder"),
+        ("{}/*.loom", r"no \*.h5ad file in"),
+        ([], "an empty list"),
+    ],
+)
+def test_a_path_without_files_is_an_error(tree: Path, path: Any, message: str) -> None:
+    given = path.format(tree) if isinstance(path, str) else path
+    with pytest.raises(FileNotFoundError, match=message):
+        H5adFolder(given).settings()
+
+
+def test_a_file_that_changes_at_the_same_size_is_read_again(tmp_path: Path) -> None:
+    path = write(tmp_path / "files" / "a.h5ad")
+    write(tmp_path / "files" / "b.h5ad", seed=1)
+    source = H5adFolder(str(tmp_path / "files"))
+    make(source, tmp_path / "data")
+    size, before = path.stat().st_size, read_shards(tmp_path / "data").counts.sum()
+    kept = (tmp_path / "data" / "cells" / "b.h5ad").stat().st_mtime_ns
+    with h5py.File(path, "r+") as file:
+        file["X/data"][:] = file["X/data"][:] + 1
+    assert path.stat().st_size == size
+    make(source, tmp_path / "data")
+    assert read_shards(tmp_path / "data").counts.sum() > before
+    assert (tmp_path / "data" / "cells" / "b.h5ad").stat().st_mtime_ns == kept
+    settings = source.settings()
+    os.utime(path, (1, 1))
+    assert source.settings() != settings
+
+
+def test_a_failure_that_is_believed_names_the_way_to_try_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "files" / "a.h5ad")
+    bad = write(tmp_path / "files" / "b.h5ad")
+    with h5py.File(bad, "r+") as file:
+        file["X/data"][0] = 0.5
+    source = H5adFolder(str(tmp_path / "files"))
+    for _ in range(2):
+        caplog.clear()
+        manifest = make(source, tmp_path / "data", max_failed_fraction=0.5, seed=1)
+        (tmp_path / "data" / "config.json").unlink()
+    assert sum(manifest.n_cells.values()) == 20
+    assert "is not tried again without retry_failed: b.h5ad does not hold counts" in caplog.text
+
+
+def test_one_own_file_that_is_lost_stops_the_run_by_name(tmp_path: Path) -> None:
+    write(tmp_path / "files" / "a.h5ad")
+    (tmp_path / "files" / "b.h5ad").write_text("<html>404</html>")
+    with pytest.raises(
+        Exception, match=r"1 of \d experiments failed.*b: b\.h5ad is not a readable"
+    ):
+        make(H5adFolder(str(tmp_path / "files")), tmp_path / "data")
+
+
+def test_every_run_tells_what_it_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "files" / "a.h5ad")
+    (tmp_path / "files" / "b.h5ad").write_bytes(b"")
+    make(H5adFolder(str(tmp_path / "files")), tmp_path / "data", max_failed_fraction=0.5)
+    table = caplog.text[caplog.text.index("what became of the experiments") :]
+    for line in ("experiments tried  2", "left out           1", "b: b.h5ad is not a", "drawn "):
+        assert line in table
+
+
+def as_10x_h5(path: Path, counts: np.ndarray) -> None:
+    matrix = sp.csc_matrix(counts.T.astype(np.int32))  # features x barcodes
+    with h5py.File(path, "w") as file:
+        group = file.create_group("matrix")
+        for name in ("data", "indices", "indptr"):
+            group[name] = getattr(matrix, name)
+        group["shape"] = np.array(matrix.shape, np.int32)
+        group["barcodes"] = np.array([f"cell{i}".encode() for i in range(len(counts))])
+        features = {"id": IDS, "name": SYMBOLS, "feature_type": ["Gene Expression"] * 40}
+        for name, texts in {**features, "genome": ["GRCh38"] * 40}.items():
+            group[f"features/{name}"] = np.array([text.encode() for text in texts])
+
+
+def as_10x_mtx(folder: Path, counts: np.ndarray) -> None:
+    folder.mkdir()
+    with gzip.open(folder / "matrix.mtx.gz", "wb") as file:
+        scipy.io.mmwrite(file, sp.coo_matrix(counts.T.astype(np.int32)))
+    rows = zip(IDS, SYMBOLS, strict=True)
+    with gzip.open(folder / "features.tsv.gz", "wt") as file:
+        file.writelines(f"{gene}\t{symbol}\tGene Expression\n" for gene, symbol in rows)
+    with gzip.open(folder / "barcodes.tsv.gz", "wt") as file:
+        file.writelines(f"cell{i}\n" for i in range(len(counts)))
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2 data")
+def test_matrices_of_10x_and_zarr_stand_beside_h5ad(tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    folder = tmp_path / "files"
+    write(folder / "a.h5ad", seed=0)
+    as_10x_h5(folder / "b.h5", counts_of(1, 20))
+    as_10x_mtx(folder / "c", counts_of(2, 20))
+    ad.read_h5ad(write(tmp_path / "d.h5ad", seed=3)).write_zarr(folder / "d.zarr")
+    with h5py.File(folder / "other.h5", "w") as file:
+        file["x"] = 1  # of no kind that is read
+    source = H5adFolder(str(folder))
+    make(source, tmp_path / "data")
+    assert H5adFolder(str(folder)).settings() == source.settings()
+    cells = read_shards(tmp_path / "data")
+    found = dict(zip(cells.cell_ids, cells.counts, strict=True))
+    assert cells.gene_ids == IDS
+    for seed, name in enumerate("abcd"):
+        for i, row in enumerate(counts_of(seed, 20)):
+            assert np.array_equal(found[f"{name}_cell{i}"], row), (name, i)
+
+
+def test_files_of_any_file_system_are_fetched(tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    for seed, name in enumerate(("a", "b")):
+        memory.pipe(f"/atlas/{name}.h5ad", write(tmp_path / f"{name}.h5ad", seed).read_bytes())
+    make(H5adFolder("memory://atlas"), tmp_path / "remote")
+    make(H5adFolder([str(tmp_path / "a.h5ad"), str(tmp_path / "b.h5ad")]), tmp_path / "local")
+    remote, local = (read_shards(tmp_path / name) for name in ("remote", "local"))
+    assert remote.cell_ids == local.cell_ids
+    assert np.array_equal(remote.counts, local.counts)
+    memory.rm("/atlas", recursive=True)
+
+
+def test_the_values_of_a_column_are_the_experiments(tmp_path: Path) -> None:
+    donors = ["d 1", "d/1", "x"] * 10
+    write(tmp_path / "files" / "a.h5ad", n=30, donor=donors)
+    write(tmp_path / "files" / "b.h5ad", n=30, donor=["x"] * 30)
+    source = H5adFolder(str(tmp_path / "files"), experiment_key="donor")
+    manifest = make(source, tmp_path / "data", max_cells_per_experiment=8)
+    table = pd.read_parquet(tmp_path / "data" / "metadata" / "cells.parquet")
+    assert table["experiment_id"].value_counts().tolist() == [8, 8, 8, 8]
+    assert manifest.n_experiments["train"] == 4
+    cells = read_shards(tmp_path / "data")
+    whole = counts_of(0, 30)
+    for cell_id, row in zip(cells.cell_ids, cells.counts, strict=True):
+        name, number = cell_id.rsplit("_cell", 1)
+        assert np.array_equal(row, whole[int(number)])
+        if name.startswith("a."):
+            assert name.startswith("a." + donors[int(number)].replace(" ", "_").replace("/", "_"))
+
+
+@pytest.mark.parametrize(
+    ("filters", "n"),
+    [
+        ({"is_primary": True}, 10),
+        ({"disease": ["Normal"], "age": {"min": 5}}, 5),
+        ({"age": [3, 4]}, 2),
+    ],
+)
+def test_cells_are_filtered_by_their_columns(
+    tmp_path: Path, filters: dict[str, Any], n: int
+) -> None:
+    columns = {
+        "is_primary": [i % 2 == 0 for i in range(20)],
+        "disease": ["normal"] * 10 + ["flu"] * 10,
+        "age": list(range(20)),
+    }
+    write(tmp_path / "files" / "a.h5ad", **columns)
+    manifest = make(H5adFolder(str(tmp_path / "files")), tmp_path / "data", cell_filters=filters)
+    assert sum(manifest.n_cells.values()) == n
+    assert manifest.dropped["cells_filtered"] == 20 - n
+
+
+def test_a_file_without_a_filtered_column_is_lost_by_name(tmp_path: Path) -> None:
+    write(tmp_path / "files" / "a.h5ad")
+    with pytest.raises(DownloadError, match=r"cell_filters name .age., which the file.s cells do"):
+        make(H5adFolder(str(tmp_path / "files")), tmp_path / "data", cell_filters={"age": 3})
+
+
+def test_mitochondrial_counts_and_small_files_are_filtered(tmp_path: Path) -> None:
+    counts = np.zeros((20, 40), np.float32)
+    counts[:, 0], counts[:, 1] = np.arange(20), 20 - np.arange(20)
+    path = write(tmp_path / "files" / "a.h5ad")
+    cells = ad.read_h5ad(path)
+    cells.X = sp.csr_matrix(counts)
+    cells.var["gene_symbols"] = ["MT-ND1", *SYMBOLS[1:]]
+    cells.write_h5ad(path)
+    source = H5adFolder(str(tmp_path / "files"))
+    for number, genes in enumerate(("MT-", [IDS[0]], ["MT-ND1"])):
+        settings = {"max_mito_pct": 25, "mito_genes": genes}
+        manifest = make(source, tmp_path / str(number), **settings)
+        assert sum(manifest.n_cells.values()) == 6
+    write(tmp_path / "files" / "b.h5ad", seed=1)
+    for name, least in (("min_cells", 7), ("min_pass_fraction", 0.5)):
+        made = make(source, tmp_path / name, **settings, **{name: least})
+        assert sum(made.n_cells.values()) == 20
+        assert made.dropped["experiments_skipped"] == 1
+        text = (tmp_path / name / "metadata" / "experiments.json").read_text()
+        assert f"only 6 of 20 cells pass QC, fewer than {name}={least}" in text
+
+
+def test_labels_with_fixed_values_have_these_codes(tmp_path: Path) -> None:
+    write(tmp_path / "files" / "a.h5ad", kind=["T", "B"] * 10)
+    source = H5adFolder(str(tmp_path / "files"))
+    make(source, tmp_path / "data", labels={"kind": ["B", "NK", "T"]})
+    assert HVGDataset(tmp_path / "data", split=None).categories == {"kind": ["B", "NK", "T"]}
+    with pytest.raises(ValueError, match=r"labels fix the values of 'kind'.*others: \['T'\]"):
+        make(source, tmp_path / "other", labels={"kind": ["B"]})
+
+
+def test_a_numeric_column_divides_by_numbers(tmp_path: Path) -> None:
+    write(tmp_path / "files" / "a.h5ad", donor=[1.0, 2.0, 3.0, 4.0] * 5)
+    split = {"by": "donor", "val": [2], "test": ["3"]}
+    manifest = make(H5adFolder(str(tmp_path / "files")), tmp_path / "data", split=split)
+    assert manifest.n_cells == {"train": 10, "val": 5, "test": 5}
+
+
+def test_a_file_of_no_genes_is_left_out_beside_others(tmp_path: Path) -> None:
+    write(tmp_path / "files" / "a.h5ad")
+    empty = ad.AnnData(np.zeros((4, 0), np.float32))
+    empty.write_h5ad(tmp_path / "files" / "b.h5ad")
+    source = H5adFolder(str(tmp_path / "files"))
+    manifest = make(source, tmp_path / "data", max_failed_fraction=0.6)
+    assert sum(manifest.n_cells.values()) == 20
+    (tmp_path / "files" / "a.h5ad").unlink()
+    with pytest.raises((ValueError, CountError), match="genes"):
+        make(source, tmp_path / "none")
