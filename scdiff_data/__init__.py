@@ -7,6 +7,7 @@ it and is entered by its `__init__`, which names its files in their order.
     fetching/       a file, brought to this machine and checked
     reading/        a file of anyone's, as it is: cells, genes, counts in blocks
     sources/        where cells come from: the catalog of experiments
+    offline/        sources that need no network: real cells of scanpy's, and simulated ones
     archive/        one experiment in, one file out: int16 CSR counts over one gene axis
     genes/          which genes training sees: sums that merge, rankings, the choice
     store/          a prepared directory: what lies where, and what became of it
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         create_dataloader,
         create_hvg_dataloader,
     )
+    from scdiff_data.offline import Pbmc, SimulatedAtlas
     from scdiff_data.pipeline import (
         Plan,
         Recipe,
@@ -57,7 +59,15 @@ if TYPE_CHECKING:
         plan,
         prepare,
     )
-    from scdiff_data.sources import Bucket, H5adFolder, Pbmc, ScBaseCount, SimulatedAtlas, Source
+    from scdiff_data.sources import (
+        Bucket,
+        Census,
+        H5adCollection,
+        H5adFolder,
+        ScBaseCount,
+        Source,
+        Tahoe100M,
+    )
     from scdiff_data.store import Manifest
     from scdiff_data.tokenizers import (
         BinTokens,
@@ -74,9 +84,11 @@ __all__ = [
     "Bucket",
     "CellBatch",
     "CellSampler",
+    "Census",
     "CountError",
     "CountTokens",
     "DownloadError",
+    "H5adCollection",
     "H5adFolder",
     "HVGDataset",
     "LogBinTokens",
@@ -95,6 +107,7 @@ __all__ = [
     "SimulatedAtlas",
     "Source",
     "Split",
+    "Tahoe100M",
     "TokenBatch",
     "TokenDataset",
     "Tokenizer",
@@ -129,10 +142,13 @@ _ROOM_OF = {
     "plan": "pipeline",
     "prepare": "pipeline",
     "Bucket": "sources",
+    "Census": "sources",
+    "H5adCollection": "sources",
     "H5adFolder": "sources",
-    "Pbmc": "sources",
+    "Pbmc": "offline",
     "ScBaseCount": "sources",
-    "SimulatedAtlas": "sources",
+    "SimulatedAtlas": "offline",
+    "Tahoe100M": "sources",
     "Source": "sources",
     "Manifest": "store",
     "BinTokens": "tokenizers",

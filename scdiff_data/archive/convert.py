@@ -25,6 +25,9 @@ from scdiff_data.base import Workers, pick_by_hash, write_aside
 from scdiff_data.errors import CountError
 from scdiff_data.reading import Alignment, GeneAxis, H5adFile, SourceMatrix
 
+Selection = tuple[NDArray[np.bool_], NDArray[np.bool_]]
+"""Which of a file's cells are an experiment's, and which of these are looked at."""
+
 
 @dataclass(frozen=True)
 class QualityFilter:
@@ -136,7 +139,7 @@ def write_archive(
     gene_ids: str | None = None,
     fewest_known: float = 0.5,
     needed: Sequence[str] = (),
-    select: Callable[[pd.DataFrame], NDArray[np.bool_]] | None = None,
+    select: Callable[[pd.DataFrame], Selection] | None = None,
     n_threads: int = 1,
 ) -> ArchiveReport:
     """Convert one source file; writes nothing if no cell passes QC.
@@ -163,7 +166,8 @@ def write_archive(
         Columns of the cells without which the file is of no use; of others, those that cannot be
         read are left out.
     select
-        Of the cells' columns, which cells are looked at, bool [n_cells]; None looks at all.
+        Of the cells' columns, which cells are the experiment's, and which of these are looked at,
+        bool [n_cells] each; None takes all.
     n_threads
         Threads that inflate, sum and fill.
 
@@ -183,7 +187,8 @@ def write_archive(
         if quality.max_mito_pct is not None:
             is_mito = file.mark_genes(quality.mito_genes)
         sums = count_cells(matrix, alignment.target, workers, is_mito)
-        selected = np.ones(len(obs), bool) if select is None else select(obs)
+        every = np.ones(len(obs), bool)
+        belongs, selected = (every, every) if select is None else select(obs)
         passing = selected & quality.passes(sums.n_genes, sums.totals, sums.mito_counts)
         left_out = quality.explain_loss(int(passing.sum()), int(selected.sum()))
         if left_out is not None:
@@ -209,12 +214,12 @@ def write_archive(
                     if n_merged.sum() < starts[-1]:
                         close_gap(aside, n_merged, indices, data, kept_obs, axis)
     return ArchiveReport(
-        n_cells_in_file=len(obs),
+        n_cells_in_file=int(belongs.sum()),
         n_cells_passing=int(passing.sum()),
         n_cells=len(rows),
         n_saturated=n_saturated,
         n_rounded=sums.n_rounded,
-        n_filtered=int((~selected).sum()),
+        n_filtered=int((belongs & ~selected).sum()),
         left_out=left_out,
         n_genes_unknown=alignment.n_unknown,
         n_genes_missing=alignment.n_missing,

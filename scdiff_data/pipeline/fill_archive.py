@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
@@ -32,6 +33,7 @@ from scdiff_data.sources import (
     CatalogRow,
     layout_of,
     match_cells,
+    read_gene_axis_of,
     read_rows,
     survey_genes,
 )
@@ -95,15 +97,14 @@ def fill_archive(
     stored = GeneAxis.read(directory.genes) if directory.genes.exists() else None
     records: list[ExperimentRecord] = []
     n_cells, is_checked = 0, False
-    limit = LossLimit(
-        rows, recipe.max_failed_fraction, layout_of(recipe.source).max_failed_fraction
-    )
+    layout = layout_of(recipe.source)
+    limit = LossLimit(rows, recipe.max_failed_fraction, layout.max_failed_fraction)
     with (
         fetching(
             *bucket.connect(),
             directory.downloads,
             n_threads=options.n_threads,
-            in_place=layout_of(recipe.source).in_place,
+            in_place=layout.in_place,
             keep=options.keep_downloads,
         ) as fetcher,
         tqdm(total=wanted, desc="archive", unit="cell", disable=None) as bar,
@@ -210,8 +211,10 @@ class _Filler:
         key = layout_of(self._recipe.source).experiment_key
 
         def select(obs: pd.DataFrame) -> Any:
-            passes = match_cells(obs, filters)
-            return passes if unit is None else passes & (obs[key].astype(str) == unit).to_numpy()
+            belongs = np.ones(len(obs), bool)
+            if unit is not None:
+                belongs = (obs[key].astype(str) == unit).to_numpy()
+            return belongs, belongs & match_cells(obs, filters)
 
         return select
 
@@ -276,10 +279,10 @@ def _find_axis(
         axis = GeneAxis(tuple(names), tuple(how.symbols or names))
     elif how == "first":
         return None
+    elif how == "source":
+        axis = read_gene_axis_of(recipe.source, bucket)
     else:
-        axis = survey_genes(
-            bucket, rows, layout_of(recipe.source), take_all=recipe.gene_axis == "union"
-        )
+        axis = survey_genes(bucket, rows, layout_of(recipe.source), take_all=how == "union")
     if not directory.genes.exists() or GeneAxis.read(directory.genes) != axis:
         directory.metadata.mkdir(parents=True, exist_ok=True)
         axis.write(directory.genes)

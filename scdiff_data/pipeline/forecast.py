@@ -104,10 +104,12 @@ class Forecast:
         order = order_by_hash(list(rows), seed=recipe.seed, purpose="draw")
         self._rows = [rows[experiment_id] for experiment_id in order]
         self._n_in_files = np.array([row.n_cells for row in self._rows], np.int64)
-        is_there = layout_of(recipe.source).in_place
-        sizes = [
-            0 if is_there else row.size or row.n_cells * _FILE_CELL_BYTES for row in self._rows
-        ]
+        is_there, paths = layout_of(recipe.source).in_place, set()
+        sizes = []
+        for row in self._rows:  # a file of many experiments is fetched once
+            fetched = not is_there and row.path not in paths
+            sizes.append((row.size or row.n_cells * _FILE_CELL_BYTES) if fetched else 0)
+            paths.add(row.path)
         self._file_bytes = np.array(sizes, np.int64)
         self._records: dict[int, ExperimentRecord] = {}
         self._n_genes = _N_GENES

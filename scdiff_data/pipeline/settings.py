@@ -9,7 +9,7 @@ from scdiff_data.base import digest
 from scdiff_data.genes import NamedGenes
 from scdiff_data.store import SCHEMA_VERSION
 
-GENE_AXES = ("first", "union", "intersection")
+GENE_AXES = ("first", "union", "intersection", "source")
 """Ways to find the genes that all archives share."""
 
 PLAIN = (

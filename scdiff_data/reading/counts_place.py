@@ -19,13 +19,16 @@ NOISE = 1e-4
 _SAMPLE = 1 << 16
 """Values looked at, at the start and in the middle of an element."""
 
+_PLACE = re.compile(r"X|raw\.X|layers/[^/|]+")
+"""A place that a setting can name."""
+
 _LOG_LIMIT = 20
 """What logarithms of counts stay below: e to this is half a billion."""
 
 
 def check_place(counts: str) -> None:
     """Raise ValueError if a setting names no place for counts."""
-    if counts not in ("X", "raw.X", "auto") and not re.fullmatch(r"layers/[^/]+", counts):
+    if counts != "auto" and not all(_PLACE.fullmatch(place) for place in counts.split("|")):
         raise ValueError(f"counts must be X, raw.X, layers/NAME or auto, got {counts!r}")
 
 
@@ -45,7 +48,8 @@ def find_counts(file: h5py.File, counts: str) -> str:
     file
         The AnnData file.
     counts
-        `X`, `raw.X`, `layers/NAME`, or `auto`: the first of these that holds whole numbers.
+        `X`, `raw.X`, `layers/NAME`; several, as `raw.X|X`, of which the first that is there is
+        taken; or `auto`: the first of the file's that holds whole numbers.
 
     Raises
     ------
@@ -54,8 +58,12 @@ def find_counts(file: h5py.File, counts: str) -> str:
     """
     name, places = Path(file.filename).name, list_places(file)
     if counts != "auto":
-        wanted = {"raw.X": ("raw/X", "raw.X")}.get(counts, (counts,))
-        found = [place for place in places if place in wanted]
+        wanted = [
+            name
+            for place in counts.split("|")
+            for name in (("raw/X", "raw.X") if place == "raw.X" else (place,))
+        ]
+        found = [place for place in wanted if place in places]
         if not found:
             raise CountError(
                 f"{name} is no AnnData file with counts in {counts}: it has none there; it "

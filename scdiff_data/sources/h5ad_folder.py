@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from scdiff_data.base import digest
 from scdiff_data.errors import CountError
-from scdiff_data.reading import H5adFile, check_place, convert_foreign
+from scdiff_data.reading import check_place, convert_foreign
+from scdiff_data.sources.collection import count_cells, make_catalog, make_row
 from scdiff_data.sources.own_files import OwnFile, find_files, is_local, name_experiment
 from scdiff_data.sources.source import Bucket, FileLayout
 
@@ -109,42 +110,27 @@ class H5adFolder:
                 len(others),
                 ", ".join(others),
             )
-        rows = [
-            {
-                "experiment_id": name_experiment(file.experiment_id, unit),
-                "path": _place(file),
-                "n_cells": n,
-                "size": file.size,
-                "checksum": None,
-                "version": file.version,
-                "problem": problem,
-                "unit": unit,
-            }
-            for file in files
-            for unit, n, problem in _count_cells(bucket, own, file, self.experiment_key)
-        ]
-        types = dict.fromkeys(rows[0], pa.string())
-        types |= {"n_cells": pa.int64(), "size": pa.int64()}
-        return pa.Table.from_pylist(rows, pa.schema(types))
+        rows = []
+        for file in files:
+            path, said = _place(file), {"size": file.size}
+            for unit, n, problem in self._count_cells(bucket, own, file):
+                name = name_experiment(file.experiment_id, unit)
+                row = make_row(name, path, n, said, version=file.version)
+                rows.append(row | {"unit": unit, "problem": problem})
+        return make_catalog(rows)
+
+    def _count_cells(
+        self, bucket: Bucket, own: Bucket, file: OwnFile
+    ) -> list[tuple[str | None, int, str | None]]:
+        target = Path(bucket.url) / _place(file)
+        if file.kind != "h5ad" and not target.exists():
+            try:
+                convert_foreign(Path(own.url) / file.path, target)
+            except CountError as error:
+                return [(None, 0, str(error))]
+        return count_cells(bucket, _place(file), self.experiment_key)
 
 
 def _place(file: OwnFile) -> str:
     """Where a file, or what it was converted into, is in the bucket."""
     return file.path if file.kind == "h5ad" else file.converted
-
-
-def _count_cells(
-    bucket: Bucket, own: Bucket, file: OwnFile, key: str | None
-) -> list[tuple[str | None, int, str | None]]:
-    """Of a file or each of its experiments: value, cells, and what is wrong with it."""
-    path = _place(file)
-    try:
-        if file.kind != "h5ad" and not (Path(bucket.url) / path).exists():
-            convert_foreign(Path(own.url) / file.path, Path(bucket.url) / path)
-        with bucket.open(path) as stream, H5adFile(Path(path), stream=stream) as cells:
-            if key is None:
-                return [(None, len(cells.obs), None)]
-            n_of = cells.obs.read(key).astype("string").value_counts(sort=False)
-            return [(str(unit), int(n), None) for unit, n in sorted(n_of.items()) if n]
-    except CountError as error:
-        return [(None, 0, str(error))]

@@ -1,6 +1,5 @@
 """The Arc Institute's scBaseCount."""
 
-from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from scdiff_data.sources.source import Bucket
+from scdiff_data.sources.source import Bucket, read_checksum
 
 _STALE = ("file_path",)
 """Columns of the metadata that went stale upstream, after a move of the bucket."""
@@ -100,7 +99,7 @@ class ScBaseCount:
             "path": pa.array([f"{h5ad_folder}/{accession}.h5ad" for accession in ids], pa.string()),
             "n_cells": pc.cast(metadata["obs_count"], pa.int64()),
             "size": pa.array([entry.get("size") for entry in entries], pa.int64()),
-            "checksum": pa.array([_checksum(entry) for entry in entries], pa.string()),
+            "checksum": pa.array([read_checksum(entry) for entry in entries], pa.string()),
         }
         skipped = {"srx_accession", "obs_count", *catalog}
         return pa.table(
@@ -111,11 +110,3 @@ class ScBaseCount:
     def folder(self, kind: str) -> str:
         """The folder of `metadata` or `h5ad` files, relative to the url."""
         return f"scbasecount/{self.release}/{kind}/{self.feature}/{self.organism}"
-
-
-def _checksum(entry: Mapping[str, Any]) -> str | None:
-    """Checksum of a listed object: CRC32C where there is one, since MD5 costs 20 times the time."""
-    for kind, key in (("crc32c", "crc32c"), ("md5", "md5Hash")):
-        if entry.get(key):
-            return f"{kind}:{b64decode(entry[key]).hex()}"
-    return None

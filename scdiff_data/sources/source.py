@@ -14,12 +14,15 @@ for the bucket without changing a byte of what is made from it.
 """
 
 import os
+from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+
+from scdiff_data.reading import GeneAxis
 
 _TIMEOUT = 120
 """Seconds that one request to Google Cloud Storage may take."""
@@ -60,6 +63,14 @@ class Bucket:
         return file_system.open(f"{root}/{path}", "rb")
 
 
+def read_checksum(entry: Mapping[str, Any]) -> str | None:
+    """Checksum of a listed object: CRC32C where there is one, since MD5 costs 20 times the time."""
+    for kind, key in (("crc32c", "crc32c"), ("md5", "md5Hash")):
+        if entry.get(key):
+            return f"{kind}:{b64decode(entry[key]).hex()}"
+    return None
+
+
 @dataclass(frozen=True)
 class FileLayout:
     """How a source's files are read, and what holds for them unless a recipe says otherwise.
@@ -67,11 +78,11 @@ class FileLayout:
     Parameters
     ----------
     counts
-        Where counts lie: `X`, `raw.X`, `layers/NAME`, or `auto`.
+        Where counts lie, see `H5adFile`.
     gene_ids
         Column of `var` that holds gene ids; None takes its index.
     gene_axis
-        `first`, `union` or `intersection`, see `Recipe`.
+        `first`, `union`, `intersection`, or `source`: what its `read_gene_axis(bucket)` gives.
     max_failed_fraction
         See `Recipe`.
     experiment_key
@@ -92,6 +103,18 @@ def layout_of(source: "Source") -> FileLayout:
     """A source's own layout; the usual one, if it has none."""
     layout = getattr(source, "layout", None)
     return layout if isinstance(layout, FileLayout) else FileLayout()
+
+
+def read_gene_axis_of(source: "Source", bucket: Bucket) -> GeneAxis:
+    """The genes that a source itself lists; a ValueError if it lists none."""
+    read = getattr(source, "read_gene_axis", None)
+    if read is None:
+        raise ValueError(
+            f"gene_axis=source, but {type(source).__name__} lists no genes: set first, union, "
+            "intersection or a list"
+        )
+    axis: GeneAxis = read(bucket)
+    return axis
 
 
 class Source(Protocol):

@@ -10,7 +10,7 @@ import scanpy as sc
 import scipy.sparse as sp
 
 from scdiff_data import Pbmc
-from scdiff_data.sources.pbmc import invert_normalization
+from scdiff_data.offline.pbmc import invert_normalization
 
 
 def files_of(bucket: Path) -> list[Path]:

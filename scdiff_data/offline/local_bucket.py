@@ -10,7 +10,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from scdiff_data.base import write_aside, write_frame, write_mappings, write_parquet, write_sparse
-from scdiff_data.sources.scbasecount import ScBaseCount
+from scdiff_data.sources import ScBaseCount
 
 
 class Experiment(NamedTuple):

@@ -16,14 +16,13 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from scdiff_data.base import keyed_hash
-from scdiff_data.sources.local_bucket import (
+from scdiff_data.offline.local_bucket import (
     Experiment,
     make_experiment,
     metadata_path,
     write_bucket,
 )
-from scdiff_data.sources.scbasecount import ScBaseCount
-from scdiff_data.sources.source import Bucket
+from scdiff_data.sources import Bucket, ScBaseCount
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,13 @@ import pyarrow as pa
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from scdiff_data.sources.local_bucket import (
+from scdiff_data.offline.local_bucket import (
     Experiment,
     make_experiment,
     metadata_path,
     write_bucket,
 )
-from scdiff_data.sources.scbasecount import ScBaseCount
-from scdiff_data.sources.source import Bucket
+from scdiff_data.sources import Bucket, ScBaseCount
 
 _N_PBMC_EXPERIMENTS = 7
 """Experiments that the 700 cells are divided into."""

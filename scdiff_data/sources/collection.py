@@ -1,0 +1,129 @@
+"""A published collection of h5ad files."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from scdiff_data.errors import CountError
+from scdiff_data.reading import H5adFile, check_place
+from scdiff_data.sources.own_files import name_experiment
+from scdiff_data.sources.source import Bucket, FileLayout, read_checksum
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class H5adCollection:
+    """h5ad files of one kind below a URL, over the same genes.
+
+    Parameters
+    ----------
+    name
+        What it is called: with `files` it identifies the data, wherever a mirror lies.
+    url
+        An fsspec URL or folder.
+    files
+        Pattern of the files below it.
+    counts, gene_ids, experiment_key
+        See `H5adFolder`.
+    storage_options
+        Options for the file system, see `Bucket`.
+
+    Raises
+    ------
+    ValueError
+        If `counts` names no place.
+    """
+
+    name: str
+    url: str
+    files: str = "*.h5ad"
+    counts: str = "X"
+    gene_ids: str | None = None
+    experiment_key: str | None = None
+    storage_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_place(self.counts)
+
+    @property
+    def layout(self) -> FileLayout:
+        """How the files are read."""
+        return FileLayout(
+            counts=self.counts, gene_ids=self.gene_ids, experiment_key=self.experiment_key
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Name, files and how they are read; not the url, since a mirror holds the same data."""
+        names = ("name", "files", "counts", "gene_ids", "experiment_key")
+        return {"source": "collection"} | {name: getattr(self, name) for name in names}
+
+    def open(self, workdir: Path) -> Bucket:
+        """The files where they are; `workdir` is not used."""
+        del workdir
+        return Bucket(self.url, self.storage_options)
+
+    def read_catalog(self, bucket: Bucket) -> pa.Table:
+        """List the files, and read of each how many cells it has, or each of its experiments.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        """
+        rows = []
+        for path, entry in self.list_files(bucket).items():
+            for unit, n, problem in count_cells(bucket, path, self.experiment_key):
+                name = name_experiment(Path(path).stem, unit)
+                rows.append(make_row(name, path, n, entry, unit=unit, problem=problem))
+        return make_catalog(rows)
+
+    def list_files(self, bucket: Bucket) -> dict[str, Mapping[str, Any]]:
+        """What the file system says of each file, by its path below the url."""
+        file_system, root = bucket.connect()
+        file_system.invalidate_cache()  # a listing from earlier in this process may be stale
+        found = file_system.glob(f"{root}/{self.files}", detail=True)
+        if not found:
+            raise FileNotFoundError(
+                f"no file at {self.url}/{self.files}: check source.url and source.files"
+            )
+        return {path[len(root) :].lstrip("/"): entry for path, entry in sorted(found.items())}
+
+
+def count_cells(
+    bucket: Bucket, path: str, experiment_key: str | None
+) -> list[tuple[str | None, int, str | None]]:
+    """Of a file or each of its experiments: value, cells, and what is wrong with it."""
+    try:
+        with bucket.open(path) as stream, H5adFile(Path(path), stream=stream) as cells:
+            if experiment_key is None:
+                return [(None, len(cells.obs), None)]
+            n_of = cells.obs.read(experiment_key).astype("string").value_counts(sort=False)
+            return [(str(unit), int(n), None) for unit, n in sorted(n_of.items()) if n]
+    except CountError as error:
+        return [(None, 0, str(error))]
+
+
+def make_row(
+    experiment_id: str,
+    path: str,
+    n_cells: int,
+    entry: Mapping[str, Any],
+    **columns: Any,
+) -> dict[str, Any]:
+    """A row of a catalog; `entry` is what the file system says of the file."""
+    own = {"experiment_id": experiment_id, "path": path, "n_cells": n_cells}
+    return own | {"size": entry.get("size"), "checksum": read_checksum(entry)} | columns
+
+
+def make_catalog(rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows as a table whose own columns have the types that a catalog's have."""
+    table = pa.Table.from_pylist(rows)
+    types = {"n_cells": pa.int64(), "size": pa.int64()}
+    types |= dict.fromkeys(("experiment_id", "path", "checksum", "unit", "problem"), pa.string())
+    fields = [pa.field(f.name, types.get(f.name, f.type)) for f in table.schema]
+    return table.cast(pa.schema(fields))
