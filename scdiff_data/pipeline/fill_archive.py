@@ -44,15 +44,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FilledArchive:
-    """An archive with cells enough.
-
-    Parameters
-    ----------
-    axis
-        The reference genes.
-    records
-        What became of the experiments tried, in the order of the draw.
-    """
+    """An archive with cells enough: its genes, and what became of the experiments tried."""
 
     axis: GeneAxis
     records: Sequence[ExperimentRecord]

@@ -242,7 +242,10 @@ class SourceMatrix:
                     visit(part)
 
         if high > low:
-            self._workers.map(read, enumerate(self._workers.divide(list(pairwise(bounds)))))
+            parts = list(pairwise(bounds))
+            in_order = self._minors.is_sequential or self._values.is_sequential
+            jobs = [parts] if in_order else self._workers.divide(parts)
+            self._workers.map(read, enumerate(jobs))
         return Block(start, self._indptr[start : end + 1] - low, packed)
 
     def _read_dense(self, start: int, end: int, visit: Callable[[Part], None] | None) -> Block:

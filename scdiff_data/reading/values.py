@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.base import compiled
+from scdiff_data.base import ChunkedValues, compiled
 from scdiff_data.constants import MAX_COUNT
 from scdiff_data.errors import CountError
 from scdiff_data.reading.counts_place import NOISE
@@ -71,8 +71,13 @@ class DenseRows:
         self._x = x
         height = x.chunks[0] if x.chunks else 1
         self._step = max(n_at_once // max(x.shape[1], 1), 1)
-        # Whole chunks are read: where they are higher than what is given, they are kept meanwhile.
+        # Whole chunks are read: where they are higher than what is given, they are kept meanwhile,
+        # or inflated little by little.
         self._group = height if height > self._step else self._step // height * height
+        values = ChunkedValues(x) if isinstance(x, h5py.Dataset) and x.chunks else None
+        self._values = values if values is not None and values.is_sequential else None
+        if self._values is not None:
+            self._group = self._step
         self._kept: tuple[int, NDArray[Any]] | None = None
 
     def read(self, start: int, end: int) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -81,10 +86,17 @@ class DenseRows:
         while row < end:
             first = row - row % self._group
             if self._kept is None or self._kept[0] != first:
-                self._kept = (first, as_native(self._x[first : first + self._group]))
+                self._kept = (first, as_native(self._read(first, first + self._group)))
             stop = min(row + self._step, first + self._group, end)
             yield row, self._kept[1][row - first : stop - first]
             row = stop
+
+    def _read(self, first: int, stop: int) -> NDArray[Any]:
+        n_rows, width = self._x.shape
+        if self._values is None:
+            return np.asarray(self._x[first:stop])
+        values = self._values.read(first * width, min(stop, n_rows) * width)
+        return values.reshape(-1, width)
 
 
 # What is packed, with the values 4, 40000 and 9 of the cells 0, 2 and 1:

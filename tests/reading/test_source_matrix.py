@@ -264,3 +264,34 @@ def test_a_chunk_of_many_rows_is_read_once(tmp_path: Path) -> None:
         pieces = [values for start in (0, 13, 47) for _, values in rows.read(start, start + 13)]
     assert np.array_equal(np.vstack(pieces[:10]), counts_of()[:26])
     assert counting.n_reads == 2  # there are two chunks
+
+
+@pytest.mark.parametrize("shuffle", [False, True], ids=["plain", "shuffled"])
+@pytest.mark.parametrize("n_chunks", [1, 3])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_large_chunks_are_inflated_little_by_little(
+    tmp_path: Path, layout: str, n_chunks: int, shuffle: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scdiff_data.base.hdf5_chunks.LARGE_CHUNK", 0)
+    monkeypatch.setattr("scdiff_data.base.hdf5_chunks._FEWEST_AT_ONCE", 100)
+    monkeypatch.setattr("scdiff_data.base.hdf5_chunks._AT_ONCE", 77)
+    monkeypatch.setattr("scdiff_data.reading.source_matrix._DENSE_AT_ONCE", 7 * 40)
+    counts = counts_of(0, 200)
+    source = write_source(tmp_path / "s.h5ad", LAYOUTS[layout](counts))
+    with h5py.File(source, "r+") as file:
+        for name in ["X"] if layout == "dense" else ["X/indices", "X/data"]:
+            values, attributes = file[name][:], dict(file[name].attrs)
+            del file[name]
+            chunks = (-(-len(values) // n_chunks), *values.shape[1:])
+            how = {"chunks": chunks, "compression": "gzip", "shuffle": shuffle}
+            file.create_dataset(name, data=values, **how).attrs.update(attributes)
+    archive(source, tmp_path / "a.h5ad", max_memory=30_000, n_threads=2)
+    assert np.array_equal(ad.read_h5ad(tmp_path / "a.h5ad").X.toarray(), counts)
+    with h5py.File(source, "r+") as file:
+        dataset = file["X" if layout == "dense" else "X/data"]
+        place = dataset.id.get_chunk_info(0).byte_offset
+    with source.open("r+b") as raw:
+        raw.seek(place + 30)
+        raw.write(bytes(200))
+    with pytest.raises(CountError, match=r"s\.h5ad"):
+        archive(source, tmp_path / "b.h5ad", max_memory=30_000)
