@@ -27,7 +27,7 @@ import numpy as np
 from fixtures.experiment import make_file
 from fixtures.goals import print_goal
 
-from scdiff_data.archive.convert import QualityFilter, write_archive
+from scdiff_data.archive import QualityFilter, write_archive
 from scdiff_data.reading.gene_axis import GeneAxis
 from scdiff_data.reading.h5ad import read_gene_axis
 

@@ -1,11 +1,12 @@
 """One experiment in, one file out: int16 CSR counts of all genes over one gene axis.
 
-Read `cell_totals`, `file`, `transpose`, `convert`, `word_order`, `obs`, `rows`.
+Read `quality`, `cell_totals`, `file`, `transpose`, `word_order`, `convert`, `obs`, `rows`.
 """
 
-from scdiff_data.archive.convert import ArchiveReport, QualityFilter, write_archive
+from scdiff_data.archive.convert import ArchiveReport, write_archive
 from scdiff_data.archive.file import CsrRows, count_rows, map_matrix, read_in_order, read_obs
 from scdiff_data.archive.obs import LabelSurvey, ObsReader, read_label
+from scdiff_data.archive.quality import QualityFilter
 from scdiff_data.archive.rows import ArchiveRows
 
 __all__ = [

@@ -109,6 +109,7 @@ class Plan:
             ("source", ", ".join(str(v) for v in self.recipe.source.settings().values())),
             ("catalog", _of_experiments(*self.in_catalog)),
             ("match the filters", _of_experiments(*self.matching)),
+            ("cells kept", f"{self.recipe.quality}{_describe_filters(self.recipe)}"),
             ("draw", drawn),
         ]
         if wanted is not None and likely.n_cells < wanted <= self.most_cells:
@@ -179,6 +180,11 @@ def _count_without(recipe: Recipe, catalog: pa.Table) -> dict[str, int]:
     if cap is not None:
         counts["max_cells_per_experiment"] = int(n_cells[passing(passes)].sum())
     return counts
+
+
+def _describe_filters(recipe: Recipe) -> str:
+    filters = recipe.cell_filters
+    return f"; where {dict(filters)}" if filters else ""
 
 
 def _describe_shards(forecast: DrawForecast) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scdiff_data import CountTokens, LogBinTokens, Pbmc, QuantileTokens, ScRNADataModule
 from scdiff_data.diffusion import MaskedDiffusion
+from scdiff_data.diffusion.panel import map_codes
 from scdiff_data.diffusion.process import draw_masks, keyed_generator
 from scdiff_data.evaluation.metrics import shuffle_genes
 from scdiff_data.loading.dataset import TokenBatch
@@ -245,3 +246,12 @@ def test_a_compiled_network_learns_the_same_and_its_checkpoint_needs_no_compiler
     loaded = MaskedDiffusion.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
     assert loaded.denoiser._compiled_call_impl is None
     assert loaded.generate(5, steps=2).shape == (5, 24)
+
+
+def test_codes_of_the_data_are_mapped_to_the_models_by_name() -> None:
+    own = {"cell_type": ["T", "B", "NK"], "tissue": ["blood", "lung"]}
+    maps = map_codes({"cell_type": ["B", "T"], "tissue": ["blood", "lung"]}, own)
+    assert {name: codes.tolist() for name, codes in maps.items()} == {"cell_type": [1, 0, -1]}
+    assert maps["cell_type"][torch.tensor([0, 1, -1])].tolist() == [1, 0, -1]
+    with pytest.raises(ValueError, match=r"differ in categories: .*no cell_type \['Mast'\]"):
+        map_codes({"cell_type": ["B", "Mast"]}, own)

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scdiff_data.archive.convert import QualityFilter, write_archive
+from scdiff_data.archive import QualityFilter, write_archive
 from scdiff_data.reading.h5ad import read_gene_axis
 
 LAYOUTS = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "dense": np.asarray}

@@ -300,3 +300,49 @@ def test_a_file_of_no_genes_is_left_out_beside_others(tmp_path: Path) -> None:
     (tmp_path / "files" / "a.h5ad").unlink()
     with pytest.raises((ValueError, CountError), match="genes"):
         make(source, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("gene_axis", "genes"),
+    [
+        (None, IDS),
+        ("intersection", IDS[10:30]),
+        (IDS[35:5:-2], IDS[35:5:-2]),
+        ("file", IDS[35:5:-2]),
+        (SYMBOLS[12:15], SYMBOLS[12:15]),
+    ],
+)
+def test_the_genes_of_all_archives_are_a_choice_that_no_seed_changes(
+    tmp_path: Path, gene_axis: Any, genes: list[str]
+) -> None:
+    for name, kept in (("a", slice(0, 30)), ("b", slice(10, 40))):
+        path = write(tmp_path / "files" / f"{name}.h5ad")
+        ad.read_h5ad(path)[:, kept].copy().write_h5ad(path)
+    if gene_axis == "file":
+        gene_axis = tmp_path / "genes.txt"
+        gene_axis.write_text("\n".join(genes))
+    source = H5adFolder(str(tmp_path / "files"))
+    for seed in (0, 1):
+        make(source, tmp_path / str(seed), gene_axis=gene_axis, seed=seed)
+        cells = read_shards(tmp_path / str(seed))
+        assert cells.gene_ids == genes
+        names = SYMBOLS if genes[0].startswith("GENE") else IDS
+        whole = counts_of(0, 20)
+        for cell_id, row in zip(cells.cell_ids, cells.counts, strict=True):
+            expected = whole[int(cell_id.split("_cell")[1])].copy()
+            expected[slice(30, 40) if cell_id.startswith("a") else slice(0, 10)] = 0
+            assert np.array_equal(row, expected[[names.index(gene) for gene in genes]])
+
+
+def test_files_by_symbols_and_by_ids_meet_in_one_axis(tmp_path: Path) -> None:
+    write(tmp_path / "files" / "a.h5ad")
+    path = write(tmp_path / "files" / "b.h5ad")
+    cells = ad.read_h5ad(path)
+    cells.var = pd.DataFrame(index=SYMBOLS)
+    cells.write_h5ad(path)
+    make(H5adFolder(str(tmp_path / "files")), tmp_path / "data")
+    found = read_shards(tmp_path / "data")
+    assert found.gene_ids == sorted(SYMBOLS)
+    whole = counts_of(0, 20)[:, [SYMBOLS.index(gene) for gene in found.gene_ids]]
+    for cell_id, row in zip(found.cell_ids, found.counts, strict=True):
+        assert np.array_equal(row, whole[int(cell_id.split("_cell")[1])])

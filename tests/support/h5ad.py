@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scdiff_data.archive.convert import ArchiveReport, QualityFilter, write_archive
+from scdiff_data.archive import ArchiveReport, QualityFilter, write_archive
 from scdiff_data.reading.h5ad import read_gene_axis
 
 GENES = [f"ENSG{i:03d}" for i in range(40)]
