@@ -84,7 +84,7 @@ def test_too_few_cells_is_an_error_that_says_what_there_is(
     with pytest.raises(ValueError, match=r"cell_count=5000.*hold at most 300 cells.*lower"):
         prepare(Recipe(source=source, cell_count=5000, **ATLAS_SETTINGS), tmp_path / "a")
     assert not list((tmp_path / "a").glob("cells/*"))  # found before any download
-    with pytest.raises(ValueError, match=r"cell_count=290.*only \d+ pass QC.*min_counts=500"):
+    with pytest.raises(ValueError, match=r"cell_count=290.*only \d+ pass QC.*at least 500 counts"):
         prepare(Recipe(source=source, cell_count=290, **ATLAS_SETTINGS), tmp_path / "b")
 
 

@@ -55,7 +55,7 @@ class Sleeper(Counted):
     """A module whose steps take a while."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        time.sleep(0.01)
+        time.sleep(0.05)
         return super().training_step(batch, batch_idx)
 
 
@@ -68,7 +68,7 @@ class SlowDataModule(ScRNADataModule):
 
         class Slow(type(loader.dataset)):  # type: ignore[misc]
             def __getitem__(self, rows: Any) -> Any:
-                time.sleep(0.01)
+                time.sleep(0.05)
                 return gather(self, rows)
 
         loader.dataset.__class__ = Slow
