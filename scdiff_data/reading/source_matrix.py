@@ -271,18 +271,20 @@ class SourceMatrix:
 
     def _check_and_pack(self, part: Part, packed: NDArray[Any]) -> Part:
         """Pack a part's values; gives the part, values that are nearly whole made whole."""
-        problem, n_rounded = pack_values(part.minors, part.values, self._n_minors, packed)
+        problem = pack_values(part.minors, part.values, self._n_minors, packed)
         if problem & BAD_INDEX:
             raise CountError(
                 f"{self._path.name} is damaged: an index of {self._element} is outside "
                 f"0 … {self._n_minors - 1}"
             )
-        if problem:
-            self._refuse(part)
-        if not n_rounded:
+        if not problem:
             return part
-        self._n_rounded[part.worker] += n_rounded
-        return part._replace(values=np.rint(part.values))
+        if not are_counts(part.values.astype(np.float64)).all():
+            self._refuse(part)
+        whole = part._replace(values=np.rint(part.values))
+        self._n_rounded[part.worker] += int((whole.values != part.values).sum())
+        pack_values(whole.minors, whole.values, self._n_minors, packed)
+        return whole
 
     def _refuse(self, part: Part) -> NoReturn:
         bad = int(np.argmin(are_counts(part.values.astype(np.float64))))

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scdiff_data.base import ChunkedValues, compiled
 from scdiff_data.constants import MAX_COUNT
 from scdiff_data.errors import CountError
-from scdiff_data.reading.counts_place import NOISE
 from scdiff_data.reading.faults import read_text
 
 BAD_INDEX = 1
@@ -111,19 +110,13 @@ class DenseRows:
 @compiled
 def pack_values(
     minors: NDArray[Any], values: NDArray[Any], n_minors: int, packed: NDArray[Any]
-) -> tuple[int, int]:
-    """Pack and check; no branch, so that the compiler makes vector instructions of it.
-
-    Gives what is wrong, and how many values were not quite whole.
-    """
-    n_bad_indices = n_bad_values = n_rounded = 0
+) -> int:
+    """Pack and check; no branch, so that the compiler makes vector instructions of it."""
+    n_bad_indices = n_bad_values = 0
     for k in range(len(values)):
         value, minor = values[k], minors[k]
-        count = np.int32(value + 0.5)
-        off = abs(value - count)
-        n_bad_values += (not (0 <= value < 2147483648.0)) | (off > NOISE * count)
-        n_rounded += off > 0
+        count = np.int32(value)
+        n_bad_values += (not (0 <= value < 2147483648.0)) | (count != value)
         n_bad_indices += (minor < 0) | (minor >= n_minors)
         packed[k] = (minor << 16) | min(count, MAX_COUNT)
-    problem = (BAD_INDEX if n_bad_indices else 0) | (BAD_VALUE if n_bad_values else 0)
-    return problem, n_rounded
+    return (BAD_INDEX if n_bad_indices else 0) | (BAD_VALUE if n_bad_values else 0)
