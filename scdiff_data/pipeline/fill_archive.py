@@ -35,6 +35,7 @@ from scdiff_data.sources import (
     match_cells,
     read_gene_axis_of,
     read_rows,
+    read_units,
     survey_genes,
 )
 from scdiff_data.store import DataDirectory, ExperimentRecord, LossLimit, Records
@@ -205,7 +206,7 @@ class _Filler:
         def select(obs: pd.DataFrame) -> Any:
             belongs = np.ones(len(obs), bool)
             if unit is not None:
-                belongs = (obs[key].astype(str) == unit).to_numpy()
+                belongs = (read_units(obs[key]) == unit).to_numpy()
             return belongs, belongs & match_cells(obs, filters)
 
         return select
@@ -285,11 +286,14 @@ def _find_axis(
 
 def _explain_shortage(recipe: Recipe, records: Sequence[ExperimentRecord], n_cells: int) -> str:
     failed = [record for record in records if record.failed]
-    n_in_files = sum(r.report.n_cells_in_file for r in records if r.report is not None)
+    reports = [record.report for record in records if record.report is not None]
+    n_in_files = sum(report.n_cells_in_file for report in reports)
+    n_filtered = sum(report.n_filtered for report in reports)
+    taken = f", {n_filtered} of them taken away by cell_filters," if n_filtered else ""
     reason = f"; {len(failed)} failed, the first: {failed[0].reason}" if failed else ""
     return (
         f"cell_count={recipe.cell_count}, but of {n_in_files} cells in {len(records)} "
-        f"experiments only {n_cells} pass QC ({recipe.quality}) and the cap "
+        f"experiments{taken} only {n_cells} pass QC ({recipe.quality}) and the cap "
         f"(max_cells_per_experiment={recipe.max_cells_per_experiment}){reason}: lower "
         "cell_count, or loosen filters or QC"
     )

@@ -153,7 +153,13 @@ def digest_settings(settings: Mapping[str, Any]) -> str:
 
 def read_axis(axis: str | Path | Sequence[str] | NamedGenes) -> str | NamedGenes:
     """A way to find the genes that all archives share, or their names."""
-    return axis if isinstance(axis, str) and axis in GENE_AXES else NamedGenes.read(axis)
+    if isinstance(axis, str) and axis in GENE_AXES:
+        return axis
+    if isinstance(axis, str | Path) and not Path(axis).is_file():
+        raise ValueError(
+            f"gene_axis must be one of {', '.join(GENE_AXES)}, a list or a file, got {axis!r}"
+        )
+    return NamedGenes.read(axis)
 
 
 def to_plain(value: Any) -> Any:

@@ -172,6 +172,7 @@ class SourceMatrix:
         n_values = len(self._values)
         if (
             len(self._indptr) != n_majors + 1
+            or self._indptr[0] != 0
             or not self._indptr[-1] == n_values == len(self._minors)
             or (np.diff(self._indptr, prepend=0) < 0).any()
         ):

@@ -1,11 +1,13 @@
 """A published collection of h5ad files."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 
 from scdiff_data.errors import CountError
@@ -94,6 +96,12 @@ class H5adCollection:
         return {path[len(root) :].lstrip("/"): entry for path, entry in sorted(found.items())}
 
 
+def read_units(column: pd.Series) -> pd.Series:
+    """The experiments that cells are of, as texts; None where there is none."""
+    texts = column.astype("string").str.strip()
+    return texts.where(texts != "").astype(object).where(texts.notna(), None)
+
+
 def count_cells(
     bucket: Bucket, path: str, experiment_key: str | None
 ) -> list[tuple[str | None, int, str | None]]:
@@ -102,8 +110,15 @@ def count_cells(
         with bucket.open(path) as stream, H5adFile(Path(path), stream=stream) as cells:
             if experiment_key is None:
                 return [(None, len(cells.obs), None)]
-            n_of = cells.obs.read(experiment_key).astype("string").value_counts(sort=False)
-            return [(str(unit), int(n), None) for unit, n in sorted(n_of.items()) if n]
+            units = read_units(cells.obs.read(experiment_key))
+            n_of, n_without = Counter(units.dropna()), int(units.isna().sum())
+            found: list[tuple[str | None, int, str | None]] = [
+                (unit, n, None) for unit, n in sorted(n_of.items())
+            ]
+            if n_without:
+                problem = f"{path}: {n_without} cells have no {experiment_key}, the experiment_key"
+                found.append(("without", n_without, problem))
+            return found
     except CountError as error:
         return [(None, 0, str(error))]
 

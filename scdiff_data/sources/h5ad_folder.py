@@ -1,7 +1,7 @@
 """The user's own files."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from scdiff_data.base import digest
 from scdiff_data.errors import CountError
 from scdiff_data.reading import check_place, convert_foreign
 from scdiff_data.sources.collection import count_cells, make_catalog, make_row
-from scdiff_data.sources.own_files import OwnFile, find_files, is_local, name_experiment
+from scdiff_data.sources.own_files import OwnFile, Paths, find_files, is_local, name_experiment
 from scdiff_data.sources.source import Bucket, FileLayout
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class H5adFolder:
         If `counts` names no place.
     """
 
-    path: str | Sequence[str]
+    path: Paths
     counts: str = "X"
     gene_ids: str | None = None
     experiment_key: str | None = None

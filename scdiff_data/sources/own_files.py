@@ -34,6 +34,10 @@ _N_RANGES = 8
 """Ranges, from the file's start to its end."""
 
 
+Paths = str | Path | Sequence[str | Path]
+"""One path, or many."""
+
+
 @dataclass(frozen=True)
 class OwnFile:
     """One file.
@@ -66,7 +70,7 @@ class OwnFile:
 
 
 def find_files(
-    path: str | Sequence[str], storage_options: dict[str, Any]
+    path: Paths, storage_options: dict[str, Any]
 ) -> tuple[Bucket, list[OwnFile], list[str]]:
     """Find the files that a path names.
 
@@ -94,7 +98,7 @@ def find_files(
     ValueError
         If a list mixes file systems.
     """
-    given = [path] if isinstance(path, str) else [str(p) for p in path]
+    given = list_paths(path)
     if not given:
         raise FileNotFoundError("source.path is an empty list: name a file, a folder or a pattern")
     remote = ["://" in p for p in given]
@@ -130,9 +134,14 @@ def find_files(
     return Bucket(url, storage_options), files, sorted(map(_last, others))
 
 
-def is_local(path: str | Sequence[str]) -> bool:
+def list_paths(path: Paths) -> list[str]:
+    """One path or many as a list of texts."""
+    return [str(path)] if isinstance(path, str | Path) else [str(one) for one in path]
+
+
+def is_local(path: Paths) -> bool:
     """Whether a path, or each of a list, is on this machine's disks."""
-    return not any("://" in str(p) for p in ([path] if isinstance(path, str) else path))
+    return not any("://" in p for p in list_paths(path))
 
 
 def name_experiment(file: str, unit: str | None) -> str:

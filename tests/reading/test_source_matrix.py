@@ -266,6 +266,18 @@ def test_a_chunk_of_many_rows_is_read_once(tmp_path: Path) -> None:
     assert counting.n_reads == 2  # there are two chunks
 
 
+@pytest.mark.parametrize("place", [0, 7, -1])
+@pytest.mark.parametrize("layout", ["csr", "csc"])
+def test_pointers_that_leave_values_out_are_damage(tmp_path: Path, layout: str, place: int) -> None:
+    source = write_source(tmp_path / "s.h5ad", LAYOUTS[layout](counts_of()))
+    axis = read_gene_axis(source)
+    with h5py.File(source, "r+") as file:
+        n_values = len(file["X/data"])
+        file["X/indptr"][place] = {0: 3, 7: n_values + 9, -1: n_values - 1}[place]
+    with pytest.raises(CountError, match=r"s\.h5ad is damaged: X has .* pointers over"):
+        archive(source, tmp_path / "a.h5ad", axis=axis)
+
+
 @pytest.mark.parametrize("shuffle", [False, True], ids=["plain", "shuffled"])
 @pytest.mark.parametrize("n_chunks", [1, 3])
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -224,6 +224,27 @@ def test_the_values_of_a_column_are_the_experiments(tmp_path: Path) -> None:
             assert name.startswith("a." + donors[int(number)].replace(" ", "_").replace("/", "_"))
 
 
+def test_cells_without_an_experiment_are_lost_by_name(tmp_path: Path) -> None:
+    write(tmp_path / "files" / "a.h5ad", n=30, donor=[1.0, np.nan, 2.0] * 10)
+    source = H5adFolder(tmp_path / "files", experiment_key="donor")
+    with pytest.raises(DownloadError, match=r"a\.h5ad: 10 cells have no donor"):
+        make(source, tmp_path / "data")
+    manifest = make(source, tmp_path / "data", max_failed_fraction=0.5)
+    assert sum(manifest.n_cells.values()) == 20
+
+
+def test_paths_may_be_paths(tmp_path: Path) -> None:
+    path = write(tmp_path / "files" / "a.h5ad")
+    folder, files = H5adFolder(tmp_path / "files"), H5adFolder([path])
+    assert folder.settings() == files.settings() == H5adFolder(f"{path.parent}/").settings()
+
+
+def test_a_misspelt_gene_axis_says_what_there_is(tmp_path: Path) -> None:
+    write(tmp_path / "files" / "a.h5ad")
+    with pytest.raises(ValueError, match=r"gene_axis must be one of first.*got 'unoin'"):
+        make(H5adFolder(tmp_path / "files"), tmp_path / "data", gene_axis="unoin")
+
+
 @pytest.mark.parametrize(
     ("filters", "n"),
     [
