@@ -81,7 +81,8 @@ class H5adCollection:
         for path, entry in self.list_files(bucket).items():
             for unit, n, problem in count_cells(bucket, path, self.experiment_key):
                 name = name_experiment(Path(path).stem, unit)
-                rows.append(make_row(name, path, n, entry, unit=unit, problem=problem))
+                row = make_row(name, path, n, entry, unit=unit, problem=problem)
+                rows.append(name_unit(row, self.experiment_key))
         return make_catalog(rows)
 
     def list_files(self, bucket: Bucket) -> dict[str, Mapping[str, Any]]:
@@ -133,6 +134,13 @@ def make_row(
     """A row of a catalog; `entry` is what the file system says of the file."""
     own = {"experiment_id": experiment_id, "path": path, "n_cells": n_cells}
     return own | {"size": entry.get("size"), "checksum": read_checksum(entry)} | columns
+
+
+def name_unit(row: dict[str, Any], experiment_key: str | None) -> dict[str, Any]:
+    """A row with its experiment's value also under the column's own name, for filters."""
+    if experiment_key is None or experiment_key in row:
+        return row
+    return {**row, experiment_key: row["unit"]}
 
 
 def make_catalog(rows: list[dict[str, Any]]) -> pa.Table:

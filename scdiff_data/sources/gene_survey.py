@@ -38,6 +38,9 @@ def survey_genes(
     """
     named, problem = {}, "they have no genes"
     for row in rows.values():
+        if row.columns.get("problem"):
+            problem = str(row.columns["problem"])
+            continue
         name = Path(row.path)
         try:
             with (

@@ -12,7 +12,7 @@ import pyarrow as pa
 from scdiff_data.base import digest
 from scdiff_data.errors import CountError
 from scdiff_data.reading import check_place, convert_foreign
-from scdiff_data.sources.collection import count_cells, make_catalog, make_row
+from scdiff_data.sources.collection import count_cells, make_catalog, make_row, name_unit
 from scdiff_data.sources.own_files import OwnFile, Paths, find_files, is_local, name_experiment
 from scdiff_data.sources.source import Bucket, FileLayout
 
@@ -86,6 +86,9 @@ class H5adFolder:
         for file in files:
             source = Path(bucket.url) / file.path
             target = workdir / _place(file)
+            for old in workdir.glob(f"{file.experiment_id}.{'[0-9a-f]' * 16}.h5ad"):
+                if file.kind != "h5ad" and old != target:  # made of the file as it was
+                    old.unlink()
             if file.kind != "h5ad" and not target.exists():
                 with suppress(CountError):  # `read_catalog` says what is wrong with it
                     convert_foreign(source, target)
@@ -116,7 +119,8 @@ class H5adFolder:
             for unit, n, problem in self._count_cells(bucket, own, file):
                 name = name_experiment(file.experiment_id, unit)
                 row = make_row(name, path, n, said, version=file.version)
-                rows.append(row | {"unit": unit, "problem": problem})
+                row |= {"unit": unit, "problem": problem}
+                rows.append(name_unit(row, self.experiment_key))
         return make_catalog(rows)
 
     def _count_cells(

@@ -173,6 +173,19 @@ def as_10x_mtx(folder: Path, counts: np.ndarray) -> None:
         file.writelines(f"cell{i}\n" for i in range(len(counts)))
 
 
+def test_a_matrix_of_10x_that_changes_or_breaks_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    for more in (0, 1):
+        as_10x_h5(path, counts_of(1, 20) + more)
+        make(H5adFolder(path), tmp_path / "data")
+        assert read_shards(tmp_path / "data").counts.sum() == (counts_of(1, 20) + more).sum()
+    assert len(list((tmp_path / "data" / "source").iterdir())) == 1
+    with h5py.File(path, "r+") as file:
+        del file["matrix/features"]
+    with pytest.raises(CountError, match=r"x\.h5 cannot be read: as 10x h5: "):
+        make(H5adFolder(path), tmp_path / "data")
+
+
 @pytest.mark.filterwarnings("ignore:Writing zarr v2 data")
 def test_matrices_of_10x_and_zarr_stand_beside_h5ad(tmp_path: Path) -> None:
     pytest.importorskip("zarr")
@@ -211,6 +224,8 @@ def test_the_values_of_a_column_are_the_experiments(tmp_path: Path) -> None:
     write(tmp_path / "files" / "a.h5ad", n=30, donor=donors)
     write(tmp_path / "files" / "b.h5ad", n=30, donor=["x"] * 30)
     source = H5adFolder(str(tmp_path / "files"), experiment_key="donor")
+    few = make(source, tmp_path / "few", filters={"donor": ["x"]})
+    assert few.n_cells["train"] == 40
     manifest = make(source, tmp_path / "data", max_cells_per_experiment=8)
     table = pd.read_parquet(tmp_path / "data" / "metadata" / "cells.parquet")
     assert table["experiment_id"].value_counts().tolist() == [8, 8, 8, 8]
