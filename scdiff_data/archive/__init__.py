@@ -5,7 +5,7 @@ Read `quality`, `cell_totals`, `file`, `transpose`, `word_order`, `convert`, `ob
 
 from scdiff_data.archive.convert import ArchiveReport, write_archive
 from scdiff_data.archive.file import CsrRows, count_rows, map_matrix, read_in_order, read_obs
-from scdiff_data.archive.obs import LabelSurvey, ObsReader, read_label
+from scdiff_data.archive.obs import LabelSurvey, ObsReader, check_ids, read_label
 from scdiff_data.archive.quality import QualityFilter
 from scdiff_data.archive.rows import ArchiveRows
 
@@ -16,6 +16,7 @@ __all__ = [
     "LabelSurvey",
     "ObsReader",
     "QualityFilter",
+    "check_ids",
     "count_rows",
     "map_matrix",
     "read_in_order",

@@ -221,7 +221,10 @@ def _plain(column: pd.Series) -> NDArray[Any] | pd.Categorical:
         return column.to_numpy(kind)
     order: list[str] | None = None
     if isinstance(column.dtype, pd.CategoricalDtype):  # as a whole, 3 with gaps would become "3.0"
-        words = np.array([*column.cat.categories.astype("string"), None], object)
+        categories = column.cat.categories
+        if categories.dtype.kind == "f" and (categories == np.rint(categories)).all():
+            categories = categories.astype(np.int64)  # as the same numbers of another file read
+        words = np.array([*categories.astype("string"), None], object)
         order = [word.strip() for word in words[:-1]]
         column = pd.Series(words[column.cat.codes], index=column.index)
     text = column.astype("string").str.strip()

@@ -86,6 +86,30 @@ class ObsReader:
         return self._whole[path]
 
 
+def check_ids(archives: Mapping[str, Path]) -> None:
+    """Raise ValueError if cells of two experiments have the same id.
+
+    An id is the experiment's, an underscore and the cell's own name: only where an experiment's id
+    goes on as another's, `a` and `a_b`, can two be the same.
+    """
+    names = sorted(archives)
+    for place, name in enumerate(names):
+        for other in names[place + 1 :]:
+            if not other.startswith(name):
+                break
+            if not other.startswith(f"{name}_"):
+                continue
+            with ObsReader(archives[name]) as obs:
+                own = {i for i in obs.read_ids(0, len(obs)) if i.startswith(f"{other}_")}
+            with ObsReader(archives[other]) as obs:
+                shared = sorted(own.intersection(obs.read_ids(0, len(obs)) if own else ()))
+            if shared:
+                raise ValueError(
+                    f"the experiments {name!r} and {other!r} both have a cell {shared[0]!r}: "
+                    "rename a file or its cells"
+                )
+
+
 Chunk = tuple[ObsReader, Mapping[str, Any], NDArray[np.integer[Any]]]
 """An open archive, what its cells have for a label that it lacks, and some rows, ascending."""
 
@@ -98,7 +122,13 @@ def read_label(
         return pa.array([of_all.get(name)] * len(rows), from_pandas=True)
     first = int(rows[0])
     values = obs.read(name, first, int(rows[-1]) + 1)[rows - first]
-    return pa.array(values, from_pandas=True)
+    try:
+        return pa.array(values, from_pandas=True)
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"the column {name!r} cannot be a label or divide the cells: values of the type "
+            f"{values.dtype} ({error})"
+        ) from error
 
 
 class LabelSurvey:
@@ -213,7 +243,7 @@ class LabelSurvey:
         """Some cells' values in the label's type."""
         kind = self.types[name]
         if name not in self.words:
-            return values.cast(kind)
+            return values.cast(kind, safe=False)  # whole numbers beside others become float64
         codes = pc.index_in(values.cast(pa.string()), self._word_arrays[name])
         return pa.DictionaryArray.from_arrays(codes.cast(kind.index_type), self._word_arrays[name])
 

@@ -65,14 +65,14 @@ def plot_report(
     totals.xaxis.set_minor_formatter(FuncFormatter(_plain_number))
     totals.xaxis.set_major_formatter(FuncFormatter(_plain_number))
     totals.set_title("total counts")
-    totals.legend(frameon=False)
+    totals.legend(frameon=False, loc="upper right")
 
     real_xy, generated_xy = _joint_pca(real_counts, generated_counts)
     components.scatter(*real_xy.T, s=14, c=ORANGE, alpha=0.7, linewidths=0, label="real")
     components.scatter(*generated_xy.T, s=14, c=BLUE, alpha=0.5, linewidths=0, label="generated")
     components.set(xlabel="component 1", ylabel="component 2", xticks=[], yticks=[])
     components.set_title("joint PCA of log(1 + count)")
-    components.legend(frameon=False)
+    components.legend(frameon=False, loc="upper right")
     save_figure(figure, path)
 
 
@@ -83,7 +83,7 @@ def _plot_losses(axes: "Axes", curves: Mapping[str, Sequence[float]]) -> None:
         marginal = curves["val/marginal"][-1]
         axes.axhline(marginal, color="black", linestyle="--", label="per-gene marginals")
     axes.set(xlabel="optimizer step", ylabel="nats a gene", title="loss")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper right")
 
 
 def _compare_genes(

@@ -57,14 +57,14 @@ def plot_hvgs(path: Path, choice: GeneChoice, axis: GeneAxis) -> None:
     expression.hist(mean[is_kept & (mean > 0)], bins=edges, color=BLUE, label="chosen")
     expression.set(xscale="log", xlabel=f"mean {counts}", ylabel="genes")
     expression.set_title("expression")
-    expression.legend(frameon=False)
+    expression.legend(frameon=False, loc="upper right")
 
     shares = np.linspace(0, 100, 41)
     coverage.hist(percent, bins=shares, color=GREY, label="all genes")
     coverage.hist(percent[is_kept], bins=shares, color=BLUE, label="chosen")
     coverage.set(xlabel="cells that express the gene (%)", ylabel="genes", yscale="log")
     coverage.set_title("cell coverage")
-    coverage.legend(frameon=False)
+    coverage.legend(frameon=False, loc="upper right")
 
     best = choice.best(_N_TOP_GENES)
     top.barh(np.arange(len(best)), choice.shown_score[best], color=BLUE)

@@ -55,7 +55,10 @@ class NamedGenes:
                 f"genes={genes}: no such file; give an hvg_info.json, a file of one gene a line, "
                 "or a list"
             )
-        text = path.read_text("utf-8")
+        try:
+            text = path.read_text("utf-8-sig")  # some editors begin a file with a mark
+        except UnicodeDecodeError as error:
+            raise ValueError(f"genes={genes} is no text: give a file of one gene a line") from error
         if path.suffix != ".json":
             lines = (line.split("#")[0].strip() for line in text.splitlines())
             return cls(tuple(line for line in lines if line))

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -67,8 +68,7 @@ def assemble(
     cells = draw_cells(recipe, directory, archives, read_rows(candidates))
     experiments = list_experiments(filled.records, cells.count_drawn)
     write_json(directory.experiments, experiments)
-    level = logging.WARNING if have_failed(experiments) else logging.INFO
-    logger.log(level, "what became of the experiments:\n%s", describe_losses(experiments))
+    _tell_losses(experiments)
 
     checksums = {name: file.sha256 for name, file in files.items()}
     batch_of = group_experiments(candidates, recipe.batch_key)
@@ -196,6 +196,15 @@ def reassemble(
         found.append(record)
     mark_unfinished(directory, keep=True)
     return assemble(recipe, directory, candidates, FilledArchive(axis, found), options)
+
+
+def _tell_losses(experiments: Sequence[Mapping[str, Any]]) -> None:
+    """Say what became of the experiments: in the log, or on the screen where no log shows it."""
+    level = logging.WARNING if have_failed(experiments) else logging.INFO
+    text = f"what became of the experiments:\n{describe_losses(experiments)}"
+    logger.log(level, "%s", text)
+    if not logger.isEnabledFor(level):
+        tqdm.write(text, file=sys.stderr)
 
 
 def _report_absent(choice: GeneChoice) -> None:

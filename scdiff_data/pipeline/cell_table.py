@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from scdiff_data.archive import LabelSurvey, ObsReader, read_label
+from scdiff_data.archive import LabelSurvey, ObsReader, check_ids, read_label
 from scdiff_data.base import keyed_hash, write_aside
 from scdiff_data.constants import SPLITS
 from scdiff_data.pipeline.recipe import Recipe
@@ -60,8 +60,10 @@ def draw_cells(
     Raises
     ------
     ValueError
-        If neither cells nor catalog have a label, or a split comes out empty.
+        If two cells have the same id, neither cells nor catalog have a label, or a split comes out
+        empty.
     """
+    check_ids(archives)
     drawn = _draw_rows(recipe, archives)
     grows = recipe.cell_count is not None
     survey = LabelSurvey(recipe.columns, fixed=recipe.label_words, grows=grows)

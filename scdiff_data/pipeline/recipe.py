@@ -173,7 +173,7 @@ class Recipe:
             "labels": tuple(labels),
             "label_words": read_words(labels),
             "genes": None if genes is None else NamedGenes.read(genes),
-            "gene_axis": read_axis(gene_axis or layout_of(source).gene_axis),
+            "gene_axis": read_axis(layout_of(source).gene_axis if gene_axis is None else gene_axis),
         }
         for name, value in (given | parsed).items():
             object.__setattr__(self, name, value)  # frozen from here on

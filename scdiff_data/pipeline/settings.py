@@ -7,6 +7,7 @@ from typing import Any
 
 from scdiff_data.base import digest
 from scdiff_data.genes import NamedGenes
+from scdiff_data.reading import strip_versions
 from scdiff_data.store import SCHEMA_VERSION
 
 GENE_AXES = ("first", "union", "intersection", "source")
@@ -109,7 +110,9 @@ def read_words(labels: Sequence[str] | Mapping[str, Any]) -> dict[str, tuple[str
             continue
         if isinstance(words, str) or not words:
             raise ValueError(f"labels.{name} must list its values, or be null, got {words!r}")
-        texts = tuple(str(word).strip() for word in words)
+        texts = tuple(
+            str(word).lower() if isinstance(word, bool) else str(word).strip() for word in words
+        )
         if len(set(texts)) < len(texts):
             raise ValueError(f"labels.{name} lists a value twice: {list(texts)}")
         found[name] = texts
@@ -159,7 +162,12 @@ def read_axis(axis: str | Path | Sequence[str] | NamedGenes) -> str | NamedGenes
         raise ValueError(
             f"gene_axis must be one of {', '.join(GENE_AXES)}, a list or a file, got {axis!r}"
         )
-    return NamedGenes.read(axis)
+    names = NamedGenes.read(axis)
+    plain = strip_versions(names.names)
+    if len(set(plain)) < len(plain):
+        twice = next(gene for gene in plain if plain.count(gene) > 1)
+        raise ValueError(f"gene_axis names {twice!r} twice: without versions, ids are unique")
+    return names
 
 
 def to_plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import logging
 import re
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -40,13 +39,13 @@ def list_places(file: h5py.File) -> list[str]:
     return places + [f"layers/{name}" for name in named]
 
 
-def find_counts(file: h5py.File, counts: str) -> str:
+def find_counts(file: h5py.File, counts: str, name: str) -> str:
     """The name of the element that holds counts.
 
     Parameters
     ----------
-    file
-        The AnnData file.
+    file, name
+        The AnnData file, and its name for the errors.
     counts
         `X`, `raw.X`, `layers/NAME`; several, as `raw.X|X`, of which the first that is there is
         taken; or `auto`: the first of the file's that holds whole numbers.
@@ -56,12 +55,12 @@ def find_counts(file: h5py.File, counts: str) -> str:
     CountError
         If the file lacks it, or with `auto` none holds whole numbers.
     """
-    name, places = Path(file.filename).name, list_places(file)
+    places = list_places(file)
     if counts != "auto":
         wanted = [
-            name
+            element
             for place in counts.split("|")
-            for name in (("raw/X", "raw.X") if place == "raw.X" else (place,))
+            for element in (("raw/X", "raw.X") if place == "raw.X" else (place,))
         ]
         found = [place for place in wanted if place in places]
         if not found:

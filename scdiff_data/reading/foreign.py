@@ -3,9 +3,11 @@
 import re
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import h5py
+import pandas as pd
+import scipy.sparse as sp
 
 from scdiff_data.base import write_aside
 from scdiff_data.errors import CountError
@@ -67,18 +69,49 @@ def convert_foreign(source: Path, target: Path) -> None:
                 raise ImportError(f"{source} needs zarr: pip install zarr") from error
             cells = anndata.read_zarr(source)
         else:
-            import scanpy
-
-            if kind == "10x h5":
-                cells = scanpy.read_10x_h5(source)
-            else:
-                prefix = _MATRIX.fullmatch(source.name)[1] or None  # type: ignore[index]
-                cells = scanpy.read_10x_mtx(source.parent, prefix=prefix, var_names="gene_symbols")
-            cells.var["gene_symbols"] = list(cells.var_names)
-            cells.var_names = list(cells.var.pop("gene_ids"))
+            cells = _read_10x_h5(source) if kind == "10x h5" else _read_10x_mtx(source)
         if cells.n_vars == 0:
             raise CountError(f"{source.name} has no genes")
     target.parent.mkdir(parents=True, exist_ok=True)
     with write_aside(target) as aside, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cells.write_h5ad(aside)
+
+
+def _read_10x_h5(path: Path) -> Any:
+    import scanpy
+
+    cells = scanpy.read_10x_h5(path)
+    cells.var["gene_symbols"] = list(cells.var_names)
+    cells.var_names = list(cells.var.pop("gene_ids"))
+    return cells
+
+
+def _read_10x_mtx(path: Path) -> Any:
+    """A matrix of genes x cells, with the lists beside it, compressed or not."""
+    import anndata
+    from scipy.io import mmread
+
+    genes, barcodes = _read_list(path, "features", "genes"), _read_list(path, "barcodes")
+    matrix = sp.csr_matrix(mmread(path).T)
+    if matrix.shape != (len(barcodes), len(genes)):
+        raise CountError(
+            f"{path.name} is damaged: it is {matrix.shape[1]} x {matrix.shape[0]}, beside it are "
+            f"{len(genes)} genes and {len(barcodes)} cells"
+        )
+    var = pd.DataFrame({"gene_symbols": list(genes[min(1, genes.shape[1] - 1)])}, list(genes[0]))
+    cells = anndata.AnnData(matrix, pd.DataFrame(index=list(barcodes[0])), var)
+    if genes.shape[1] > 2 and (genes[2] == "Gene Expression").any():
+        cells = cells[:, (genes[2] == "Gene Expression").to_numpy()].copy()
+    return cells
+
+
+def _read_list(matrix: Path, *names: str) -> pd.DataFrame:
+    """The list of genes or cells that stands beside a matrix."""
+    start = matrix.name.split("matrix.mtx")[0]
+    for name in names:
+        for end in ("", ".gz"):
+            path = matrix.with_name(f"{start}{name}.tsv{end}")
+            if path.exists():
+                return pd.read_csv(path, sep="\t", header=None, dtype=str, keep_default_na=False)
+    raise CountError(f"{matrix.name} has no {start}{names[0]}.tsv beside it, which names its rows")

@@ -97,7 +97,7 @@ class Frame:
         columns = read_texts(group.attrs, "column-order")
         if columns is None:
             columns = [name for name in group if name not in (index_name, "__categories")]
-        return index_name, [name for name in columns if name != index_name]
+        return index_name, columns  # the index may be one of them, too
 
     def read(self, name: str) -> pd.Series:
         """One column, text as str, missing values as None or NaN.
@@ -110,7 +110,7 @@ class Frame:
         with explain(self._path, f"{self._name}/{name}"):
             if isinstance(self._element, h5py.Dataset):
                 values = _decode(self._records[name])
-            elif name in self._element:
+            elif name in self.columns and name in self._element:
                 values = _read_values(self._element[name])
             else:
                 raise CountError(f"{self._path.name}: {self._name}/{name} is missing")
@@ -125,6 +125,7 @@ class Frame:
         """The words of codes whose categories lie in `uns`, as files before 0.7 have them."""
         key = f"{name}_categories"
         is_code = isinstance(values, np.ndarray) and values.dtype.kind in "iu"
+        is_code &= isinstance(self._element, h5py.Dataset)  # newer files say it in the column
         if self._uns is None or key not in self._uns or not is_code:
             return values
         words = np.atleast_1d(_read_values(self._uns[key]))

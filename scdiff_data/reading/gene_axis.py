@@ -67,7 +67,10 @@ class GeneAxis:
         """The axis of an h5ad file's `var`; of genes with the same id the first stays."""
         ids = strip_versions(var.index.tolist())
         column = next((name for name in SYMBOL_COLUMNS if name in var), None)
-        symbols = ids if column is None else list(map(str, var[column]))
+        symbols = ids
+        if column is not None:
+            given = zip(var[column], ids, strict=True)
+            symbols = [gene if pd.isna(text) else str(text) for text, gene in given]
         if len(set(ids)) == len(ids):
             return cls(tuple(ids), tuple(symbols))
         first = dict(zip(reversed(ids), reversed(symbols), strict=True))

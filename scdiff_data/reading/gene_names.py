@@ -20,6 +20,9 @@ _ENSEMBL = re.compile(r"ENS[A-Z]*G\d+(\.\d+)?")
 _FEWEST_SHARED = 0.1
 """Share of a file's genes that other files must know, or they are named in another way."""
 
+_NO_NAMES = ("", "nan", "None", "<NA>")
+"""Texts that stand where a name is missing."""
+
 Names = Mapping[str, Sequence[str]]
 """Every way in which a file names its genes: `index`, and columns of `var`."""
 
@@ -42,9 +45,9 @@ def name_genes(var: pd.DataFrame, file: str, gene_ids: str | None = None) -> dic
         If there is no such column, or the index holds the numbers of the rows.
     """
     columns = {
-        str(name): [str(text).strip() for text in var[name]]
+        str(name): ["" if pd.isna(text) else str(text).strip() for text in var[name]]
         for name in var.columns
-        if name in (*_ID_COLUMNS, *SYMBOL_COLUMNS, gene_ids) and not var[name].isna().any()
+        if name in (*_ID_COLUMNS, *SYMBOL_COLUMNS, gene_ids)
     }
     if gene_ids is not None:
         if gene_ids not in columns:
@@ -57,7 +60,14 @@ def name_genes(var: pd.DataFrame, file: str, gene_ids: str | None = None) -> dic
         index = [str(name).strip() for name in var.index]
         if index and index == list(map(str, range(len(index)))):
             raise CountError(f"{file} names its genes by the numbers of their rows, {_help(var)}")
-    return {"index": index} | {name: names for name, names in columns.items() if all(names)}
+    if unnamed := sum(name in _NO_NAMES for name in index):
+        place = "the index of var" if gene_ids is None else f"the column {gene_ids} of var"
+        raise CountError(f"{file} has {unnamed} genes without a name in {place}: name or drop them")
+    return {"index": index} | {
+        name: names
+        for name, names in columns.items()
+        if all(name not in _NO_NAMES for name in names)
+    }
 
 
 def _help(var: pd.DataFrame) -> str:
@@ -91,10 +101,14 @@ def merge_axes(files: Mapping[str, Names], *, take_all: bool) -> GeneAxis:
     symbols = {file: _find(names, ensembl=False) for file, names in files.items()}
     chosen = next((c for c in (ids, symbols) if None not in c.values()), None)
     if chosen is None:
-        sides = (
-            next(f"{file} has {names[0]!r}" for file, names in c.items() if names)
-            for c in (ids, symbols)
-        )
+        sides = [
+            next(
+                f"{file} has {names[0]!r}"
+                for file, names in own.items()
+                if names and other[file] is None
+            )
+            for own, other in ((ids, symbols), (symbols, ids))
+        ]
         raise ValueError(
             f"the files name their genes in two ways: {' and '.join(sides)}, and neither has the "
             "other's names beside its own: add a column gene_ids or gene_symbols to var, or set "

@@ -55,12 +55,12 @@ class H5adFile:
         self._counts, self._gene_ids = counts, gene_ids
         self._file = open_hdf5(path, stream)
         try:
-            for name in ("obs", "var"):
-                if name not in self._file:
-                    raise CountError(f"{path.name} is no AnnData file: it has no {name}")
-            uns = self._file.get("uns")
-            self._uns = uns if isinstance(uns, h5py.Group) else None
-            with explain(path, "obs"):
+            with explain(path, "obs, var, uns"):
+                for name in ("obs", "var"):
+                    if name not in self._file:
+                        raise CountError(f"{path.name} is no AnnData file: it has no {name}")
+                uns = self._file.get("uns")
+                self._uns = uns if isinstance(uns, h5py.Group) else None
                 self.obs = Frame(path, self._file["obs"], self._uns)
         except BaseException:
             self._file.close()
@@ -81,7 +81,7 @@ class H5adFile:
     def x(self) -> Any:
         """The element that holds its counts; a CountError if there is none."""
         with explain(self.path, self._counts):
-            return self._file[find_counts(self._file, self._counts)]
+            return self._file[find_counts(self._file, self._counts, self.path.name)]
 
     def read_genes(self, axis: GeneAxis | None = None) -> "tuple[GeneAxis, Sequence[str]]":
         """The file's own gene axis, and its genes' names as they are known on `axis`.
@@ -112,14 +112,20 @@ class H5adFile:
         return name_genes(self._read_var(), self.path.name, self._gene_ids)
 
     def mark_genes(self, wanted: str | Sequence[str]) -> NDArray[np.bool_]:
-        """Genes that have a name in a list, or one that begins with a text, bool [n_genes]."""
+        """Genes with a name in a list, or one that begins with a text; a CountError if none."""
         ways = self.name_genes().values()
         if isinstance(wanted, str):
             marked = [[gene.startswith(wanted) for gene in names] for names in ways]
         else:
             known = set(strip_versions(wanted))
             marked = [[gene in known for gene in strip_versions(names)] for names in ways]
-        return np.array([any(ways) for ways in zip(*marked, strict=True)], bool)
+        found = np.array([any(ways) for ways in zip(*marked, strict=True)], bool)
+        if not found.any():
+            raise CountError(
+                f"{self.path.name} has no gene of mito_genes={wanted!r}, which max_mito_pct needs: "
+                "set mito_genes to what the symbols of these genes begin with, or to a list"
+            )
+        return found
 
     def _find_var(self) -> h5py.Group | h5py.Dataset:
         return self._file[_VAR_OF_RAW.get(self.x.name.strip("/"), "var")]

@@ -120,7 +120,8 @@ class SourceMatrix:
         self._path = Path(x.file.filename)
         self._element = x.name.strip("/")
         self.by_gene = find_layout(x) == "csc"
-        self._check_shape()
+        with explain(self._path, self._element):
+            self._check_shape()
         self._workers = workers
         n_majors, self._n_minors = (len(n) for n in self._names[:: -1 if self.by_gene else 1])
         self._type: Any = np.uint32 if self._n_minors <= 1 << 16 else np.uint64
@@ -135,8 +136,9 @@ class SourceMatrix:
                 self._open_sparse(x, n_majors)
         else:
             check_type(x, self._element)
-            list_filters(x)
-            self._rows = DenseRows(x, _DENSE_AT_ONCE)
+            with explain(self._path, self._element):
+                list_filters(x)
+                self._rows = DenseRows(x, _DENSE_AT_ONCE)
             self._indptr = np.arange(n_majors + 1, dtype=np.int64) * self._n_minors
         starts = self._block_starts()
         longest = max(
@@ -148,7 +150,7 @@ class SourceMatrix:
         """Compare the shape that X says with what obs and var say, as anndata does."""
         shape = self._x.attrs.get("shape", self._x.attrs.get("h5sparse_shape"))
         if isinstance(self._x, h5py.Dataset):
-            shape = self._x.shape
+            shape = self._x.shape or ()
         expected = tuple(map(len, self._names))
         if shape is not None and tuple(int(n) for n in np.atleast_1d(shape)) != expected:
             said = " x ".join(str(int(n)) for n in np.atleast_1d(shape))

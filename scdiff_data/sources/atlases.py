@@ -1,10 +1,13 @@
 """Atlases that say in tables of their own what their files hold."""
 
 import re
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -158,26 +161,32 @@ class Census:
         return GeneAxis(tuple(map(str, var["feature_id"])), tuple(map(str, var["feature_name"])))
 
 
+_READ = """
+import sys, tiledb, pandas
+with tiledb.open(sys.argv[1]) as array:
+    values = array[:]
+frame = pandas.DataFrame({name: values[name] for name in values})
+for name in frame:
+    if frame[name].map(lambda value: isinstance(value, bytes)).any():
+        frame[name] = frame[name].map(bytes.decode)
+frame.to_parquet(sys.argv[2])
+"""
+"""Reads a TileDB array and writes a Parquet table."""
+
+
 def _read_soma(bucket: Bucket, table: str) -> pd.DataFrame:
     """A SOMA data frame, which is a TileDB array: copied, since it is small, and read."""
-    try:
-        import tiledb
-    except ImportError as error:
-        raise ImportError(
-            "the Census's tables need tiledb: pip install 'scdiff_data[census]'"
-        ) from (error)
+    if find_spec("tiledb") is None:
+        raise ImportError("the Census's tables need tiledb: pip install 'scdiff_data[census]'")
     file_system, root = bucket.connect()
     place = f"{root}/soma/{table}"
     if not file_system.exists(place):
         raise FileNotFoundError(f"no table at {bucket.url}/soma/{table}: check source.release")
     with tempfile.TemporaryDirectory() as folder:
         file_system.get(place, f"{folder}/table", recursive=True)
-        with tiledb.open(f"{folder}/table") as array:
-            values = array[:]
-            columns = {name: values[name] for name in values}
-    frame = pd.DataFrame(columns)
-    for name in frame:
-        if frame[name].map(lambda value: isinstance(value, bytes)).any():
-            frame[name] = frame[name].map(bytes.decode)
+        # TileDB's threads do not survive a fork, as data loaders' workers are made.
+        read = [sys.executable, "-c", _READ, f"{folder}/table", f"{folder}/table.parquet"]
+        subprocess.run(read, check=True)
+        frame = pd.read_parquet(f"{folder}/table.parquet")
     order = "soma_joinid" if "soma_joinid" in frame else frame.columns[0]
     return frame.sort_values(order, ignore_index=True)

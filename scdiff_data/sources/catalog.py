@@ -178,6 +178,12 @@ def match_cells(obs: pd.DataFrame, filters: Mapping[str, Condition]) -> NDArray[
                 f"{sorted(map(str, obs))}"
             )
         column = obs[name]
+        if isinstance(column.dtype, pd.CategoricalDtype) and pd.api.types.is_numeric_dtype(
+            column.cat.categories
+        ):
+            column = column.astype(np.float64)
+        if column.dtype == np.float16:  # which pyarrow does not compare
+            column = column.astype(np.float32)
         is_number = pd.api.types.is_numeric_dtype(column) and column.dtype != bool
         values = column if is_number else column.astype("string").astype(object)
         table = pa.table({name: pa.array(values, from_pandas=True)})
@@ -190,7 +196,24 @@ def _match(table: pa.Table, name: str, condition: Condition, setting: str) -> ND
         raise ValueError(
             f"{setting} names no column of the catalog: {name!r}; it has {table.column_names}"
         )
-    column = table[name]
+    try:
+        return _compare(table[name], name, condition, setting)
+    except (pa.ArrowException, OverflowError, TypeError) as error:
+        raise ValueError(
+            f"{setting}.{name}={condition!r} does not fit a column of {table[name].type}: {error}"
+        ) from error
+
+
+def _to_number(value: Any) -> float:
+    try:
+        return float(value)
+    except ValueError as error:
+        raise TypeError(str(error)) from error
+
+
+def _compare(
+    column: pa.ChunkedArray, name: str, condition: Condition, setting: str
+) -> NDArray[np.bool_]:
     is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
     if isinstance(condition, Mapping):
         if not is_number or not condition or set(condition) - {"min", "max"}:
@@ -198,14 +221,20 @@ def _match(table: pa.Table, name: str, condition: Condition, setting: str) -> ND
                 f"{setting}.{name}={dict(condition)}: a range is {{min: …, max: …}} on a column of "
                 f"numbers; this one is {column.type}"
             )
-        low, high = condition.get("min", -np.inf), condition.get("max", np.inf)
+        bounds = condition.get("min", -np.inf), condition.get("max", np.inf)
+        if not all(isinstance(bound, int | float) for bound in bounds):
+            raise TypeError(f"the ends of a range are numbers, got {dict(condition)}")
+        low, high = map(float, bounds)
+        column = column.cast(pa.float64(), safe=False)
         matched = pc.and_(pc.greater_equal(column, low), pc.less_equal(column, high))
     else:
         is_list = isinstance(condition, Sequence) and not isinstance(condition, str)
         wanted: list[Any] = list(condition) if is_list else [condition]  # type: ignore[arg-type]
         if is_number:
-            values: Any = pa.array(wanted, pa.float64())
-            column = column.cast(pa.float64())
+            values: Any = pa.array(
+                [None if v is None else _to_number(v) for v in wanted], pa.float64()
+            )
+            column = column.cast(pa.float64(), safe=False)
         else:
             values = normalize_text(
                 pa.chunked_array([pa.array([None if v is None else str(v) for v in wanted])])

@@ -10,12 +10,17 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from scdiff_data.base import digest
 from scdiff_data.errors import CountError
 from scdiff_data.reading import H5adFile, check_place
 from scdiff_data.sources.own_files import name_experiment
 from scdiff_data.sources.source import Bucket, FileLayout, read_checksum
 
 logger = logging.getLogger(__name__)
+
+
+_MOST_LETTERS = 150
+"""Letters of an experiment's id, which becomes a file's name."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,8 @@ def count_cells(
             return found
     except CountError as error:
         return [(None, 0, str(error))]
+    except FileNotFoundError:  # a link to nowhere
+        return [(None, 0, f"{path} is not there: it may be a broken link")]
 
 
 def make_row(
@@ -144,7 +151,16 @@ def name_unit(row: dict[str, Any], experiment_key: str | None) -> dict[str, Any]
 
 
 def make_catalog(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows as a table whose own columns have the types that a catalog's have."""
+    """Rows as a table whose own columns have the types that a catalog's have.
+
+    Ids that repeat or are too long for a file's name are told apart by a digest.
+    """
+    n_of = Counter(row["experiment_id"] for row in rows)
+    for row in rows:
+        name = row["experiment_id"]
+        if n_of[name] > 1 or len(name) > _MOST_LETTERS:
+            known = digest([row["path"], row.get("unit"), name])[:8]
+            row["experiment_id"] = f"{name[:_MOST_LETTERS]}-{known}"
     table = pa.Table.from_pylist(rows)
     types = {"n_cells": pa.int64(), "size": pa.int64()}
     types |= dict.fromkeys(("experiment_id", "path", "checksum", "unit", "problem"), pa.string())

@@ -1,6 +1,7 @@
 """The user's own files, wherever they lie: found, named, and known again when they change."""
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -105,7 +106,7 @@ def find_files(
     if any(remote) and not all(remote):
         raise ValueError(f"source.path mixes local paths and URLs: {given}")
     if not any(remote):
-        given = [str(Path(p).expanduser().absolute()) for p in given]
+        given = [os.path.normpath(Path(p).expanduser().absolute()) for p in given]
     system, _ = Bucket(given[0], storage_options).connect()
     names: dict[str, None] = {}
     others: dict[str, None] = {}
@@ -130,7 +131,8 @@ def find_files(
         kind = tell_kind(name) or "h5ad"
         size, version = _know(system, name, kind, is_local=not any(remote))
         files.append(OwnFile(experiment_id, name[len(root) :].lstrip("/"), size, version, kind))
-    url = root if not any(remote) else f"{given[0].split('://')[0]}://{root}"
+    is_whole = "://" in root or not any(remote)
+    url = root if is_whole else f"{given[0].split('://')[0]}://{root}"
     return Bucket(url, storage_options), files, sorted(map(_last, others))
 
 
@@ -156,27 +158,42 @@ def name_experiment(file: str, unit: str | None) -> str:
 
 
 def _expand(system: Any, path: str, given: str) -> list[str]:
-    """Files that one path names; what begins with a dot is no file of the user's."""
-    if _PATTERN.search(path):
-        found = [name for name in system.glob(path) if not system.isdir(name)]
-        inside = [name for name in system.glob(path) if system.isdir(name)]
-        found += [name for folder in inside for name in system.find(folder)]
-    elif system.isdir(path):
-        found = list(system.find(path))
-    elif system.exists(path):
-        found = [path]
+    """Files that one path names; below it, what begins with a dot is no file of the user's."""
+    is_there = system.exists(path)
+    if is_there and not system.isdir(path):
+        return [path]
+    below = len(path)
+    if is_there:
+        found = _list_folder(system, path, given)
+    elif _PATTERN.search(path):
+        below = len(_PATTERN.split(path)[0].rsplit("/", 1)[0])
+        found = []
+        for name in system.glob(path):
+            found += _list_folder(system, name, given) if system.isdir(name) else [name]
+        if not found:
+            raise FileNotFoundError(
+                f"no *.h5ad file in {given}, nor another: set source.path to a file, a folder or "
+                "a pattern that has some"
+            )
     else:
         raise FileNotFoundError(
             f"source.path={given}: no such file or folder: set it to a file, a folder or a pattern"
         )
     folded = dict.fromkeys(_ZARR.sub(r"\1", name) for name in found)  # a zarr is a folder of files
-    known = len(path.split("*")[0].rsplit("/", 1)[0])
     return [
         name
         for name in folded
-        if not any(part.startswith(".") for part in name[known:].split("/"))
+        if not any(part.startswith(".") for part in name[below:].split("/"))
         and not (_MATE.search(name) and _has_matrix(name, folded))
     ]
+
+
+def _list_folder(system: Any, path: str, given: str) -> list[str]:
+    """All files below a folder; on a local disk, below links to folders, too."""
+    if not is_local(given):
+        return list(system.find(path))
+    walked = os.walk(path, followlinks=True)
+    return sorted(f"{folder}/{name}" for folder, _, names in walked for name in names)
 
 
 def _has_matrix(name: str, names: Mapping[str, None]) -> bool:
@@ -190,15 +207,15 @@ def _last(name: str) -> str:
 
 
 def _common_folder(names: list[str]) -> str:
-    folders = [PurePosixPath(name).parent.parts for name in names]
+    """The deepest folder that all files are below; a URL keeps its two slashes."""
+    folders = [name.split("/")[:-1] for name in names]
     common = folders[0]
     for parts in folders[1:]:
-        n_same = next(
-            (i for i, (a, b) in enumerate(zip(common, parts, strict=False)) if a != b),
-            min(len(common), len(parts)),
-        )
+        n_same = 0
+        while n_same < min(len(common), len(parts)) and common[n_same] == parts[n_same]:
+            n_same += 1
         common = common[:n_same]
-    return str(PurePosixPath(*common)) if common else ""
+    return "/".join(common)
 
 
 def _stem(path: str) -> str:
@@ -238,6 +255,8 @@ def _know(system: Any, name: str, kind: FileKind, *, is_local: bool) -> tuple[in
         members = sorted(member for member in path.rglob("*") if member.is_file())
     elif kind == "10x mtx":
         members = sorted(m for m in path.parent.iterdir() if m == path or _MATE.search(m.name))
+    if not path.exists():  # a link to nowhere
+        return None, digest([name])
     status = [(str(m.relative_to(path.parent)), m.stat()) for m in members]
     found = hashlib.sha256(repr([(n, s.st_size, s.st_mtime_ns) for n, s in status]).encode())
     n_bytes = sum(s.st_size for _, s in status)

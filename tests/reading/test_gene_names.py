@@ -79,3 +79,12 @@ def test_a_column_can_hold_the_ids(tmp_path: Path) -> None:
         pytest.raises(CountError, match=r"gene_ids=other names no column.*'feature'"),
     ):
         file.read_genes()
+
+
+@pytest.mark.parametrize("name", ["", "nan", None])
+def test_genes_without_a_name_are_no_gene(name: str | None) -> None:
+    var = pd.DataFrame({"gid": [name, name, *IDS[2:]]}, index=IDS)
+    with pytest.raises(CountError, match=r"2 genes without a name in the column gid"):
+        name_genes(var, "x.h5ad", "gid")
+    with pytest.raises(CountError, match=r"2 genes without a name in the index of var"):
+        name_genes(var.set_index("gid"), "x.h5ad")

@@ -301,7 +301,10 @@ def test_mitochondrial_counts_and_small_files_are_filtered(tmp_path: Path) -> No
         settings = {"max_mito_pct": 25, "mito_genes": genes}
         manifest = make(source, tmp_path / str(number), **settings)
         assert sum(manifest.n_cells.values()) == 6
-    write(tmp_path / "files" / "b.h5ad", seed=1)
+    other = ad.read_h5ad(write(tmp_path / "files" / "b.h5ad", seed=1))
+    other.X = sp.csr_matrix(np.hstack([np.zeros((20, 1)), counts_of(1, 20)[:, 1:]]))
+    other.var["gene_symbols"] = ["MT-ND1", *SYMBOLS[1:]]
+    other.write_h5ad(tmp_path / "files" / "b.h5ad")
     for name, least in (("min_cells", 7), ("min_pass_fraction", 0.5)):
         made = make(source, tmp_path / name, **settings, **{name: least})
         assert sum(made.n_cells.values()) == 20
@@ -382,3 +385,109 @@ def test_files_by_symbols_and_by_ids_meet_in_one_axis(tmp_path: Path) -> None:
     whole = counts_of(0, 20)[:, [SYMBOLS.index(gene) for gene in found.gene_ids]]
     for cell_id, row in zip(found.cell_ids, found.counts, strict=True):
         assert np.array_equal(row, whole[int(cell_id.split("_cell")[1])])
+
+
+def test_a_file_without_mitochondrial_genes_is_no_file_whose_cells_all_pass(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "files" / "a.h5ad")
+    with pytest.raises(DownloadError, match=r"a\.h5ad has no gene of mito_genes='MT-'"):
+        make(H5adFolder(tmp_path / "files"), tmp_path / "data", max_mito_pct=5)
+
+
+def test_experiments_of_the_same_id_are_told_apart(tmp_path: Path) -> None:
+    write(tmp_path / "files" / "a.h5ad", donor=["b.c"] * 20)
+    write(tmp_path / "files" / "a.b.h5ad", seed=1, donor=["c"] * 19 + ["x" * 250])
+    source = H5adFolder(tmp_path / "files", experiment_key="donor")
+    manifest = make(source, tmp_path / "data")
+    assert (manifest.n_cells["train"], manifest.n_experiments["train"]) == (40, 3)
+
+
+def test_cells_of_the_same_id_in_two_experiments_are_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "files" / "a.h5ad")
+    cells = ad.read_h5ad(path)
+    cells.obs_names = [f"b_{name}" for name in cells.obs_names]
+    cells.write_h5ad(path)
+    write(tmp_path / "files" / "a_b.h5ad")
+    with pytest.raises(ValueError, match=r"'a' and 'a_b' .*'a_b_cell\d+'.*rename a file"):
+        make(H5adFolder(tmp_path / "files"), tmp_path / "data")
+
+
+def test_links_are_followed_and_broken_ones_named(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "tree").symlink_to(tree)
+    (tmp_path / "linked" / "gone.h5ad").symlink_to(tmp_path / "nowhere")
+    found = list_catalog(tmp_path / "linked", tmp_path)
+    problems = dict(zip(found["experiment_id"], found["problem"], strict=True))
+    assert len(problems) == 5
+    assert "broken link" in problems["gone"]
+
+
+@pytest.mark.parametrize(
+    "path", ["{}/g[1].h5ad", "{}/.cache", "{}/.cache/c.h5ad", "{}/x/../a.h5ad"]
+)
+def test_what_is_named_and_there_is_read(tree: Path, path: str) -> None:
+    write(tree / "g[1].h5ad")
+    assert len(list_catalog([path.format(tree), str(tree / "a.h5ad")], tree)["path"]) == (
+        1 if ".." in path else 2
+    )
+
+
+def test_a_pattern_in_a_list_that_finds_nothing_is_an_error(tree: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no \*.h5ad file in .*zz\*\.h5ad"):
+        list_catalog([str(tree / "a.h5ad"), str(tree / "zz*.h5ad")], tree)
+
+
+@pytest.mark.parametrize("ends", ["", ".gz"])
+@pytest.mark.parametrize("n_columns", [1, 2, 3])
+@pytest.mark.parametrize("name", ["features", "genes"])
+def test_lists_beside_a_matrix_of_10x_have_many_forms(
+    tmp_path: Path, name: str, n_columns: int, ends: str
+) -> None:
+    opened = gzip.open if ends else open
+    folder = tmp_path / "files" / "sample"
+    folder.mkdir(parents=True)
+    with opened(folder / f"matrix.mtx{ends}", "wb") as file:
+        scipy.io.mmwrite(file, sp.coo_matrix(counts_of(2, 20).T.astype(np.int32)))
+    symbols = ["same"] * 40
+    with opened(folder / f"{name}.tsv{ends}", "wt") as file:
+        for gene, symbol in zip(IDS, symbols, strict=True):
+            file.write("\t".join([gene, symbol, "Gene Expression"][:n_columns]) + "\n")
+    with opened(folder / f"barcodes.tsv{ends}", "wt") as file:
+        file.writelines(f"cell{i}\n" for i in range(20))
+    make(H5adFolder(tmp_path / "files"), tmp_path / "data")
+    cells = read_shards(tmp_path / "data")
+    assert cells.gene_ids == IDS
+    assert cells.gene_symbols == (symbols if n_columns > 1 else IDS)
+    assert cells.counts.sum() == counts_of(2, 20).sum()
+    (folder / f"barcodes.tsv{ends}").unlink()
+    with pytest.raises(CountError, match=r"has no barcodes\.tsv beside it"):
+        make(H5adFolder(tmp_path / "files"), tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"age": "old"}, r"cell_filters.age='old' does not fit a column of int64"),
+        ({"age": {"min": "a"}}, r"the ends of a range are numbers"),
+        ({"age": {"min": None}}, r"the ends of a range are numbers"),
+    ],
+)
+def test_a_condition_that_does_not_fit_its_column_is_named(
+    tmp_path: Path, filters: dict[str, Any], message: str
+) -> None:
+    write(tmp_path / "files" / "a.h5ad", age=list(range(20)))
+    with pytest.raises(ValueError, match=message):
+        make(H5adFolder(tmp_path / "files"), tmp_path / "data", cell_filters=filters)
+
+
+def test_the_index_of_cells_and_genes_can_be_named_where_it_is_a_column(tmp_path: Path) -> None:
+    path = write(tmp_path / "files" / "a.h5ad", bc=[f"cell{i}" for i in range(20)])
+    cells = ad.read_h5ad(path)
+    cells.obs = cells.obs.set_index("bc", drop=False)
+    cells.var["gene_ids"] = IDS
+    cells.var = cells.var.set_index("gene_ids", drop=False)
+    cells.write_h5ad(path)
+    source = H5adFolder(tmp_path / "files", gene_ids="gene_ids")
+    make(source, tmp_path / "data", labels=["bc"])
+    assert len(HVGDataset(tmp_path / "data", split=None).categories["bc"]) == 20
