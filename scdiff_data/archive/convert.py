@@ -122,13 +122,21 @@ def write_archive(
         obs = file.obs.read_all(needed=needed)
         alignment = axis.align(gene_names)
         _check(source, obs, alignment, len(axis), fewest_known)
-        matrix = SourceMatrix(file.x, obs.index, gene_names, max_memory=max_memory, workers=workers)
+        every = np.ones(len(obs), bool)
+        belongs, selected = (every, every) if select is None else select(obs)
+        cells = np.flatnonzero(selected)
+        matrix = SourceMatrix(
+            file.x,
+            obs.index,
+            gene_names,
+            max_memory=max_memory,
+            workers=workers,
+            cells=range(int(cells[0]), int(cells[-1]) + 1) if len(cells) else range(0),
+        )
         is_mito = None
         if quality.max_mito_pct is not None:
             is_mito = file.mark_genes(quality.mito_genes)
         sums = count_cells(matrix, alignment.target, workers, is_mito)
-        every = np.ones(len(obs), bool)
-        belongs, selected = (every, every) if select is None else select(obs)
         passing = selected & quality.passes(sums.n_genes, sums.totals, sums.mito_counts)
         left_out = quality.explain_loss(int(passing.sum()), int(selected.sum()))
         if left_out is not None:

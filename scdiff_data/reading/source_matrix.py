@@ -23,6 +23,7 @@ from scdiff_data.reading.values import (
     BAD_INDEX,
     DenseRows,
     as_native,
+    check_parts,
     check_type,
     find_layout,
     pack_values,
@@ -97,6 +98,8 @@ class SourceMatrix:
         Bytes that a block may take.
     workers
         What inflates and checks.
+    cells
+        What is read where cells lie together; None reads all.
 
     Raises
     ------
@@ -113,6 +116,7 @@ class SourceMatrix:
         *,
         max_memory: int,
         workers: Workers,
+        cells: range | None = None,
     ) -> None:
         self.n_cells = len(cell_names)
         self._names = (cell_names, gene_names)
@@ -140,6 +144,7 @@ class SourceMatrix:
                 list_filters(x)
                 self._rows = DenseRows(x, _DENSE_AT_ONCE)
             self._indptr = np.arange(n_majors + 1, dtype=np.int64) * self._n_minors
+        self._majors = range(n_majors) if cells is None or self.by_gene else cells
         starts = self._block_starts()
         longest = max(
             (int(self._indptr[b] - self._indptr[a]) for a, b in pairwise(starts)), default=0
@@ -160,14 +165,7 @@ class SourceMatrix:
             )
 
     def _open_sparse(self, x: h5py.Group, n_majors: int) -> None:
-        if any(x[part].ndim != 1 for part in ("indptr", "indices", "data")):
-            raise CountError(f"{self._path.name} is damaged: {self._element} has parts of 2 axes")
-        if any(x[part].dtype.kind not in "iu" for part in ("indptr", "indices")):
-            raise CountError(
-                f"{self._path.name} is damaged: {self._element} has indices of the types "
-                f"{x['indptr'].dtype} and {x['indices'].dtype}, not whole numbers"
-            )
-        check_type(x["data"], self._element)
+        check_parts(x, self._element)
         self._indptr = x["indptr"][:].astype(np.int64)
         self._minors = ChunkedValues(x["indices"])
         self._values = ChunkedValues(x["data"])
@@ -197,7 +195,8 @@ class SourceMatrix:
     @property
     def is_one_block(self) -> bool:
         """Whether the whole matrix fits into the memory allowed."""
-        return self.n_values <= self._max_values
+        first, stop = self._indptr[[self._majors.start, self._majors.stop]]
+        return bool(stop - first <= self._max_values)
 
     def blocks(self, visit: Callable[[Part], None] | None = None) -> Iterator[Block]:
         """Read block after block into the same memory; a matrix of one block is read once.
@@ -217,11 +216,11 @@ class SourceMatrix:
             yield block
 
     def _block_starts(self) -> list[int]:
-        starts, n_majors = [0], len(self._indptr) - 1
-        while starts[-1] < n_majors:
+        starts, stop = [self._majors.start], self._majors.stop
+        while starts[-1] < stop:
             limit = self._indptr[starts[-1]] + self._max_values
             end = int(np.searchsorted(self._indptr, limit, side="right")) - 1
-            starts.append(min(max(end, starts[-1] + 1), n_majors))
+            starts.append(min(max(end, starts[-1] + 1), stop))
         return starts
 
     def _read_sparse(self, start: int, end: int, visit: Callable[[Part], None] | None) -> Block:

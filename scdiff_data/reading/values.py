@@ -55,6 +55,19 @@ def as_native(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
+def check_parts(x: h5py.Group, element: str) -> None:
+    """Raise CountError if the parts of a sparse matrix are no lists of numbers."""
+    name = Path(x.file.filename).name
+    if any(x[part].ndim != 1 for part in ("indptr", "indices", "data")):
+        raise CountError(f"{name} is damaged: {element} has parts of 2 axes")
+    if any(x[part].dtype.kind not in "iu" for part in ("indptr", "indices")):
+        raise CountError(
+            f"{name} is damaged: {element} has indices of the types "
+            f"{x['indptr'].dtype} and {x['indices'].dtype}, not whole numbers"
+        )
+    check_type(x["data"], element)
+
+
 class DenseRows:
     """Rows of a dense matrix, a few at a time from front to back; each chunk is inflated once.
 

@@ -491,3 +491,26 @@ def test_the_index_of_cells_and_genes_can_be_named_where_it_is_a_column(tmp_path
     source = H5adFolder(tmp_path / "files", gene_ids="gene_ids")
     make(source, tmp_path / "data", labels=["bc"])
     assert len(HVGDataset(tmp_path / "data", split=None).categories["bc"]) == 20
+
+
+@pytest.mark.parametrize("layout", [sp.csr_matrix, sp.csc_matrix, np.asarray])
+def test_of_experiments_that_lie_together_only_their_own_rows_are_read(
+    tmp_path: Path, layout: Any
+) -> None:
+    path = write(tmp_path / "files" / "a.h5ad", n=30, donor=["x"] * 12 + ["y"] * 18)
+    cells = ad.read_h5ad(path)
+    counts = cells.X.toarray()
+    cells.X = layout(counts)
+    cells.write_h5ad(path)
+    source = H5adFolder(tmp_path / "files", experiment_key="donor")
+    make(source, tmp_path / "data")
+    found = read_shards(tmp_path / "data")
+    for cell_id, row in zip(found.cell_ids, found.counts, strict=True):
+        assert np.array_equal(row, counts[int(cell_id.rsplit("_cell", 1)[1])])
+    counts[25, 3] = 0.5  # of the other donor
+    cells.X = layout(counts)
+    cells.write_h5ad(path)
+    if layout is sp.csc_matrix:
+        return
+    manifest = make(source, tmp_path / "data", max_failed_fraction=0.7)
+    assert manifest.n_cells["train"] == 12
