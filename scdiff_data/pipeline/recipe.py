@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from scdiff_data.archive import QualityFilter
-from scdiff_data.base import digest
 from scdiff_data.genes import GeneSettings, NamedGenes
 from scdiff_data.pipeline.settings import (
     PLAIN,
@@ -14,6 +14,7 @@ from scdiff_data.pipeline.settings import (
     check_range,
     check_whole_numbers,
     describe_difference,
+    digest_archive,
     digest_settings,
     parse_genes,
     plain_labels,
@@ -24,7 +25,6 @@ from scdiff_data.pipeline.settings import (
 from scdiff_data.pipeline.split import Split
 from scdiff_data.shards import SHARD_FORMATS
 from scdiff_data.sources import CatalogRow, Condition, Source, StoredSource, layout_of
-from scdiff_data.store import SCHEMA_VERSION
 
 
 @dataclass(frozen=True, init=False)
@@ -223,27 +223,21 @@ class Recipe:
             genes=self.genes,
         )
 
+    @cached_property
+    def _source_kind(self) -> Any:
+        """Kind of the source; its settings, which may list files, are too dear for every row."""
+        return self.source.settings()["source"]
+
     def archive_key(self, row: CatalogRow) -> str:
         """Fingerprint of everything but the gene axis that a catalog row's archive depends on."""
-        quality, cap = self.quality, self.max_cells_per_experiment
-        version, layout = row.columns.get("version"), layout_of(self.source)
-        later = {  # what is as ever leaves the fingerprint as it was
-            "counts": None if layout.counts == "X" else layout.counts,
-            "gene_ids": layout.gene_ids,
-            "unit": row.columns.get("unit"),
-            "quality": quality.later_settings,
-            "cell_filters": self.cell_filters,
-        }
-        changed = {name: value for name, value in later.items() if value}
-        return digest(
-            [
-                SCHEMA_VERSION,
-                self.source.settings()["source"],
-                [row.path, row.size, row.checksum, *([version] if version else [])],
-                [quality.min_genes, quality.min_counts, quality.max_genes],
-                None if cap is None else [cap, self.seed],
-                *([changed] if changed else []),
-            ]
+        cap = self.max_cells_per_experiment
+        return digest_archive(
+            self._source_kind,
+            row,
+            layout=layout_of(self.source),
+            quality=self.quality,
+            cap=None if cap is None else [cap, self.seed],
+            cell_filters=self.cell_filters,
         )
 
     @property

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scdiff_data.archive import QualityFilter
 from scdiff_data.base import digest
 from scdiff_data.genes import NamedGenes
 from scdiff_data.reading import strip_versions
+from scdiff_data.sources import CatalogRow, FileLayout
 from scdiff_data.store import SCHEMA_VERSION
 
 GENE_AXES = ("first", "union", "intersection", "source")
@@ -152,6 +154,40 @@ def digest_settings(settings: Mapping[str, Any]) -> str:
         if name != "shard_format" and (name not in _LATER or value != _LATER[name])
     }
     return digest([SCHEMA_VERSION, {**decisive, "max_failed_fraction": 0.1}])
+
+
+def digest_archive(
+    source_kind: str,
+    row: CatalogRow,
+    *,
+    layout: FileLayout,
+    quality: QualityFilter,
+    cap: list[int] | None,
+    cell_filters: Mapping[str, Any],
+) -> str:
+    """Fingerprint of all that a catalog row's archive depends on, but for the gene axis.
+
+    Settings that came later are part of it only where they are not as ever.
+    """
+    later = {
+        "counts": None if layout.counts == "X" else layout.counts,
+        "gene_ids": layout.gene_ids,
+        "unit": row.columns.get("unit"),
+        "quality": quality.later_settings,
+        "cell_filters": cell_filters,
+    }
+    changed = {name: value for name, value in later.items() if value}
+    version = row.columns.get("version")
+    return digest(
+        [
+            SCHEMA_VERSION,
+            source_kind,
+            [row.path, row.size, row.checksum, *([version] if version else [])],
+            [quality.min_genes, quality.min_counts, quality.max_genes],
+            cap,
+            *([changed] if changed else []),
+        ]
+    )
 
 
 def read_axis(axis: str | Path | Sequence[str] | NamedGenes) -> str | NamedGenes:
