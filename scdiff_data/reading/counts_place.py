@@ -69,13 +69,16 @@ def find_counts(file: h5py.File, counts: str, name: str) -> str:
                 f"has {', '.join(places) or 'none that could hold counts'}"
             )
         return found[0]
-    samples = {place: _read_sample(file[place]) for place in places}
-    for place, values in samples.items():
+    seen = []
+    for place in places:
+        values = _read_sample(file[place])
         if _hold_counts(values):
             logger.info("%s: counts are read from %s", name, place)
             return place
-    seen = "; ".join(f"{place} {_describe(values)}" for place, values in samples.items())
-    raise CountError(f"{name} holds no counts: no element holds whole numbers ({seen or 'none'})")
+        seen.append(f"{place} {_describe(values)}")
+    raise CountError(
+        f"{name} holds no counts: no element holds whole numbers ({'; '.join(seen) or 'none'})"
+    )
 
 
 def explain_values(x: h5py.Group | h5py.Dataset) -> str:

@@ -107,18 +107,23 @@ class Frame:
         CountError
             If it cannot be read, or has another length than the frame.
         """
+        return self._as_column(name, self._read_raw(name))
+
+    def _read_raw(self, name: str) -> Any:
         with explain(self._path, f"{self._name}/{name}"):
             if isinstance(self._element, h5py.Dataset):
-                values = _decode(self._records[name])
-            elif name in self.columns and name in self._element:
-                values = _read_values(self._element[name])
-            else:
-                raise CountError(f"{self._path.name}: {self._name}/{name} is missing")
-            if np.ndim(values) != 1 or len(values) != len(self):
-                raise CountError(
-                    f"{self._path.name} is damaged: {self._name}/{name} has shape "
-                    f"{np.shape(values)}, {self._name} has {len(self)} rows"
-                )
+                return _decode(self._records[name])
+            if name in self.columns and name in self._element:
+                return _read_values(self._element[name])
+            raise CountError(f"{self._path.name}: {self._name}/{name} is missing")
+
+    def _as_column(self, name: str, values: Any) -> pd.Series:
+        if np.ndim(values) != 1 or len(values) != len(self):
+            raise CountError(
+                f"{self._path.name} is damaged: {self._name}/{name} has shape "
+                f"{np.shape(values)}, {self._name} has {len(self)} rows"
+            )
+        with explain(self._path, f"{self._name}/{name}"):
             return pd.Series(self._find_words(name, values), self.index, name=name)
 
     def _find_words(self, name: str, values: Any) -> Any:
@@ -144,11 +149,13 @@ class Frame:
         found: dict[str, pd.Series] = {}
         for name in self.columns:
             try:
-                found[name] = self.read(name)
+                values = self._read_raw(name)
             except CountError as error:
-                if name in needed or "is damaged" in str(error):
+                if name in needed:
                     raise
                 logger.warning("a column is left out: %s", error)
+            else:
+                found[name] = self._as_column(name, values)
         return pd.DataFrame(found, index=self.index)
 
 

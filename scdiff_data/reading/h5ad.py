@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -69,12 +68,7 @@ class H5adFile:
     def __enter__(self) -> "H5adFile":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
     @cached_property
@@ -100,16 +94,15 @@ class H5adFile:
             is_plain = isinstance(var, h5py.Group) and self._gene_ids is None
             if axis is not None and is_plain and axis.matches(var):
                 return axis, axis.ids
-        frame = self._read_var()
-        names = name_genes(frame, self.path.name, self._gene_ids)
-        own = GeneAxis.from_var(frame.set_axis(names["index"], axis="index"))
+        names = self.name_genes()
+        own = GeneAxis.from_var(self._var.set_axis(names["index"], axis="index"))
         if axis is None or len(names) == 1:
             return own, names["index"]
         return own, max(names.values(), key=axis.count_known)
 
     def name_genes(self) -> dict[str, list[str]]:
         """Every way in which the file names its genes, see `gene_names.name_genes`."""
-        return name_genes(self._read_var(), self.path.name, self._gene_ids)
+        return name_genes(self._var, self.path.name, self._gene_ids)
 
     def mark_genes(self, wanted: str | Sequence[str]) -> NDArray[np.bool_]:
         """Genes with a name in a list, or one that begins with a text; a CountError if none."""
@@ -130,7 +123,8 @@ class H5adFile:
     def _find_var(self) -> h5py.Group | h5py.Dataset:
         return self._file[_VAR_OF_RAW.get(self.x.name.strip("/"), "var")]
 
-    def _read_var(self) -> pd.DataFrame:
+    @cached_property
+    def _var(self) -> pd.DataFrame:
         with explain(self.path, "var"):
             return Frame(self.path, self._find_var(), self._uns).read_all()
 

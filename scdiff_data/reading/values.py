@@ -86,7 +86,7 @@ class DenseRows:
         # Whole chunks are read: where they are higher than what is given, they are kept meanwhile,
         # or inflated little by little.
         self._group = height if height > self._step else self._step // height * height
-        values = ChunkedValues(x) if isinstance(x, h5py.Dataset) and x.chunks else None
+        values = ChunkedValues(x) if x.chunks else None
         self._values = values if values is not None and values.is_sequential else None
         if self._values is not None:
             self._group = self._step
