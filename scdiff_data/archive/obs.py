@@ -94,20 +94,27 @@ def check_ids(archives: Mapping[str, Path]) -> None:
     """
     names = sorted(archives)
     for place, name in enumerate(names):
+        others: list[str] = []
         for other in names[place + 1 :]:
             if not other.startswith(name):
                 break
-            if not other.startswith(f"{name}_"):
-                continue
-            with ObsReader(archives[name]) as obs:
-                own = {i for i in obs.read_ids(0, len(obs)) if i.startswith(f"{other}_")}
-            with ObsReader(archives[other]) as obs:
-                shared = sorted(own.intersection(obs.read_ids(0, len(obs)) if own else ()))
-            if shared:
+            if other.startswith(f"{name}_"):
+                others.append(other)
+        starts = tuple(f"{other}_" for other in others)
+        own = (
+            {i for i in _read_all_ids(archives[name]) if i.startswith(starts)} if others else set()
+        )
+        for other in others if own else ():
+            if shared := sorted(own.intersection(_read_all_ids(archives[other]))):
                 raise ValueError(
                     f"the experiments {name!r} and {other!r} both have a cell {shared[0]!r}: "
                     "rename a file or its cells"
                 )
+
+
+def _read_all_ids(path: Path) -> list[str]:
+    with ObsReader(path) as obs:
+        return obs.read_ids(0, len(obs))
 
 
 Chunk = tuple[ObsReader, Mapping[str, Any], NDArray[np.integer[Any]]]

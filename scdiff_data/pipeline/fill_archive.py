@@ -117,11 +117,11 @@ def fill_archive(
             record = find(row, axis or stored, is_reference=axis is None)
             if record is None and filler.is_unreadable(row):
                 record = filler.leave_out(row, str(row.columns["problem"]))
-            if record is None:
+            elif record is None:
                 record = filler.convert(row, future or _start(fetcher, row), axis)
                 if not options.keep_downloads and row.columns.get("unit") is None:
                     fetcher.forget(_local_name(row))
-            elif record.failed and filler.is_believed(row):
+            elif record.failed and not filler.is_unreadable(row):
                 logger.warning(
                     "experiment %s was left out by an earlier run and is not tried again without "
                     "retry_failed: %s",
@@ -150,7 +150,6 @@ class _Filler:
         self._recipe = recipe
         self._directory = directory
         self._options = options
-        self._left_out: set[str] = set()
         self._n_threads = min(options.n_threads, os.cpu_count() or 1)
         self.known = Records(directory, recipe.archive_key, retry_failed=options.retry_failed)
 
@@ -215,14 +214,9 @@ class _Filler:
         """Whether the catalog says what is wrong with an experiment's file."""
         return bool(row.columns.get("problem"))
 
-    def is_believed(self, row: CatalogRow) -> bool:
-        """Whether an earlier run's failure stands, though the file was not looked at again."""
-        return not self.is_unreadable(row) and row.experiment_id not in self._left_out
-
     def leave_out(self, row: CatalogRow, reason: str) -> ExperimentRecord:
         """Leave a record of why an experiment is left out."""
         logger.warning("experiment %s is left out for good: %s", row.experiment_id, reason)
-        self._left_out.add(row.experiment_id)
         return self.known.write(row, reason=reason)
 
     def _sum_genes(self, row: CatalogRow, archive: Path, checksum: str) -> None:

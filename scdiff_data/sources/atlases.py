@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scdiff_data.reading import GeneAxis
+from scdiff_data.sources.catalog import CATALOG_COLUMNS
 from scdiff_data.sources.collection import H5adCollection, make_catalog, make_row
 from scdiff_data.sources.own_files import name_experiment
 from scdiff_data.sources.scbasecount import SCBASECOUNT_URL
@@ -87,7 +88,7 @@ class Tahoe100M(H5adCollection):
             ) from error
 
 
-_OWN = ("experiment_id", "path", "n_cells", "size", "checksum", "unit", "problem")
+_OWN = (*CATALOG_COLUMNS, "unit", "problem")
 """Columns of a catalog that a table of the atlas does not replace."""
 
 

@@ -33,7 +33,7 @@ MISSING = ("", "none", "not specified", "nan", "null")
 """LazyStrings, lower case, that mean no value."""
 
 
-_COLUMNS = ["experiment_id", "path", "n_cells", "size", "checksum"]
+CATALOG_COLUMNS = ["experiment_id", "path", "n_cells", "size", "checksum"]
 """What every catalog has; a snapshot that was taken with others is taken anew."""
 
 
@@ -67,7 +67,9 @@ class CatalogRow:
 def read_rows(table: pa.Table) -> dict[str, CatalogRow]:
     """The rows of a catalog, in its order, by their experiment."""
     return {
-        row["experiment_id"]: CatalogRow(**{name: row[name] for name in _COLUMNS}, columns=row)
+        row["experiment_id"]: CatalogRow(
+            **{name: row[name] for name in CATALOG_COLUMNS}, columns=row
+        )
         for row in table.to_pylist()
     }
 
@@ -113,7 +115,7 @@ def take_snapshot(path: Path, source: Source, bucket: Bucket) -> pa.Table:
 
 
 def _key(source: Source) -> bytes:
-    return digest([_COLUMNS, source.settings()]).encode()
+    return digest([CATALOG_COLUMNS, source.settings()]).encode()
 
 
 def normalize_text(values: pa.ChunkedArray) -> pa.ChunkedArray:

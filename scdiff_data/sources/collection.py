@@ -1,6 +1,5 @@
 """A published collection of h5ad files."""
 
-import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,14 +12,8 @@ import pyarrow as pa
 from scdiff_data.base import digest
 from scdiff_data.errors import CountError
 from scdiff_data.reading import H5adFile, check_place
-from scdiff_data.sources.own_files import name_experiment
+from scdiff_data.sources.own_files import MOST_LETTERS, name_experiment
 from scdiff_data.sources.source import Bucket, FileLayout, read_checksum
-
-logger = logging.getLogger(__name__)
-
-
-_MOST_LETTERS = 150
-"""Letters of an experiment's id, which becomes a file's name."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +151,9 @@ def make_catalog(rows: list[dict[str, Any]]) -> pa.Table:
     n_of = Counter(row["experiment_id"] for row in rows)
     for row in rows:
         name = row["experiment_id"]
-        if n_of[name] > 1 or len(name) > _MOST_LETTERS:
+        if n_of[name] > 1 or len(name) > MOST_LETTERS:
             known = digest([row["path"], row.get("unit"), name])[:8]
-            row["experiment_id"] = f"{name[:_MOST_LETTERS]}-{known}"
+            row["experiment_id"] = f"{name[:MOST_LETTERS]}-{known}"
     table = pa.Table.from_pylist(rows)
     types = {"n_cells": pa.int64(), "size": pa.int64()}
     types |= dict.fromkeys(("experiment_id", "path", "checksum", "unit", "problem"), pa.string())

@@ -20,6 +20,9 @@ _PATTERN = re.compile(r"[*?\[]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 """What an experiment's id may not have: it becomes a file's name."""
 
+MOST_LETTERS = 150
+"""Letters of an experiment's id, which becomes a file's name."""
+
 _ZARR = re.compile(r"(.*?\.zarr)/.*")
 """A file of a zarr."""
 
@@ -103,38 +106,40 @@ def find_files(
     given = list_paths(path)
     if not given:
         raise FileNotFoundError("source.path is an empty list: name a file, a folder or a pattern")
-    remote = ["://" in p for p in given]
-    if any(remote) and not all(remote):
+    here = is_local(given)
+    if not here and not all("://" in one for one in given):
         raise ValueError(f"source.path mixes local paths and URLs: {given}")
-    if not any(remote):
+    if here:
         given = [os.path.normpath(Path(p).expanduser().absolute()) for p in given]
-    system, _ = Bucket(given[0], storage_options).connect()
-    names: dict[str, None] = {}
-    others: dict[str, None] = {}
+    kinds: dict[str, FileKind] = {}
+    others: set[str] = set()
     for one in given:
-        for name in _expand(system, Bucket(one, storage_options).connect()[1], one):
+        system, path = Bucket(one, storage_options).connect()
+        for name in _expand(system, path, one):
             kind = tell_kind(name)
-            is_read = kind is not None and (kind == "h5ad" or not any(remote))
-            if kind == "10x h5" and is_read:
+            is_read = kind == "h5ad" or (here and kind is not None)
+            if is_read and kind == "10x h5":
                 is_read = is_10x(Path(name))
-            (names if is_read else others)[name] = None
-    if not names:
-        beside = f"; it has {', '.join(sorted(map(_last, others))[:5])}" if others else ""
+            if kind is not None and is_read:
+                kinds[name] = kind
+            else:
+                others.add(_last(name))
+    if not kinds:
+        beside = f"; it has {', '.join(sorted(others)[:5])}" if others else ""
         raise FileNotFoundError(
             f"no *.h5ad file in {', '.join(given)}{beside}, nor a 10x matrix or *.zarr on a local "
             "disk: set source.path to a file, a folder or a pattern that has some"
         )
-    found = sorted(names)
+    found = sorted(kinds)
     root = _common_folder(found)
-    ids = _name_experiments([name[len(root) :].lstrip("/") for name in found])
+    paths = [name[len(root) :].lstrip("/") for name in found]
     files = []
-    for experiment_id, name in zip(ids, found, strict=True):
-        kind = tell_kind(name) or "h5ad"
-        size, version = _know(system, name, kind, is_local=not any(remote))
-        files.append(OwnFile(experiment_id, name[len(root) :].lstrip("/"), size, version, kind))
-    is_whole = "://" in root or not any(remote)
+    for experiment_id, path, name in zip(_name_experiments(paths), paths, found, strict=True):
+        size, version = _know(system, name, kinds[name], is_local=here)
+        files.append(OwnFile(experiment_id, path, size, version, kinds[name]))
+    is_whole = here or "://" in root
     url = root if is_whole else f"{given[0].split('://')[0]}://{root}"
-    return Bucket(url, storage_options), files, sorted(map(_last, others))
+    return Bucket(url, storage_options), files, sorted(others)
 
 
 def list_paths(path: Paths) -> list[str]:
@@ -232,16 +237,15 @@ def _name_experiments(paths: list[str]) -> list[str]:
     """Ids by the files' names, with their folders where names repeat; safe, and each once."""
     stems = [_stem(path) for path in paths]
     n_of = Counter(stems)
-    ids: list[str] = []
+    ids: dict[str, None] = {}
     for path, stem in zip(paths, stems, strict=True):
         name = stem if n_of[stem] == 1 else str(PurePosixPath(path).with_suffix(""))
-        safe = _UNSAFE.sub("_", name).lstrip(".-")[:150] or "file"
+        unique = safe = _UNSAFE.sub("_", name).lstrip(".-")[:MOST_LETTERS] or "file"
         number = 2
-        unique = safe
         while unique in ids:
             unique, number = f"{safe}_{number}", number + 1
-        ids.append(unique)
-    return ids
+        ids[unique] = None
+    return list(ids)
 
 
 def _know(system: Any, name: str, kind: FileKind, *, is_local: bool) -> tuple[int | None, str]:
