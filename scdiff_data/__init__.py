@@ -8,11 +8,12 @@ it and is entered by its `__init__`, which names its files in their order.
     reading/        a file of anyone's, as it is: cells, genes, counts in blocks
     sources/        where cells come from: the catalog of experiments
     offline/        sources that need no network: real cells of scanpy's, and simulated ones
-    archive/        one experiment in, one file out: int16 CSR counts over one gene axis
+    archive/        an experiment becomes a file: int16 CSR counts over one gene axis
     genes/          which genes training sees: sums that merge, rankings, the choice
     store/          a prepared directory: what lies where, and what became of it
     shuffle/        from the archives' order to another one, by way of the disk
     shards/         what training reads, dense or compact, gathered from memory maps
+    recipes/        what is wanted, and how it is done: settings, checked before any work
     pipeline/       all of these in order, from a recipe to a finished directory   (writes)
     loading/        from a finished directory to batches, on every rank            (reads)
     tokenizers/     counts to tokens and back
@@ -50,15 +51,8 @@ if TYPE_CHECKING:
         create_hvg_dataloader,
     )
     from scdiff_data.offline import Pbmc, SimulatedAtlas
-    from scdiff_data.pipeline import (
-        Plan,
-        Recipe,
-        Split,
-        choose_genes_again,
-        convert_shards,
-        plan,
-        prepare,
-    )
+    from scdiff_data.pipeline import Plan, choose_genes_again, convert_shards, plan, prepare
+    from scdiff_data.recipes import Recipe, Split
     from scdiff_data.sources import (
         Bucket,
         Census,
@@ -135,8 +129,8 @@ _ROOM_OF = {
     "create_dataloader": "loading",
     "create_hvg_dataloader": "loading",
     "Plan": "pipeline",
-    "Recipe": "pipeline",
-    "Split": "pipeline",
+    "Recipe": "recipes",
+    "Split": "recipes",
     "choose_genes_again": "pipeline",
     "convert_shards": "pipeline",
     "plan": "pipeline",

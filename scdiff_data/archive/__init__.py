@@ -1,9 +1,10 @@
-"""One experiment in, one file out: int16 CSR counts of all genes over one gene axis.
+"""An experiment becomes a file: int16 CSR counts of all genes over one gene axis.
 
-Read `quality`, `cell_totals`, `file`, `transpose`, `word_order`, `convert`, `obs`, `rows`.
+Read `quality`, `cell_totals`, `file`, `transpose`, `word_order`, `writing`, `convert`, `obs`,
+`rows`.
 """
 
-from scdiff_data.archive.convert import ArchiveReport, write_archive
+from scdiff_data.archive.convert import ArchiveReport, write_archives
 from scdiff_data.archive.file import CsrRows, count_rows, map_matrix, read_in_order, read_obs
 from scdiff_data.archive.obs import LabelSurvey, ObsReader, check_ids, read_label
 from scdiff_data.archive.quality import QualityFilter
@@ -22,5 +23,5 @@ __all__ = [
     "read_in_order",
     "read_label",
     "read_obs",
-    "write_archive",
+    "write_archives",
 ]

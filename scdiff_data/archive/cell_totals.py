@@ -29,7 +29,7 @@ class CellSums:
     is_sorted
         Whether indices increase along every column (CSC) or row, as canonical matrices' do.
     n_rounded
-        Values that were not quite whole.
+        Values that were not quite whole, int64 [n_cells].
     mito_counts
         Every cell's counts in the genes that were marked, int64 [n_cells]; None if none were.
     """
@@ -39,7 +39,7 @@ class CellSums:
     n_values: NDArray[np.int64]
     n_saturated: NDArray[np.int64]
     is_sorted: bool
-    n_rounded: int
+    n_rounded: NDArray[np.int64]
     mito_counts: NDArray[np.int64] | None = None
 
 
@@ -69,6 +69,7 @@ def count_cells(
     """
     sums = np.zeros((workers.n, 4, matrix.n_cells), np.int64)  # of each thread
     marked = np.zeros((workers.n, 0 if is_marked is None else matrix.n_cells), np.int64)
+    rounded: dict[int, NDArray[np.int64]] = {}  # of each thread, which seldom meets any
     edges: list[tuple[int, bool, int, int]] = []  # of each part: its first and last index
     n_descents = [0] * workers.n
     add = _add_columns if matrix.by_gene else _add_rows
@@ -83,12 +84,11 @@ def count_cells(
         if add(
             part.first, part.pointers, part.minors, part.values, target, totals, n_genes, n_unknown
         ):
-            places = np.flatnonzero(part.values > MAX_COUNT)
-            majors = part.first + np.searchsorted(part.pointers, places, side="right") - 1
-            cells, genes = part.minors[places], majors
-            if not matrix.by_gene:
-                cells, genes = genes, cells
+            cells, genes = part.locate(np.flatnonzero(part.values > MAX_COUNT))
             np.add.at(n_saturated, cells[target[genes] >= 0], 1)
+        if part.rounded is not None:
+            own = rounded.setdefault(part.worker, np.zeros(matrix.n_cells, np.int64))
+            np.add.at(own, part.locate(part.rounded)[0], 1)
 
     for _ in matrix.blocks(visit):
         pass
@@ -97,7 +97,8 @@ def count_cells(
         is_rest and index <= before for (_, _, _, before), (_, is_rest, index, _) in pairwise(edges)
     )
     totals, n_genes, n_unknown, n_saturated = sums.sum(axis=0)
-    n_values, n_rounded = n_genes - n_unknown, matrix.n_rounded
+    n_rounded = sum(rounded.values(), np.zeros(matrix.n_cells, np.int64))
+    n_values = n_genes - n_unknown
     if not is_sorted:  # then a gene may be there twice in a cell
         for first, pointers, packed in matrix.blocks():
             _take_repeats(first, pointers, packed, matrix.by_gene, n_genes)

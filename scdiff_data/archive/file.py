@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, NamedTuple
 
 import h5py
 import numpy as np
@@ -38,10 +39,8 @@ class RowStore:
 
     Parameters
     ----------
-    descriptor
-        Of the file, open for writing.
-    path
-        Its path.
+    file
+        The file, open for reading and writing.
     n_values
         Values of the matrix.
     index_type
@@ -50,8 +49,7 @@ class RowStore:
         Where the datasets' bytes start.
     """
 
-    descriptor: int
-    path: Path
+    file: BinaryIO
     n_values: int
     index_type: Any
     indices_at: int
@@ -59,25 +57,27 @@ class RowStore:
 
     def write(self, start: int, indices: NDArray[Any], data: NDArray[np.int16]) -> None:
         """Write values from the `start`-th on."""
+        descriptor = self.file.fileno()
         arrays: Any = ((self.indices_at, indices), (self.data_at, data))
         for at, values in arrays:
             place, left = at + start * values.itemsize, memoryview(values).cast("B")
             while left:
-                n_written = os.pwrite(self.descriptor, left, place)
+                n_written = os.pwrite(descriptor, left, place)
                 # To the disk at once, in the background: the flush at the end then waits for less.
                 if hasattr(os, "posix_fadvise"):
-                    os.posix_fadvise(self.descriptor, place, n_written, os.POSIX_FADV_DONTNEED)
+                    os.posix_fadvise(descriptor, place, n_written, os.POSIX_FADV_DONTNEED)
                 place, left = place + n_written, left[n_written:]
 
     def map(self) -> tuple[NDArray[Any], NDArray[np.int16]]:
         """Map indices and counts into memory, to be written in any order."""
         # Without its blocks reserved, a full disk would end the process, not raise an error.
         if hasattr(os, "posix_fallocate") and self.n_values:
-            os.posix_fallocate(self.descriptor, 0, os.fstat(self.descriptor).st_size)
+            descriptor = self.file.fileno()
+            os.posix_fallocate(descriptor, 0, os.fstat(descriptor).st_size)
         if not self.n_values:
             return np.empty(0, self.index_type), np.empty(0, np.int16)
         indices, data = (
-            np.memmap(self.path, dtype, "r+", at, (self.n_values,)).view(np.ndarray)
+            np.memmap(self.file, dtype, "r+", at, (self.n_values,)).view(np.ndarray)
             for dtype, at in ((self.index_type, self.indices_at), (np.int16, self.data_at))
         )
         return indices, data
@@ -140,7 +140,16 @@ def lay_out_archive(
         data_at = reserve_dataset(x, "data", n_values, np.int16)
         write_frame(file, "obs", obs)
     with path.open("r+b") as raw:
-        yield RowStore(raw.fileno(), path, n_values, index_type, indices_at, data_at)
+        yield RowStore(raw, n_values, index_type, indices_at, data_at)
+
+
+@contextmanager
+def open_room(folder: Path, n_values: int) -> Iterator[RowStore]:
+    """Room for rows in a file that has no name, in a folder, and is gone once it is closed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder) as file:
+        file.truncate(6 * n_values)
+        yield RowStore(file, n_values, np.int32, 0, 4 * n_values)
 
 
 @lru_cache(maxsize=1)

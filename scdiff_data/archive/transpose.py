@@ -40,7 +40,7 @@ def transpose(
     matrix, target, sums
         As in the first pass, and what it found.
     rows
-        The cells kept, ascending, in the order in which they are written.
+        The cells kept, in the order in which they are written.
     store
         Takes as many values as the kept cells' `sums.n_values` together.
     workers
@@ -51,9 +51,13 @@ def transpose(
     takes_minor, takes_major = (is_kept, is_known) if matrix.by_gene else (is_known, is_kept)
     takes_all = bool(is_kept.all() and is_known.all() and sums.n_genes.sum() == matrix.n_values)
     starts = np.concatenate([[0], np.cumsum(np.where(is_kept, sums.n_values, 0))])
-    cursor = starts[:-1].copy()  # of each cell, where its next value goes
-    # A cell's values lie in many blocks of columns: then they are put through a map of the file.
-    map_of_file = store.map() if matrix.by_gene and not matrix.is_one_block else None
+    cursor = np.zeros(matrix.n_cells, np.int64)  # of each cell, where its next value goes
+    cursor[rows] = np.cumsum(sums.n_values[rows]) - sums.n_values[rows]
+    # Where cells change places, or a cell's values lie in many blocks of columns, values are put
+    # through a map of the file.
+    is_in_order = bool((np.diff(rows) > 0).all())
+    is_mapped = not is_in_order or (matrix.by_gene and not matrix.is_one_block)
+    map_of_file = store.map() if is_mapped else None
 
     for block in matrix.blocks():
         ends = block.pointers[1:].copy()

@@ -15,9 +15,8 @@ from scdiff_data.errors import ManifestError
 from scdiff_data.genes import GeneChoice, TrainingGenes, choose_genes, plot_hvgs
 from scdiff_data.pipeline.cell_table import draw_cells
 from scdiff_data.pipeline.fill_archive import FilledArchive
-from scdiff_data.pipeline.recipe import Recipe
-from scdiff_data.pipeline.settings import PrepareOptions
 from scdiff_data.reading import GeneAxis
+from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.shards import ShardGenes, choose_format, write_shards
 from scdiff_data.sources import filter_catalog, group_experiments, read_rows
 from scdiff_data.store import (

@@ -21,9 +21,7 @@ from numpy.typing import NDArray
 from scdiff_data.archive import LabelSurvey, ObsReader, check_ids, read_label
 from scdiff_data.base import keyed_hash, write_aside
 from scdiff_data.constants import SPLITS
-from scdiff_data.pipeline.recipe import Recipe
-from scdiff_data.pipeline.settings import CELL_COLUMNS
-from scdiff_data.pipeline.split import check_sizes, check_values
+from scdiff_data.recipes import CELL_COLUMNS, Recipe, check_sizes, check_values
 from scdiff_data.shuffle import TableSorter
 from scdiff_data.sources import CatalogRow
 from scdiff_data.store import DataDirectory, DrawnCells

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from scdiff_data.base import order_by_hash
 from scdiff_data.constants import SPLITS
-from scdiff_data.pipeline.recipe import Recipe
-from scdiff_data.pipeline.settings import PrepareOptions
 from scdiff_data.reading import GeneAxis
+from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.shards import ShardFormat, choose_format, count_bytes
 from scdiff_data.sources import layout_of, read_rows
 from scdiff_data.store import DataDirectory, ExperimentRecord, Records

@@ -21,8 +21,7 @@ from scdiff_data.errors import ManifestError
 from scdiff_data.pipeline.assemble import assemble, reassemble
 from scdiff_data.pipeline.fill_archive import fill_archive
 from scdiff_data.pipeline.planning import Plan, make_plan
-from scdiff_data.pipeline.recipe import Recipe
-from scdiff_data.pipeline.settings import PrepareOptions
+from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.shards import check_shards, rewrite_shards
 from scdiff_data.sources import Bucket, read_snapshot, take_snapshot
 from scdiff_data.store import DataDirectory, Manifest, mark_unfinished

@@ -10,7 +10,8 @@ from scdiff_data.reading.frames import Frame
 from scdiff_data.reading.gene_axis import Alignment, GeneAxis, strip_versions
 from scdiff_data.reading.gene_names import merge_axes
 from scdiff_data.reading.h5ad import H5adFile, read_gene_axis
-from scdiff_data.reading.source_matrix import Block, Part, SourceMatrix
+from scdiff_data.reading.source_matrix import SourceMatrix
+from scdiff_data.reading.values import Block, Part
 
 __all__ = [
     "Alignment",

@@ -7,7 +7,7 @@ memory of what the file holds, and what turning the matrix round needs lies toge
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import h5py
 import numpy as np
@@ -21,7 +21,9 @@ from scdiff_data.reading.counts_place import are_counts, explain_values
 from scdiff_data.reading.faults import explain
 from scdiff_data.reading.values import (
     BAD_INDEX,
+    Block,
     DenseRows,
+    Part,
     as_native,
     check_parts,
     check_type,
@@ -37,52 +39,6 @@ _CELL_BYTES = 600
 
 _WORKER_BYTES = 8 << 20
 """What each thread holds beside the block: chunks being inflated, and a tile being filled."""
-
-
-class Part(NamedTuple):
-    """Some values of the file as they came, in a thread's hands.
-
-    Parameters
-    ----------
-    worker
-        Number of the thread.
-    start
-        The first value's place among all values.
-    is_rest
-        Whether the first column's or row's first values are in an earlier part.
-    first
-        First column (CSC) or row that the values belong to.
-    pointers
-        Where each of these columns' or rows' values start, and the last one's end; int64.
-    minors, values
-        Indices on the other axis, and values.
-    """
-
-    worker: int
-    start: int
-    is_rest: bool
-    first: int
-    pointers: NDArray[np.int64]
-    minors: NDArray[Any]
-    values: NDArray[Any]
-
-
-class Block(NamedTuple):
-    """Whole columns (CSC) or rows.
-
-    Parameters
-    ----------
-    first
-        The first of them.
-    pointers
-        Where each of them starts in `packed`, and where the last ends; int64.
-    packed
-        `index << 16 | count`, the count at most 32,767; uint32 [n], or uint64 if an index needs it.
-    """
-
-    first: int
-    pointers: NDArray[np.int64]
-    packed: NDArray[Any]
 
 
 class SourceMatrix:
@@ -134,7 +90,6 @@ class SourceMatrix:
             max(max_memory - scratch, max_memory // 4) // np.dtype(self._type).itemsize
         )
         self._cached: list[Block] | None = None
-        self._n_rounded = [0] * workers.n
         if isinstance(x, h5py.Group):
             with explain(self._path, f"{self._element}/indptr, indices, data"):
                 self._open_sparse(x, n_majors)
@@ -181,11 +136,6 @@ class SourceMatrix:
                 f"pointers over {n_values} values, obs and var say {self.n_cells} x "
                 f"{len(self._names[1])}"
             )
-
-    @property
-    def n_rounded(self) -> int:
-        """Values that were near whole numbers and count as these, in all that was read."""
-        return sum(self._n_rounded)
 
     @property
     def n_values(self) -> int:
@@ -238,7 +188,8 @@ class SourceMatrix:
                 pointers = self._indptr[first : last + 1] - from_
                 is_rest = bool(pointers[0] < 0)
                 pointers[0], pointers[-1] = 0, to - from_
-                part = Part(job[0], from_, is_rest, first, pointers, minors, values)
+                place = (job[0], from_, is_rest, first)
+                part = Part(*place, pointers, minors, values, self.by_gene)
                 part = self._check_and_pack(part, packed[from_ - low : to - low])
                 if visit is not None:
                     visit(part)
@@ -262,6 +213,7 @@ class SourceMatrix:
                 pointers=piece.indptr.astype(np.int64),
                 minors=piece.indices,
                 values=piece.data,
+                by_gene=False,
             )
             low = pointers[-1][-1]
             part = self._check_and_pack(part, self._buffer[low : low + piece.nnz])
@@ -283,15 +235,14 @@ class SourceMatrix:
             return part
         if not are_counts(part.values.astype(np.float64)).all():
             self._refuse(part)
-        whole = part._replace(values=np.rint(part.values))
-        self._n_rounded[part.worker] += int((whole.values != part.values).sum())
+        values = np.rint(part.values)
+        whole = part._replace(values=values, rounded=np.flatnonzero(values != part.values))
         pack_values(whole.minors, whole.values, self._n_minors, packed)
         return whole
 
     def _refuse(self, part: Part) -> NoReturn:
         bad = int(np.argmin(are_counts(part.values.astype(np.float64))))
-        major = part.first + int(np.searchsorted(part.pointers, bad, side="right")) - 1
-        cell, gene = (part.minors[bad], major) if self.by_gene else (major, part.minors[bad])
+        (cell,), (gene,) = part.locate(np.array([bad]))
         raise CountError(
             f"{self._path.name} does not hold counts: {self._element} of cell "
             f"{self._names[0][cell]}, gene {self._names[1][gene]} is {part.values[bad]}; counts "

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -18,6 +18,64 @@ BAD_INDEX = 1
 
 BAD_VALUE = 2
 """`pack_values` found a value that is no count."""
+
+
+class Part(NamedTuple):
+    """Some values of the file as they came, in a thread's hands.
+
+    Parameters
+    ----------
+    worker
+        Number of the thread.
+    start
+        The first value's place among all values.
+    is_rest
+        Whether the first column's or row's first values are in an earlier part.
+    first
+        First column (CSC) or row that the values belong to.
+    pointers
+        Where each of these columns' or rows' values start, and the last one's end; int64.
+    minors, values
+        Indices on the other axis, and values.
+    by_gene
+        Whether columns it is.
+    rounded
+        Places of values that were not quite whole; None if there are none.
+    """
+
+    worker: int
+    start: int
+    is_rest: bool
+    first: int
+    pointers: NDArray[np.int64]
+    minors: NDArray[Any]
+    values: NDArray[Any]
+    by_gene: bool
+    rounded: NDArray[np.int64] | None = None
+
+    def locate(self, places: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The cells and genes that some of the values are of."""
+        majors = self.first + np.searchsorted(self.pointers, places, side="right") - 1
+        minors = self.minors[places]
+        return (minors, majors) if self.by_gene else (majors, minors)
+
+
+class Block(NamedTuple):
+    """Whole columns (CSC) or rows.
+
+    Parameters
+    ----------
+    first
+        The first of them.
+    pointers
+        Where each of them starts in `packed`, and where the last ends; int64.
+    packed
+        `index << 16 | count`, the count at most 32,767; uint32 [n], or uint64 if an index needs it.
+    """
+
+    first: int
+    pointers: NDArray[np.int64]
+    packed: NDArray[Any]
 
 
 def find_layout(x: h5py.Group | h5py.Dataset) -> str:

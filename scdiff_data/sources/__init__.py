@@ -16,7 +16,7 @@ from scdiff_data.sources.catalog import (
     read_snapshot,
     take_snapshot,
 )
-from scdiff_data.sources.collection import H5adCollection, read_units
+from scdiff_data.sources.collection import H5adCollection, assign_cells
 from scdiff_data.sources.gene_survey import survey_genes
 from scdiff_data.sources.h5ad_folder import H5adFolder
 from scdiff_data.sources.scbasecount import ScBaseCount
@@ -41,6 +41,7 @@ __all__ = [
     "Source",
     "StoredSource",
     "Tahoe100M",
+    "assign_cells",
     "filter_catalog",
     "group_experiments",
     "layout_of",
@@ -49,7 +50,6 @@ __all__ = [
     "read_gene_axis_of",
     "read_rows",
     "read_snapshot",
-    "read_units",
     "survey_genes",
     "take_snapshot",
 ]

@@ -1,17 +1,20 @@
 """A published collection of h5ad files."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from scdiff_data.base import digest
 from scdiff_data.errors import CountError
 from scdiff_data.reading import H5adFile, check_place
+from scdiff_data.sources.catalog import Condition, match_cells
 from scdiff_data.sources.own_files import MOST_LETTERS, name_experiment
 from scdiff_data.sources.source import Bucket, FileLayout, read_checksum
 
@@ -95,10 +98,46 @@ class H5adCollection:
         return {path[len(root) :].lstrip("/"): entry for path, entry in sorted(found.items())}
 
 
-def read_units(column: pd.Series) -> pd.Series:
-    """The experiments that cells are of, as texts; None where there is none."""
-    texts = column.astype("string").str.strip()
-    return texts.where(texts != "").astype(object).where(texts.notna(), None)
+def read_units(column: pd.Series) -> tuple[NDArray[np.integer[Any]], list[str]]:
+    """The experiments that cells are of: each cell's place among their names, -1 for none; these.
+
+    Parameters
+    ----------
+    column
+        Of each cell, its experiment, as text, number or category.
+    """
+    column = column.astype("category")
+    texts = pd.Series(column.cat.categories).astype("string").str.strip()
+    places, names = pd.factorize(texts.where(texts != ""))
+    return np.append(places, -1)[column.cat.codes], [str(name) for name in names]
+
+
+def assign_cells(
+    obs: pd.DataFrame,
+    *,
+    units: Sequence[str | None],
+    key: str | None,
+    filters: Mapping[str, Condition],
+) -> tuple[NDArray[np.integer[Any]], NDArray[np.bool_]]:
+    """Which of some experiments of a file each cell is of, -1 for none; whether it is looked at.
+
+    Parameters
+    ----------
+    obs
+        The file's cells.
+    units
+        The experiments' values of the column `key`; only None where the file is one experiment.
+    key
+        The `experiment_key`.
+    filters
+        The `cell_filters`.
+    """
+    of_cell: NDArray[np.integer[Any]] = np.zeros(len(obs), np.int8)
+    if list(units) != [None]:
+        places, names = read_units(obs[key])
+        place_of = {unit: place for place, unit in enumerate(units)}
+        of_cell = np.array([*(place_of.get(name, -1) for name in names), -1])[places]
+    return of_cell, match_cells(obs, filters)
 
 
 def count_cells(
@@ -109,10 +148,10 @@ def count_cells(
         with bucket.open(path) as stream, H5adFile(Path(path), stream=stream) as cells:
             if experiment_key is None:
                 return [(None, len(cells.obs), None)]
-            units = read_units(cells.obs.read(experiment_key))
-            n_of, n_without = Counter(units.dropna()), int(units.isna().sum())
+            places, names = read_units(cells.obs.read(experiment_key))
+            n_without, *n_of = np.bincount(places + 1, minlength=len(names) + 1).tolist()
             found: list[tuple[str | None, int, str | None]] = [
-                (unit, n, None) for unit, n in sorted(n_of.items())
+                (unit, n, None) for unit, n in sorted(zip(names, n_of, strict=True)) if n
             ]
             if n_without:
                 problem = f"{path}: {n_without} cells have no {experiment_key}, the experiment_key"

@@ -37,10 +37,14 @@ def survey_genes(
         If the files do not agree on names, or have no gene in common.
     """
     named, problem = {}, "they have no genes"
+    looked_at: set[str] = set()
     for row in rows.values():
         if row.columns.get("problem"):
             problem = str(row.columns["problem"])
             continue
+        if row.path in looked_at:  # another experiment of the same file
+            continue
+        looked_at.add(row.path)
         name = Path(row.path)
         try:
             with (

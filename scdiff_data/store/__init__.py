@@ -5,7 +5,7 @@ Read `layout`, `manifest`, `records`, `losses`, `drawn_cells`.
 
 from scdiff_data.store.drawn_cells import DrawnCells
 from scdiff_data.store.layout import DataDirectory
-from scdiff_data.store.losses import LossLimit, describe_losses, have_failed
+from scdiff_data.store.losses import LossLimit, describe_losses, explain_shortage, have_failed
 from scdiff_data.store.manifest import SCHEMA_VERSION, GeneCounts, Manifest, mark_unfinished
 from scdiff_data.store.records import ExperimentRecord, Records, list_experiments, sum_dropped
 
@@ -19,6 +19,7 @@ __all__ = [
     "Manifest",
     "Records",
     "describe_losses",
+    "explain_shortage",
     "have_failed",
     "list_experiments",
     "mark_unfinished",

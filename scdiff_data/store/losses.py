@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scdiff_data.archive import QualityFilter
 from scdiff_data.errors import DownloadError
 from scdiff_data.sources import CatalogRow
 from scdiff_data.store.records import ExperimentRecord
@@ -96,3 +97,25 @@ def describe_losses(experiments: Sequence[Mapping[str, Any]]) -> str:
 def have_failed(experiments: Sequence[Mapping[str, Any]]) -> bool:
     """Whether an experiment was left out because it could not be read."""
     return any(entry["status"] == "failed" for entry in experiments)
+
+
+def explain_shortage(
+    records: Sequence[ExperimentRecord],
+    cell_count: int | None,
+    quality: QualityFilter,
+    max_cells_per_experiment: int | None,
+) -> str:
+    """Why the experiments tried have too few cells."""
+    failed = [record for record in records if record.failed]
+    reports = [record.report for record in records if record.report is not None]
+    n_in_files = sum(report.n_cells_in_file for report in reports)
+    n_filtered = sum(report.n_filtered for report in reports)
+    n_cells = sum(report.n_cells for report in reports)
+    taken = f", {n_filtered} of them taken away by cell_filters," if n_filtered else ""
+    reason = f"; {len(failed)} failed, the first: {failed[0].reason}" if failed else ""
+    return (
+        f"cell_count={cell_count}, but of {n_in_files} cells in {len(records)} experiments{taken} "
+        f"only {n_cells} pass QC ({quality}) and the cap "
+        f"(max_cells_per_experiment={max_cells_per_experiment}){reason}: lower cell_count, or "
+        "loosen filters or QC"
+    )

@@ -19,7 +19,8 @@ from scdiff_data.loading import (
     TokenDataset,
     check_shuffle,
 )
-from scdiff_data.pipeline import Plan, PrepareOptions, Recipe, plan, prepare
+from scdiff_data.pipeline import Plan, plan, prepare
+from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.sources import Condition, Source
 from scdiff_data.tokenizers import Tokenizer, describe_fit, open_fit, restore_fit, store_fit
 from scdiff_data.training.fit_data import open_fit_data

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from scdiff_data.errors import ManifestError
-from scdiff_data.pipeline import Recipe
+from scdiff_data.recipes import Recipe
 from scdiff_data.shards import check_shards
 from scdiff_data.store import Manifest
 

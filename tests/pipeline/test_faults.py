@@ -18,7 +18,7 @@ import pytest
 
 from scdiff_data import Recipe, ScBaseCount, prepare
 from scdiff_data.fetching import pool
-from scdiff_data.pipeline import fill_archive
+from scdiff_data.pipeline import make_archives
 from scdiff_data.store.manifest import Manifest
 from support import forks
 from support.cases import ATLAS_SETTINGS, TESTS, GcsServer, digest_tree, pbmc_recipe
@@ -69,9 +69,9 @@ def before(
     ("place", "call"),
     [
         pytest.param("fetching.pool.download", 1, id="downloads"),
-        pytest.param("pipeline.fill_archive.write_archive", 2, id="archives"),
+        pytest.param("pipeline.make_archives.write_archives", 2, id="archives"),
         pytest.param("pipeline.assemble.write_json", 1, id="metadata"),
-        pytest.param("pipeline.fill_archive.write_statistics", 2, id="statistics"),
+        pytest.param("pipeline.make_archives.write_statistics", 2, id="statistics"),
         pytest.param("pipeline.assemble.plot_hvgs", 1, id="picture"),
         pytest.param("pipeline.assemble.write_shards", 1, id="shards"),
     ],
@@ -184,7 +184,7 @@ def test_few_source_files_are_on_disk_at_once(
         return call
 
     # A file appears when a download starts, and goes when its archive is made.
-    for module, name in ((pool, "download"), (fill_archive, "write_archive")):
+    for module, name in ((pool, "download"), (make_archives, "write_archives")):
         monkeypatch.setattr(module, name, spy(getattr(module, name)))
     prepare(atlas_recipe(atlas_bucket), tmp_path, n_threads=n_threads)
     assert len(seen) == 12  # six files
@@ -237,7 +237,7 @@ def test_of_two_processes_the_second_waits_and_finds_the_work_done(
 ) -> None:
     data_dir, go = tmp_path / "data", tmp_path / "go"
     wait = f"while not Path({str(go)!r}).exists(): time.sleep(0.01)"
-    script = write_script("pipeline.fill_archive.write_archive", wait)
+    script = write_script("pipeline.make_archives.write_archives", wait)
 
     def begin() -> forks.Fork:
         return forks.Fork(script, str(atlas_bucket), str(data_dir), "", cwd=TESTS, folder=tmp_path)
@@ -257,7 +257,7 @@ def test_of_two_processes_the_second_waits_and_finds_the_work_done(
 @pytest.mark.parametrize(
     ("place", "call"),
     [
-        pytest.param("archive.convert.transpose", 2, id="archives"),
+        pytest.param("archive.writing.transpose", 2, id="archives"),
         pytest.param("shards.contents.write_dense", 2, id="shards"),
     ],
 )

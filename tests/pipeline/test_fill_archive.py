@@ -2,14 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import anndata as ad
 import pyarrow.parquet as pq
 import pytest
+import scipy.sparse as sp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scdiff_data import DownloadError, Recipe, ScBaseCount, prepare
-from support.cases import ATLAS_SETTINGS, pbmc_recipe
+from scdiff_data import DownloadError, H5adFolder, Recipe, ScBaseCount, prepare
+from scdiff_data.archive import write_archives
+from scdiff_data.pipeline import make_archives
+from support.cases import ATLAS_SETTINGS, digest_tree, pbmc_recipe
+from support.h5ad import counts_of, write_source
 from support.reading import read_shards
 
 
@@ -117,3 +123,53 @@ def test_an_unknown_label_is_told_at_the_first_experiment_and_an_error_at_the_en
     (warning,) = (r.getMessage() for r in caplog.records if "celltype" in r.getMessage())
     assert "name ['celltype'], which neither" in warning
     assert "'cell_type'" in warning
+
+
+@pytest.mark.parametrize(
+    ("changes", "groups"),
+    [
+        pytest.param({"cell_count": None}, [6], id="all"),
+        pytest.param({"cell_count": 40}, [4], id="no more than the draw comes to"),
+        pytest.param(
+            {"cell_count": 30, "min_counts": 40}, [3, 2], id="as many more as are lacking"
+        ),
+    ],
+)
+def test_a_file_of_many_experiments_is_read_for_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], groups: list[int]
+) -> None:
+    source = write_source(tmp_path / "files.h5ad", sp.csr_matrix(counts_of()))
+    cells = ad.read_h5ad(source)
+    cells.obs["donor"] = [f"D{i % 6}" for i in range(60)]
+    cells.write_h5ad(source)
+    found: list[int] = []
+
+    def spy(source: Path, targets: dict[str, Path], **settings: Any) -> Any:
+        found.append(len(targets))
+        return write_archives(source, targets, **settings)
+
+    monkeypatch.setattr(make_archives, "write_archives", spy)
+    usual = {"min_genes": None, "min_counts": None, "labels": (), "n_hvgs": None}
+    usual["split"] = {"by": "cell", "val": 0, "test": 0}
+    own = H5adFolder(str(source), experiment_key="donor")
+    manifest = prepare(Recipe(source=own, **usual | changes), tmp_path / "data")
+    assert found == groups
+    assert sum(manifest.n_cells.values()) == (changes["cell_count"] or 60)
+    prepare(Recipe(source=own, **usual | changes), tmp_path / "again", n_threads=1)
+    assert digest_tree(tmp_path / "data") == digest_tree(tmp_path / "again")
+
+
+def test_of_a_file_that_cannot_be_read_whole_each_experiment_is_tried_alone(
+    tmp_path: Path,
+) -> None:
+    counts = counts_of()
+    counts[59, 3] = 0.5
+    source = write_source(tmp_path / "files.h5ad", sp.csr_matrix(counts))
+    cells = ad.read_h5ad(source)
+    cells.obs["donor"] = [f"D{i // 10}" for i in range(60)]
+    cells.write_h5ad(source)
+    own = H5adFolder(str(source), experiment_key="donor")
+    usual = {"min_genes": None, "min_counts": None, "labels": (), "n_hvgs": None}
+    usual |= {"split": {"by": "cell", "val": 0, "test": 0}, "max_failed_fraction": 0.2}
+    manifest = prepare(Recipe(source=own, **usual), tmp_path / "data")
+    assert sum(manifest.n_cells.values()) == 50

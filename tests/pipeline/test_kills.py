@@ -17,7 +17,7 @@ from support.kills import KILL_SCRIPT
     ("module", "function", "call"),
     [
         pytest.param("fetching.downloads", "_verify", 3, id="mid-download"),
-        pytest.param("archive.convert", "transpose", 2, id="mid-archive"),
+        pytest.param("archive.writing", "transpose", 2, id="mid-archive"),
         pytest.param("pipeline.cell_table", "read_label", 2, id="mid-table"),
         pytest.param("shuffle.sorting", "sort_rows", 3, id="mid-sort"),
         pytest.param("shards.contents", "write_dense", 3, id="mid-shards"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scdiff_data import Pbmc, Plan, Recipe, ScBaseCount, plan, prepare
 from scdiff_data.pipeline import assemble, planning
 from scdiff_data.pipeline.planning import make_plan
-from scdiff_data.pipeline.settings import PrepareOptions
+from scdiff_data.recipes import PrepareOptions
 from scdiff_data.sources.catalog import filter_catalog
 from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.manifest import Manifest

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scdiff_data.archive import ArchiveReport, QualityFilter, write_archive
+from scdiff_data.archive import ArchiveReport, QualityFilter, write_archives
+from scdiff_data.errors import CountError
 from scdiff_data.reading.h5ad import read_gene_axis
 
 GENES = [f"ENSG{i:03d}" for i in range(40)]
@@ -34,15 +35,18 @@ def write_source(path: Path, matrix: Any, genes: list[str] | None = None, **sett
 
 
 def archive(source: Path, target: Path, **changes: Any) -> ArchiveReport:
+    """Convert a file that is one experiment, `SRX1`."""
     settings: dict[str, Any] = {
-        "experiment_id": "SRX1",
         "axis": read_gene_axis(source),
         "quality": QualityFilter(),
         "max_cells": None,
         "seed": 0,
         "max_memory": 1 << 30,
     }
-    return write_archive(source, target, **(settings | changes))
+    (outcome,) = write_archives(source, {"SRX1": target}, **(settings | changes)).values()
+    if isinstance(outcome, CountError):
+        raise outcome
+    return outcome
 
 
 LAYOUTS: dict[str, Callable[[np.ndarray], Any]] = {

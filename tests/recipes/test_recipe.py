@@ -7,7 +7,7 @@ import pytest
 
 from scdiff_data import H5adFolder, Pbmc, Recipe, ScBaseCount
 from scdiff_data.genes.named import NamedGenes
-from scdiff_data.pipeline.split import Split
+from scdiff_data.recipes import Split
 
 
 @pytest.mark.parametrize(

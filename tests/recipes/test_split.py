@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scdiff_data import prepare
-from scdiff_data.pipeline.split import Split
+from scdiff_data.recipes import Split
 from support.cases import pbmc_recipe
 from support.reading import read_shards
 

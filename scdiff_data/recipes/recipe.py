@@ -8,7 +8,7 @@ from typing import Any
 
 from scdiff_data.archive import QualityFilter
 from scdiff_data.genes import GeneSettings, NamedGenes
-from scdiff_data.pipeline.settings import (
+from scdiff_data.recipes.settings import (
     PLAIN,
     check_labels,
     check_range,
@@ -22,7 +22,7 @@ from scdiff_data.pipeline.settings import (
     read_words,
     to_plain,
 )
-from scdiff_data.pipeline.split import Split
+from scdiff_data.recipes.split import Split
 from scdiff_data.shards import SHARD_FORMATS
 from scdiff_data.sources import CatalogRow, Condition, Source, StoredSource, layout_of
 

@@ -1,0 +1,173 @@
+"""The kept cells of a source's experiments, each experiment's into an archive of its own."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scdiff_data.archive.cell_totals import CellSums
+from scdiff_data.archive.file import RowStore, close_gap, lay_out_archive, open_room
+from scdiff_data.archive.transpose import is_ascending, sort_rows, transpose
+from scdiff_data.archive.word_order import sort_naturally
+from scdiff_data.base import Workers, write_aside
+from scdiff_data.reading import GeneAxis, SourceMatrix
+
+_COPIED_AT_ONCE = 1 << 22
+"""Values that go from one file to another at a time: 24 MB."""
+
+
+def name_cells(experiment_id: str, barcodes: pd.Index) -> list[str]:
+    """Ids of an experiment's cells, unique among all experiments."""
+    return [f"{experiment_id}_{barcode}" for barcode in barcodes]
+
+
+@dataclass(frozen=True)
+class CountedCells:
+    """A source file whose cells are counted.
+
+    Parameters
+    ----------
+    matrix, obs
+        Its counts, and its cells' columns.
+    target
+        Each gene's place on the reference axis, or -1.
+    sums
+        What each cell adds up to.
+    axis
+        The reference genes.
+    workers
+        Threads that fill.
+    """
+
+    matrix: SourceMatrix
+    obs: pd.DataFrame
+    target: NDArray[np.int32]
+    sums: CellSums
+    axis: GeneAxis
+    workers: Workers
+
+    def write(
+        self, rows_of: Mapping[str, NDArray[np.int64]], targets: Mapping[str, Path]
+    ) -> dict[str, int]:
+        """Write archives, and count what saturated where repeated genes were summed, in each.
+
+        Parameters
+        ----------
+        rows_of
+            The cells of each experiment, ascending.
+        targets
+            Where the experiments' archives go.
+        """
+        if len(rows_of) == 1:
+            ((experiment_id, rows),) = rows_of.items()
+            return {experiment_id: self._write(experiment_id, rows, targets, self._transpose(rows))}
+        if not rows_of:
+            return {}
+        # All experiments' cells in one pass, an experiment after another, into one room.
+        bounds = np.cumsum([0, *(self.sums.n_values[rows].sum() for rows in rows_of.values())])
+        n_saturated = {}
+        with open_room(next(iter(targets.values())).parent, int(bounds[-1])) as room:
+            self._transpose(np.concatenate(list(rows_of.values())))(room)
+            indices, data = room.map()
+            for (experiment_id, rows), (start, stop) in zip(
+                rows_of.items(), pairwise(bounds.tolist()), strict=True
+            ):
+                copy = partial(_copy, indices[start:stop], data[start:stop])
+                n_saturated[experiment_id] = self._write(experiment_id, rows, targets, copy)
+        return n_saturated
+
+    def _transpose(self, rows: NDArray[np.int64]) -> Callable[[RowStore], None]:
+        known = (self.matrix, self.target, rows, self.sums)
+        return partial(transpose, *known, workers=self.workers)
+
+    def _write(
+        self,
+        experiment_id: str,
+        rows: NDArray[np.int64],
+        targets: Mapping[str, Path],
+        fill: Callable[[RowStore], None],
+    ) -> int:
+        """Write one archive, whose values `fill` puts into their room."""
+        cell_ids = name_cells(experiment_id, self.obs.index[rows])
+        obs = _make_obs(self.obs.iloc[rows], cell_ids, experiment_id, self.sums, rows)
+        starts = np.concatenate([[0], np.cumsum(self.sums.n_values[rows])])
+        with (
+            write_aside(targets[experiment_id]) as aside,
+            lay_out_archive(aside, starts, obs, self.axis) as store,
+        ):
+            fill(store)
+            if self.sums.is_sorted and is_ascending(self.target):
+                return 0
+            indices, data = store.map()
+            n_merged, n_saturated = sort_rows(starts, indices, data)
+            if n_merged.sum() < starts[-1]:
+                close_gap(aside, n_merged, indices, data, obs, self.axis)
+        return int(n_saturated)
+
+
+def _copy(indices: NDArray[Any], data: NDArray[np.int16], store: RowStore) -> None:
+    for start in range(0, len(data), _COPIED_AT_ONCE):
+        part = slice(start, start + _COPIED_AT_ONCE)
+        store.write(start, indices[part].astype(store.index_type, copy=False), data[part])
+
+
+def _make_obs(
+    obs: pd.DataFrame,
+    cell_ids: list[str],
+    experiment_id: str,
+    sums: CellSums,
+    rows: NDArray[np.int64],
+) -> pd.DataFrame:
+    """The source's columns, as `_plain` has them, under our own."""
+    own = {
+        "experiment_id": pd.Categorical([experiment_id] * len(obs)),
+        "total_counts": sums.totals[rows],
+        "n_genes": sums.n_genes[rows].astype(np.int32),
+    }
+    index = "_index" if "cell_id" in obs else "cell_id"
+    frame = pd.DataFrame(own, index=pd.Index(cell_ids, name=index))
+    for name in obs.columns.difference([*own, index], sort=False):
+        if name and "/" not in name and set(name) != {"."}:  # else no name in HDF5
+            frame[name] = _plain(obs[name])
+    return frame
+
+
+def _plain(column: pd.Series) -> NDArray[Any] | pd.Categorical:
+    """A column in the types that every reader knows.
+
+    Numbers and booleans as numpy has them, missing whole numbers as NaN; all else as a categorical
+    of texts without blanks around them, booleans with gaps among it. What is blank is missing. A
+    categorical keeps its order; other texts are in natural order.
+    """
+    is_bool = pd.api.types.is_bool_dtype(column)
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "biufc":
+        return column.to_numpy()
+    if pd.api.types.is_numeric_dtype(column) and not (is_bool and column.isna().any()):
+        kind = getattr(column.dtype, "numpy_dtype", np.dtype(np.float64))
+        if column.isna().any():
+            return column.to_numpy(np.float64, na_value=np.nan)
+        return column.to_numpy(kind)
+    order: list[str] | None = None
+    if isinstance(column.dtype, pd.CategoricalDtype):  # as a whole, 3 with gaps would become "3.0"
+        categories = column.cat.categories
+        if categories.dtype.kind == "f" and (categories == np.rint(categories)).all():
+            categories = categories.astype(np.int64)  # as the same numbers of another file read
+        words = np.array([*categories.astype("string"), None], object)
+        order = [word.strip() for word in words[:-1]]
+        column = pd.Series(words[column.cat.codes], index=column.index)
+    text = column.astype("string").str.strip()
+    text = text.str.lower() if is_bool else text  # as booleans without gaps read as a label
+    values = text.mask(text == "").astype(object)
+    used = set(values.dropna())
+    if order is None or is_bool:
+        order = sort_naturally(list(used))
+    kept = [word for word in dict.fromkeys(order) if word in used]
+    return pd.Categorical(
+        values.where(values.notna(), None), categories=pd.Index(kept, dtype=object)
+    )
