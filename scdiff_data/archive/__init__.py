@@ -5,7 +5,7 @@ Read `quality`, `cell_totals`, `file`, `transpose`, `word_order`, `writing`, `co
 """
 
 from scdiff_data.archive.convert import ArchiveReport, write_archives
-from scdiff_data.archive.file import CsrRows, count_rows, map_matrix, read_in_order, read_obs
+from scdiff_data.archive.file import CsrRows, count_rows, map_matrix, read_in_order
 from scdiff_data.archive.obs import LabelSurvey, ObsReader, check_ids, read_label
 from scdiff_data.archive.quality import QualityFilter
 from scdiff_data.archive.rows import ArchiveRows
@@ -22,6 +22,5 @@ __all__ = [
     "map_matrix",
     "read_in_order",
     "read_label",
-    "read_obs",
     "write_archives",
 ]

@@ -1,7 +1,9 @@
 """First pass over a source: what each cell adds up to, and with it which cells pass QC."""
 
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
+from operator import iadd
 from typing import Any
 
 import numpy as np
@@ -67,7 +69,7 @@ def count_cells(
     CountError
         If a value is not finite, whole and non-negative.
     """
-    sums = np.zeros((workers.n, 4, matrix.n_cells), np.int64)  # of each thread
+    sums = [np.zeros((4, matrix.n_cells), np.int64) for _ in range(workers.n)]
     marked = np.zeros((workers.n, 0 if is_marked is None else matrix.n_cells), np.int64)
     rounded: dict[int, NDArray[np.int64]] = {}  # of each thread, which seldom meets any
     edges: list[tuple[int, bool, int, int]] = []  # of each part: its first and last index
@@ -96,7 +98,8 @@ def count_cells(
     is_sorted = not any(n_descents) and not any(
         is_rest and index <= before for (_, _, _, before), (_, is_rest, index, _) in pairwise(edges)
     )
-    totals, n_genes, n_unknown, n_saturated = sums.sum(axis=0)
+    totals, n_genes, n_unknown, n_saturated = reduce(iadd, sums)
+    del sums[1:]
     n_rounded = sum(rounded.values(), np.zeros(matrix.n_cells, np.int64))
     n_values = n_genes - n_unknown
     if not is_sorted:  # then a gene may be there twice in a cell

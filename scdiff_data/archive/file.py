@@ -15,8 +15,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scdiff_data.base import ask_for, give_back, map_dataset, write_frame, write_mappings
-from scdiff_data.reading import Frame, GeneAxis
+from scdiff_data.base import (
+    FrameParts,
+    ask_for,
+    give_back,
+    map_dataset,
+    write_frame,
+    write_mappings,
+)
+from scdiff_data.reading import GeneAxis
 
 _READ_BYTES = 16 << 20
 """Bytes of a matrix that are read in one go."""
@@ -118,15 +125,9 @@ def count_rows(path: Path) -> int:
         return int(file["X"].attrs["shape"][0])
 
 
-def read_obs(path: Path) -> pd.DataFrame:
-    """An archive's `obs`, one row a cell, indexed by cell id."""
-    with h5py.File(path) as file:
-        return Frame(path, file["obs"]).read_all()
-
-
 @contextmanager
 def lay_out_archive(
-    path: Path, starts: NDArray[np.int64], obs: pd.DataFrame, axis: GeneAxis
+    path: Path, starts: NDArray[np.int64], obs: FrameParts, axis: GeneAxis
 ) -> Iterator[RowStore]:
     """Write all of an archive but `X/indices` and `X/data`; gives the room for these."""
     n_values = int(starts[-1])
@@ -134,7 +135,7 @@ def lay_out_archive(
     path.write_bytes(_empty_archive(axis))
     with h5py.File(path, "r+", alignment_threshold=1024, alignment_interval=64) as file:
         x = file["X"]
-        x.attrs["shape"] = np.array([len(obs), len(axis)], np.int64)
+        x.attrs["shape"] = np.array([obs.n_rows, len(axis)], np.int64)
         x["indptr"] = starts.astype(index_type)
         indices_at = reserve_dataset(x, "indices", n_values, index_type)
         data_at = reserve_dataset(x, "data", n_values, np.int16)
@@ -173,7 +174,7 @@ def close_gap(
     n_values: NDArray[np.int64],
     indices: NDArray[Any],
     data: NDArray[np.int16],
-    obs: pd.DataFrame,
+    obs: FrameParts,
     axis: GeneAxis,
 ) -> None:
     """Write the archive again without the room that merged values left at its end."""

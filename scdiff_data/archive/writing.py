@@ -15,7 +15,7 @@ from scdiff_data.archive.cell_totals import CellSums
 from scdiff_data.archive.file import RowStore, close_gap, lay_out_archive, open_room
 from scdiff_data.archive.transpose import is_ascending, sort_rows, transpose
 from scdiff_data.archive.word_order import sort_naturally
-from scdiff_data.base import Workers, write_aside
+from scdiff_data.base import FrameParts, Workers, write_aside
 from scdiff_data.reading import GeneAxis, SourceMatrix
 
 _COPIED_AT_ONCE = 1 << 22
@@ -94,8 +94,7 @@ class CountedCells:
         fill: Callable[[RowStore], None],
     ) -> int:
         """Write one archive, whose values `fill` puts into their room."""
-        cell_ids = name_cells(experiment_id, self.obs.index[rows])
-        obs = _make_obs(self.obs.iloc[rows], cell_ids, experiment_id, self.sums, rows)
+        obs = self._choose_columns(experiment_id, rows)
         starts = np.concatenate([[0], np.cumsum(self.sums.n_values[rows])])
         with (
             write_aside(targets[experiment_id]) as aside,
@@ -110,32 +109,34 @@ class CountedCells:
                 close_gap(aside, n_merged, indices, data, obs, self.axis)
         return int(n_saturated)
 
+    def _choose_columns(self, experiment_id: str, rows: NDArray[np.int64]) -> FrameParts:
+        """The source's columns of some cells, as `_plain` has them, under our own."""
+        own: dict[str, Callable[[], Any]] = {
+            "experiment_id": lambda: pd.Categorical([experiment_id]).repeat(len(rows)),
+            "total_counts": lambda: self.sums.totals[rows],
+            "n_genes": lambda: self.sums.n_genes[rows].astype(np.int32),
+        }
+        index = "_index" if "cell_id" in self.obs else "cell_id"
+        theirs = self.obs.columns.difference([*own, index], sort=False)
+        columns = {
+            str(name): partial(self._read_column, name, rows)
+            for name in theirs
+            if name and "/" not in name and set(name) != {"."}  # else no name in HDF5
+        }
+
+        def read_ids(start: int, stop: int) -> list[str]:
+            return name_cells(experiment_id, self.obs.index[rows[start:stop]])
+
+        return FrameParts(len(rows), index, read_ids, own | columns)
+
+    def _read_column(self, name: str, rows: NDArray[np.int64]) -> Any:
+        return _plain(self.obs[name].iloc[rows])
+
 
 def _copy(indices: NDArray[Any], data: NDArray[np.int16], store: RowStore) -> None:
     for start in range(0, len(data), _COPIED_AT_ONCE):
         part = slice(start, start + _COPIED_AT_ONCE)
         store.write(start, indices[part].astype(store.index_type, copy=False), data[part])
-
-
-def _make_obs(
-    obs: pd.DataFrame,
-    cell_ids: list[str],
-    experiment_id: str,
-    sums: CellSums,
-    rows: NDArray[np.int64],
-) -> pd.DataFrame:
-    """The source's columns, as `_plain` has them, under our own."""
-    own = {
-        "experiment_id": pd.Categorical([experiment_id] * len(obs)),
-        "total_counts": sums.totals[rows],
-        "n_genes": sums.n_genes[rows].astype(np.int32),
-    }
-    index = "_index" if "cell_id" in obs else "cell_id"
-    frame = pd.DataFrame(own, index=pd.Index(cell_ids, name=index))
-    for name in obs.columns.difference([*own, index], sort=False):
-        if name and "/" not in name and set(name) != {"."}:  # else no name in HDF5
-            frame[name] = _plain(obs[name])
-    return frame
 
 
 def _plain(column: pd.Series) -> NDArray[Any] | pd.Categorical:
@@ -153,21 +154,21 @@ def _plain(column: pd.Series) -> NDArray[Any] | pd.Categorical:
         if column.isna().any():
             return column.to_numpy(np.float64, na_value=np.nan)
         return column.to_numpy(kind)
-    order: list[str] | None = None
-    if isinstance(column.dtype, pd.CategoricalDtype):  # as a whole, 3 with gaps would become "3.0"
-        categories = column.cat.categories
-        if categories.dtype.kind == "f" and (categories == np.rint(categories)).all():
-            categories = categories.astype(np.int64)  # as the same numbers of another file read
-        words = np.array([*categories.astype("string"), None], object)
-        order = [word.strip() for word in words[:-1]]
-        column = pd.Series(words[column.cat.codes], index=column.index)
-    text = column.astype("string").str.strip()
-    text = text.str.lower() if is_bool else text  # as booleans without gaps read as a label
-    values = text.mask(text == "").astype(object)
-    used = set(values.dropna())
-    if order is None or is_bool:
-        order = sort_naturally(list(used))
-    kept = [word for word in dict.fromkeys(order) if word in used]
-    return pd.Categorical(
-        values.where(values.notna(), None), categories=pd.Index(kept, dtype=object)
-    )
+    is_categorical = isinstance(column.dtype, pd.CategoricalDtype)
+    codes: NDArray[Any]
+    if not is_categorical:
+        codes, values = pd.factorize(column)
+    else:
+        codes, values = column.cat.codes.to_numpy(), column.cat.categories
+        if values.dtype.kind == "f" and (values == np.rint(values)).all():
+            values = values.astype(np.int64)  # as the same numbers of another file read
+    texts = [str(text).strip() for text in pd.Index(values).astype("string")]
+    if is_bool:  # as booleans without gaps read as a label
+        texts = [text.lower() for text in texts]
+    found = {texts[code] for code in np.unique(codes[codes >= 0]).tolist()}
+    words = [text for text in dict.fromkeys(texts) if text and text in found]
+    if not is_categorical or is_bool:
+        words = sort_naturally(words)
+    place_of = {word: place for place, word in enumerate(words)}
+    places = np.array([*(place_of.get(text, -1) for text in texts), -1])
+    return pd.Categorical.from_codes(places[codes], pd.Index(words, dtype=object))

@@ -19,7 +19,13 @@ from scdiff_data.base.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save
 from scdiff_data.base.files import FileEntry, describe_file, write_aside, write_json, write_parquet
 from scdiff_data.base.hashing import digest, hash_file, keyed_hash, order_by_hash, pick_by_hash
 from scdiff_data.base.hdf5_chunks import ChunkedValues, list_filters
-from scdiff_data.base.hdf5_frame import write_categorical, write_frame, write_mappings, write_sparse
+from scdiff_data.base.hdf5_frame import (
+    FrameParts,
+    write_categorical,
+    write_frame,
+    write_mappings,
+    write_sparse,
+)
 from scdiff_data.base.hdf5_map import (
     DiskWatch,
     ask_for,
@@ -42,6 +48,7 @@ __all__ = [
     "ChunkedValues",
     "DiskWatch",
     "FileEntry",
+    "FrameParts",
     "Workers",
     "add_eight",
     "ask_for",

@@ -5,7 +5,9 @@ Texts are plain `string-array`, which every anndata, h5py and R read; newer rele
 write nullable strings, which they do not. (Source: "On-disk format" in anndata's documentation.)
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import h5py
@@ -18,8 +20,38 @@ _MOST_COLUMNS = 5_000
 """Columns whose links fit into a group's header; more need an index, as anndata makes one."""
 
 
+_BLOCK = 1 << 16
+"""Texts written at a time: as objects they take five times their bytes."""
+
+
+@dataclass(frozen=True)
+class FrameParts:
+    """A frame whose columns are made one at a time, when they are written.
+
+    Parameters
+    ----------
+    n_rows
+        Its rows.
+    index_name
+        Name of its index.
+    read_index
+        Gives the names of a range of rows: of `start … stop - 1`.
+    columns
+        What gives each column: numbers, booleans, texts, or a categorical of texts [n_rows].
+    """
+
+    n_rows: int
+    index_name: str
+    read_index: Callable[[int, int], Iterable[Any]]
+    columns: Mapping[str, Callable[[], Any]]
+
+
 def write_frame(
-    parent: h5py.Group, name: str, frame: pd.DataFrame, *, compression: str | None = None
+    parent: h5py.Group,
+    name: str,
+    frame: pd.DataFrame | FrameParts,
+    *,
+    compression: str | None = None,
 ) -> None:
     """Write a frame of numbers, booleans, texts and categoricals of texts, with its index.
 
@@ -28,23 +60,38 @@ def write_frame(
     ValueError
         If a column's name repeats.
     """
+    parts = frame if isinstance(frame, FrameParts) else _take_apart(name, frame)
+    columns = list(parts.columns)
+    group = parent.create_group(name, track_order=len(columns) > _MOST_COLUMNS or None)
+    group.attrs["column-order"] = columns
+    group.attrs["_index"] = parts.index_name
+    _write_strings(group, parts.index_name, parts.n_rows, parts.read_index, compression)
+    for column, make in parts.columns.items():
+        values = make()
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            write_categorical(group, column, values)
+        elif isinstance(values.dtype, np.dtype) and values.dtype.kind in "biufc":
+            _write_array(group, column, np.asarray(values), compression)
+        else:
+            _write_strings(group, column, len(values), _slice(values), compression)
+    _set_encoding(group, "dataframe", "0.2.0")
+
+
+def _take_apart(name: str, frame: pd.DataFrame) -> FrameParts:
     columns = [str(column) for column in frame.columns]
     if twice := [column for column in columns if columns.count(column) > 1]:
         raise ValueError(f"{name} has the column {twice[0]!r} twice: names must be unique")
-    group = parent.create_group(name, track_order=len(columns) > _MOST_COLUMNS or None)
-    group.attrs["column-order"] = columns
     index_name = "_index" if frame.index.name is None else str(frame.index.name)
-    group.attrs["_index"] = index_name
-    _write_strings(group, index_name, frame.index, compression)
-    for column in columns:
-        values = frame[column]
-        if isinstance(values.dtype, pd.CategoricalDtype):
-            write_categorical(group, column, values.array)
-        elif isinstance(values.dtype, np.dtype) and values.dtype.kind in "biufc":
-            _write_array(group, column, values.to_numpy(), compression)
-        else:
-            _write_strings(group, column, values, compression)
-    _set_encoding(group, "dataframe", "0.2.0")
+    makers = {str(name): partial(_get_values, frame, name) for name in frame.columns}
+    return FrameParts(len(frame), index_name, _slice(frame.index), makers)
+
+
+def _get_values(frame: pd.DataFrame, name: Any) -> Any:
+    return frame[name].array if isinstance(frame[name].dtype, pd.CategoricalDtype) else frame[name]
+
+
+def _slice(values: Any) -> Callable[[int, int], Iterable[Any]]:
+    return lambda start, stop: values[start:stop]
 
 
 def write_categorical(parent: h5py.Group, name: str, values: pd.Categorical) -> None:
@@ -52,7 +99,7 @@ def write_categorical(parent: h5py.Group, name: str, values: pd.Categorical) -> 
     group = parent.create_group(name)
     group.attrs["ordered"] = bool(values.ordered)
     _write_array(group, "codes", values.codes)
-    _write_strings(group, "categories", values.categories)
+    _write_strings(group, "categories", len(values.categories), _slice(values.categories))
     _set_encoding(group, "categorical", "0.2.0")
 
 
@@ -80,10 +127,22 @@ def _write_array(
 
 
 def _write_strings(
-    group: h5py.Group, name: str, values: Iterable[Any], compression: str | None = None
+    group: h5py.Group,
+    name: str,
+    n: int,
+    read: Callable[[int, int], Iterable[Any]],
+    compression: str | None = None,
 ) -> None:
-    texts = np.array([str(value) for value in values], dtype=object)
-    group.create_dataset(name, data=texts, dtype=h5py.string_dtype(), compression=compression)
+    def read_texts(start: int) -> NDArray[Any]:
+        return np.array([str(v) for v in read(start, min(start + _BLOCK, n))], dtype=object)
+
+    kind = h5py.string_dtype()
+    if n <= _BLOCK:
+        group.create_dataset(name, data=read_texts(0), dtype=kind, compression=compression)
+    else:
+        group.create_dataset(name, (n,), dtype=kind, compression=compression)
+        for start in range(0, n, _BLOCK):
+            group[name][start : start + _BLOCK] = read_texts(start)
     _set_encoding(group[name], "string-array", "0.2.0")
 
 

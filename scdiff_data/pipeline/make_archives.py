@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
-from scdiff_data.archive import ArchiveReport, read_obs, write_archives
+from scdiff_data.archive import ArchiveReport, ObsReader, write_archives
 from scdiff_data.base import Workers, describe_file
 from scdiff_data.errors import CountError, DownloadError
 from scdiff_data.genes import key_of, sum_genes, write_statistics
@@ -163,13 +163,14 @@ class ArchiveMaker:
 
     def warn_of_missing_columns(self, row: CatalogRow) -> None:
         """Say at the first experiment what would otherwise be found out at the end of the run."""
-        obs = read_obs(self._directory.archive(row.experiment_id))
-        if missing := [n for n in self._recipe.columns if n not in {*obs, *row.columns}]:
+        with ObsReader(self._directory.archive(row.experiment_id)) as obs:
+            columns = obs.columns
+        if missing := [n for n in self._recipe.columns if n not in {*columns, *row.columns}]:
             logger.warning(
                 "labels or split.by name %s, which neither experiment %s nor the catalog has: if "
                 "no experiment has it, the run fails at its end; the cells have %s, the catalog %s",
                 missing,
                 row.experiment_id,
-                sorted(map(str, obs)),
+                sorted(columns),
                 sorted(row.columns),
             )

@@ -84,7 +84,8 @@ class Frame:
             names = np.asarray(values, object)
             if pd.isna(names).any():
                 raise CountError(f"{self._path.name}: a name of {self._name} is missing")
-            return pd.Index([decode_text(name) for name in names], dtype=object)
+            texts = [decode_text(name) for name in names]
+            return pd.Index(pd.array(texts, dtype="string[pyarrow]"))  # a third of texts as objects
 
     def _find_index(self, group: h5py.Group) -> tuple[str, list[str]]:
         index_name = read_text(group.attrs, "_index")

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from scdiff_data.archive.file import read_obs
 from scdiff_data.archive.obs import ObsReader
 
 N = 7
@@ -36,7 +35,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", COLUMNS)
 @pytest.mark.parametrize(("start", "stop"), [(0, N), (1, 4), (6, 7), (3, 99)])
 def test_a_range_is_what_the_frame_has_there(path: Path, name: str, start: int, stop: int) -> None:
-    whole = read_obs(path)[name].iloc[start:stop]
+    whole = ad.read_h5ad(path).obs[name].iloc[start:stop]
     with ObsReader(path) as obs:
         found = obs.read(name, start, stop)
     expected = [None if pd.isna(value) else value for value in whole.tolist()]
@@ -47,4 +46,4 @@ def test_ids_and_columns_are_those_of_the_frame(path: Path) -> None:
     with ObsReader(path) as obs:
         assert len(obs) == N
         assert obs.columns == list(COLUMNS)
-        assert obs.read_ids(2, 5) == list(read_obs(path).index[2:5])
+        assert obs.read_ids(2, 5) == list(ad.read_h5ad(path).obs.index[2:5])
