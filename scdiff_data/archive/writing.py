@@ -130,7 +130,7 @@ class CountedCells:
         return FrameParts(len(rows), index, read_ids, own | columns)
 
     def _read_column(self, name: str, rows: NDArray[np.int64]) -> Any:
-        return _plain(self.obs[name].iloc[rows])
+        return _plain(pd.Series(self.obs[name].array[rows]))
 
 
 def _copy(indices: NDArray[Any], data: NDArray[np.int16], store: RowStore) -> None:

@@ -2,6 +2,10 @@
 
 import gzip
 import os
+import re
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -519,3 +523,52 @@ def test_of_experiments_that_lie_together_only_their_own_rows_are_read(
         return
     manifest = make(source, tmp_path / "data", max_failed_fraction=0.7)
     assert manifest.n_cells["train"] == 12
+
+
+class RangeServer(SimpleHTTPRequestHandler):
+    """A web server that gives ranges of its files, as those of real archives do."""
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        wanted = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if wanted is None or not path.is_file():
+            super().do_GET()
+            return
+        content = path.read_bytes()
+        first, last = int(wanted[1]), min(int(wanted[2] or len(content)), len(content) - 1)
+        self.send_response(206)
+        self.send_header("Content-Length", str(last + 1 - first))
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        self.end_headers()
+        self.wfile.write(content[first : last + 1])
+
+
+def test_files_of_a_web_server_are_fetched(tmp_path: Path) -> None:
+    for seed, name in enumerate(("a", "b")):
+        write(tmp_path / "web" / "deep" / f"{name}.h5ad", seed)
+    handler = partial(RangeServer, directory=str(tmp_path / "web"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}/deep"
+        make(H5adFolder([f"{url}/a.h5ad", f"{url}/b.h5ad"]), tmp_path / "files")
+        make(H5adFolder(f"{url}/"), tmp_path / "folder")
+        server.shutdown()
+    make(H5adFolder(tmp_path / "web"), tmp_path / "local")
+    local = read_shards(tmp_path / "local")
+    for name in ("files", "folder"):
+        found = read_shards(tmp_path / name)
+        assert found.cell_ids == local.cell_ids
+        assert np.array_equal(found.counts, local.counts)
+
+
+@pytest.mark.parametrize(("low", "n"), [(2**63, 10), (0, 20)])
+def test_a_filter_on_whole_numbers_of_64_bits(tmp_path: Path, low: int, n: int) -> None:
+    numbers = np.array([2**63 + 5, 7] * 10, dtype=np.uint64)
+    write(tmp_path / "files" / "a.h5ad", number=numbers)
+    manifest = make(
+        H5adFolder(tmp_path / "files"), tmp_path / "data", cell_filters={"number": {"min": low}}
+    )
+    assert manifest.n_cells["train"] == n
