@@ -21,6 +21,7 @@ from scdiff_data.base import (
     give_back,
     map_dataset,
     write_frame,
+    write_hdf5,
     write_mappings,
 )
 from scdiff_data.reading import GeneAxis
@@ -133,7 +134,7 @@ def lay_out_archive(
     n_values = int(starts[-1])
     index_type = np.int32 if n_values < 2**31 else np.int64
     path.write_bytes(_empty_archive(axis))
-    with h5py.File(path, "r+", alignment_threshold=1024, alignment_interval=64) as file:
+    with write_hdf5(path, alignment_threshold=1024, alignment_interval=64) as file:
         x = file["X"]
         x.attrs["shape"] = np.array([obs.n_rows, len(axis)], np.int64)
         x["indptr"] = starts.astype(index_type)

@@ -16,7 +16,14 @@ from scdiff_data.base.compiling import (
     zero_bytes,
 )
 from scdiff_data.base.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
-from scdiff_data.base.files import FileEntry, describe_file, write_aside, write_json, write_parquet
+from scdiff_data.base.files import (
+    FileEntry,
+    describe_file,
+    write_aside,
+    write_hdf5,
+    write_json,
+    write_parquet,
+)
 from scdiff_data.base.hashing import digest, hash_file, keyed_hash, order_by_hash, pick_by_hash
 from scdiff_data.base.hdf5_chunks import ChunkedValues, list_filters
 from scdiff_data.base.hdf5_frame import (
@@ -77,6 +84,7 @@ __all__ = [
     "write_aside",
     "write_categorical",
     "write_frame",
+    "write_hdf5",
     "write_json",
     "write_mappings",
     "write_parquet",

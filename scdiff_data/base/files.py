@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and digests that name what is in them."""
 
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -44,6 +46,87 @@ def write_parquet(path: Path, table: pa.Table) -> None:
     """Write `table` as a Parquet file, whole or not at all."""
     with write_aside(path) as aside:
         pq.write_table(table, aside, compression="zstd")
+
+
+@contextmanager
+def write_hdf5(path: Path, **settings: Any) -> Iterator[h5py.File]:
+    """An HDF5 file to write: a new one, or what is at `path` already, to be added to.
+
+    The library writes some bytes only when an object or the file is closed, and loses what goes
+    wrong then. So all bytes pass through our own calls, and the first error is raised at the end.
+
+    Parameters
+    ----------
+    path
+        The file.
+    settings
+        What `h5py.File` takes.
+
+    Raises
+    ------
+    OSError
+        If any byte could not be written.
+    """
+    is_there = path.exists()
+    with path.open("r+b" if is_there else "x+b", buffering=0) as raw:
+        stream = _CheckedStream(raw.fileno())
+        try:
+            with h5py.File(stream, "r+" if is_there else "w", **settings) as file:
+                yield file
+        except Exception as error:
+            if stream.error is None:
+                raise
+            raise stream.error from error
+        if stream.error is not None:
+            raise stream.error
+
+
+class _CheckedStream(io.RawIOBase):
+    """What HDF5 writes to: keeps the first error, and from then on writes nothing.
+
+    Parameters
+    ----------
+    descriptor
+        Of the file, open for reading and writing.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._at = descriptor, 0
+        self.error: OSError | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._at}
+        start = starts.get(whence)
+        self._at = offset + (os.fstat(self._descriptor).st_size if start is None else start)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        n = os.preadv(self._descriptor, [buffer], self._at)
+        self._at += n
+        return n
+
+    def write(self, values: Any) -> int:
+        left = memoryview(values).cast("B")
+        n = len(left)
+        try:
+            while left and self.error is None:
+                n_written = os.pwrite(self._descriptor, left, self._at)
+                self._at, left = self._at + n_written, left[n_written:]
+        except OSError as error:  # raised here, the library would lose it
+            self.error = error
+        return n
+
+    def truncate(self, size: int | None = None) -> int:
+        length = self._at if size is None else size
+        try:
+            if self.error is None:
+                os.ftruncate(self._descriptor, length)
+        except OSError as error:
+            self.error = error
+        return length
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
+from anndata.io import write_elem
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from scdiff_data.base import write_aside, write_json
+from scdiff_data.base import write_aside, write_hdf5, write_json
 from scdiff_data.evaluation.baselines import score_baselines
 from scdiff_data.evaluation.figure import plot_report
 from scdiff_data.evaluation.metrics import (
@@ -77,8 +78,8 @@ def evaluate_model(
         "genes_shuffled": shuffle_genes(train_tg)[:n_cells],
         "mean_profile": draw_mean_profiles(train_tg)[:n_cells],
     }
-    with write_aside(run_dir / "generated.h5ad") as aside:
-        generated.write_h5ad(aside)
+    with write_aside(run_dir / "generated.h5ad") as aside, write_hdf5(aside) as file:
+        write_elem(file, "/", generated)
     plot_report(
         run_dir / "report.png",
         curves=curves or {},

@@ -3,13 +3,19 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import scipy.sparse as sp
 
-from scdiff_data.base import write_aside, write_frame, write_mappings, write_parquet, write_sparse
+from scdiff_data.base import (
+    write_aside,
+    write_frame,
+    write_hdf5,
+    write_mappings,
+    write_parquet,
+    write_sparse,
+)
 from scdiff_data.sources import ScBaseCount
 
 
@@ -58,7 +64,7 @@ def write_bucket(
 
 
 def _write_h5ad(path: Path, cells: Experiment) -> None:
-    with h5py.File(path, "w") as file:
+    with write_hdf5(path) as file:
         file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
         write_sparse(file, "X", cells.matrix, compression="gzip")
         write_frame(file, "obs", cells.obs, compression="gzip")

@@ -9,7 +9,7 @@ import h5py
 import pandas as pd
 import scipy.sparse as sp
 
-from scdiff_data.base import write_aside
+from scdiff_data.base import write_aside, write_hdf5
 from scdiff_data.errors import CountError
 from scdiff_data.reading.faults import explain
 
@@ -73,9 +73,13 @@ def convert_foreign(source: Path, target: Path) -> None:
         if cells.n_vars == 0:
             raise CountError(f"{source.name} has no genes")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with write_aside(target) as aside, warnings.catch_warnings():
+    with (
+        write_aside(target) as aside,
+        write_hdf5(aside) as file,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
-        cells.write_h5ad(aside)
+        anndata.io.write_elem(file, "/", cells)
 
 
 def _read_10x_h5(path: Path) -> Any:

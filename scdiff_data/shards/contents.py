@@ -16,6 +16,7 @@ All shards but the last hold `shard_size` cells, so a global row number is a sha
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from scdiff_data.base import hash_file, write_aside, write_categorical
+from scdiff_data.base import hash_file, write_aside, write_categorical, write_hdf5
 from scdiff_data.errors import ManifestError
 from scdiff_data.shards.fallback import write_replacements
 from scdiff_data.shards.formats import ShardFormat, choose_starts_type, stamp
@@ -126,9 +127,9 @@ class ShardWriter:
                 write_replacements(file, rows.n_replaced, *rows.list_replaced())
 
 
-def create_shard(path: Path) -> h5py.File:
+def create_shard(path: Path) -> AbstractContextManager[h5py.File]:
     """A new file whose large datasets start on a page of memory."""
-    return h5py.File(path, "w", alignment_threshold=1 << 16, alignment_interval=4096)
+    return write_hdf5(path, alignment_threshold=1 << 16, alignment_interval=4096)
 
 
 def write_dense(file: h5py.File, rows: PackedRows, n_genes: int) -> None:
