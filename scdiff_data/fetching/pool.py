@@ -1,6 +1,5 @@
 """Downloads ahead of their use, in threads."""
 
-import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -72,7 +71,8 @@ class Fetcher:
 
     def forget(self, name: str) -> None:
         """Delete a fetched file; one that was used where it is stays."""
-        (self._folder / name).unlink(missing_ok=True)
+        for path in (self._folder / name, self._folder / f"{name}.part"):
+            path.unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Stop what still runs."""
@@ -83,15 +83,11 @@ class Fetcher:
 
 @contextmanager
 def fetching(
-    file_system: Any, root: str, folder: Path, *, n_threads: int, in_place: bool, keep: bool
+    file_system: Any, root: str, folder: Path, *, n_threads: int, in_place: bool
 ) -> Iterator[Fetcher]:
-    """A `Fetcher`; leaving stops what still runs, and deletes the folder unless it is to `keep`."""
+    """A `Fetcher`; leaving stops what still runs."""
     fetcher = Fetcher(file_system, root, folder, n_threads=n_threads, in_place=in_place)
-    finished = False
     try:
         yield fetcher
-        finished = True
     finally:
         fetcher.stop()
-    if finished and not keep:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -94,7 +94,6 @@ def fill_archive(
             directory.downloads,
             n_threads=options.n_threads,
             in_place=layout.in_place,
-            keep=options.keep_downloads,
         ) as fetcher,
         tqdm(total=wanted, desc="archive", unit="cell", disable=None) as bar,
     ):
@@ -136,6 +135,11 @@ def fill_archive(
             n_cells += record.n_cells
             bar.update(min(record.n_cells, (wanted or n_cells) - bar.n))
             limit.check(records, is_end=False)
+    if not options.keep_downloads:
+        for row in rows.values():  # those of an earlier run, too
+            fetcher.forget(_local_name(row))
+    if directory.downloads.exists() and not any(directory.downloads.iterdir()):
+        directory.downloads.rmdir()
     limit.check(records, is_end=True)
     if axis is None or not n_cells or (wanted is not None and n_cells < wanted):
         known = (recipe.quality, recipe.max_cells_per_experiment)

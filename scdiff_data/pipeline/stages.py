@@ -24,7 +24,7 @@ from scdiff_data.pipeline.planning import Plan, make_plan
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.shards import check_shards, rewrite_shards
 from scdiff_data.sources import Bucket, read_snapshot, take_snapshot
-from scdiff_data.store import DataDirectory, Manifest, mark_unfinished
+from scdiff_data.store import DataDirectory, Manifest, mark_unfinished, refuse_strangers
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def prepare(
     Raises
     ------
     ValueError
-        If the settings contradict each other or the data.
+        If the settings contradict each other or the data, or `data_dir` holds others' files.
     FileNotFoundError
         If the source has no catalog.
     DownloadError
@@ -76,6 +76,7 @@ def prepare(
         if finished is not None and recipe.allows(finished.shard_format):
             return finished
     with _explain_faults(directory.path), _lock(directory):
+        refuse_strangers(directory)
         finished = _find_finished(recipe, directory) if is_known else None
         if finished is not None:
             if recipe.allows(finished.shard_format):
@@ -125,6 +126,7 @@ def plan(
     )
     directory = DataDirectory(Path(data_dir))
     with _explain_faults(directory.path), _lock(directory):
+        refuse_strangers(directory)
         _, catalog = _open_source(recipe, directory, options)
     return make_plan(recipe, directory, catalog, options)
 

@@ -1,4 +1,4 @@
-"""What is wanted, and how it is done: the settings of `prepare`, checked before any work.
+"""What is wanted, and how it is done: settings, checked before any work.
 
 Read `split`, `settings`, `recipe`.
 """

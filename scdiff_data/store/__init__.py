@@ -1,6 +1,6 @@
 """A prepared directory: what lies where, and what became of it.
 
-Read `layout`, `manifest`, `records`, `losses`, `drawn_cells`.
+Read `layout`, `manifest`, `records`, `strangers`, `losses`, `drawn_cells`.
 """
 
 from scdiff_data.store.drawn_cells import DrawnCells
@@ -8,6 +8,7 @@ from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.losses import LossLimit, describe_losses, explain_shortage, have_failed
 from scdiff_data.store.manifest import SCHEMA_VERSION, GeneCounts, Manifest, mark_unfinished
 from scdiff_data.store.records import ExperimentRecord, Records, list_experiments, sum_dropped
+from scdiff_data.store.strangers import refuse_strangers
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -23,5 +24,6 @@ __all__ = [
     "have_failed",
     "list_experiments",
     "mark_unfinished",
+    "refuse_strangers",
     "sum_dropped",
 ]

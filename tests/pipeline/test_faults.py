@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scdiff_data import Recipe, ScBaseCount, prepare
+from scdiff_data import Recipe, ScBaseCount, plan, prepare
 from scdiff_data.fetching import pool
 from scdiff_data.pipeline import make_archives
 from scdiff_data.store.manifest import Manifest
@@ -138,6 +138,7 @@ def test_links_in_the_way_are_not_written_through(tmp_path: Path, atlas_bucket: 
     victims.mkdir()
     ids = [path.stem for path in sorted(atlas_bucket.rglob("*.h5ad"))]
     data = tmp_path / "data"
+    plan(atlas_recipe(atlas_bucket), data)  # the folder is ours
     for folder, suffix in (("cells", ".h5ad"), ("cells", ".h5ad.tmp"), ("cells", ".json")):
         (data / folder).mkdir(parents=True, exist_ok=True)
         for name in ids:
@@ -196,7 +197,7 @@ SCRIPT = """
 import logging, os, signal, sys, time
 from pathlib import Path
 import scdiff_data.{module} as module
-from scdiff_data import Recipe, ScBaseCount, prepare
+from scdiff_data import Recipe, ScBaseCount, plan, prepare
 from support import forks
 from support.cases import ATLAS_SETTINGS
 
