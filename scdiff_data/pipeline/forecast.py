@@ -29,6 +29,10 @@ _FILE_CELL_BYTES = 12_600
 _ARCHIVED_CELL_BYTES = 16_000
 """Bytes a cell of scBaseCount's archives; taken until there are records."""
 
+_LARGEST_GROWTH = 3
+"""Bytes of an archive to one of its file, at most: compressed, a count and its gene take 2 or more
+bytes there, and 6 in the archive."""
+
 _CELL_BYTES = 64
 """Bytes of a cell in the shards beside its counts: ids, totals, labels."""
 
@@ -133,6 +137,11 @@ class Forecast:
         if n_in_files:
             self.passing = sum(report.n_cells_passing for report in reports) / n_in_files
         self._cell_bytes = _ARCHIVED_CELL_BYTES
+        size_of = {row.path: row.size for row in self._rows}
+        if self._rows and None not in size_of.values():
+            in_files = sum(size or 0 for size in size_of.values())
+            most = _LARGEST_GROWTH * in_files // max(int(self._n_in_files.sum()), 1)
+            self._cell_bytes = min(_ARCHIVED_CELL_BYTES, most)
         if n_archived:
             self._cell_bytes = sum(map(_archive_bytes, self._records.values())) // n_archived
 

@@ -109,7 +109,8 @@ def read_units(column: pd.Series) -> tuple[NDArray[np.integer[Any]], list[str]]:
     column = column.astype("category")
     texts = pd.Series(column.cat.categories).astype("string").str.strip()
     places, names = pd.factorize(texts.where(texts != ""))
-    return np.append(places, -1)[column.cat.codes], [str(name) for name in names]
+    codes = column.cat.codes.to_numpy()
+    return np.append(places, -1).astype(np.int32)[codes], [str(name) for name in names]
 
 
 def assign_cells(
@@ -136,7 +137,8 @@ def assign_cells(
     if list(units) != [None]:
         places, names = read_units(obs[key])
         place_of = {unit: place for place, unit in enumerate(units)}
-        of_cell = np.array([*(place_of.get(name, -1) for name in names), -1])[places]
+        found = [*(place_of.get(name, -1) for name in names), -1]
+        of_cell = np.array(found, np.int32)[places]
     return of_cell, match_cells(obs, filters)
 
 

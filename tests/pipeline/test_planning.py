@@ -40,6 +40,16 @@ def planned(folder: Path, keep_downloads: bool = False, **settings: Any) -> Plan
     )
 
 
+def test_small_files_need_no_large_disk(tmp_path: Path) -> None:
+    sizes = pa.array([1000 * n for n in CATALOG["n_cells"].to_pylist()])
+    small = CATALOG.set_column(CATALOG.column_names.index("size"), "size", sizes)
+    usual = planned(tmp_path).likely.end_bytes
+    options = PrepareOptions(n_threads=2)
+    made = make_plan(Recipe(source=Pbmc()), DataDirectory(tmp_path), small, options)
+    n_less = int(CATALOG["n_cells"].to_numpy().sum() * (16_000 - 3 * 1000))
+    assert made.likely.end_bytes == pytest.approx(usual - 0.72 * n_less, rel=0.01)
+
+
 def test_it_says_what_matches_and_what_that_takes(tmp_path: Path) -> None:
     made = planned(tmp_path, filters={"tissue": "blood"}, cell_count=3000, n_hvgs=500)
     assert made.in_catalog == (40, sum(CATALOG["n_cells"].to_pylist()))
