@@ -135,15 +135,15 @@ def write_archives(
         assigned: Assignment = np.zeros(len(obs), np.int8), np.ones(len(obs), bool)
         of_cell, is_seen = assigned if assign is None else assign(obs)
         cells_of = dict(zip(targets, _divide(of_cell, len(targets)), strict=True))
-        outcomes: dict[str, ArchiveReport | CountError] = {
+        problems = {
             experiment_id: CountError(
                 f"{source.name} has the cell name {name!r} twice: names must be unique"
             )
             for experiment_id, own in cells_of.items()
             if (name := _find_repeated(obs.index[own])) is not None
         }
-        if len(outcomes) == len(targets):
-            return outcomes
+        if len(problems) == len(targets):
+            return dict(problems)
         wanted = np.flatnonzero(is_seen & (of_cell >= 0))
         matrix = SourceMatrix(
             file.x,
@@ -159,8 +159,9 @@ def write_archives(
         sums = count_cells(matrix, alignment.target, workers, is_mito)
         passing = is_seen & quality.passes(sums.n_genes, sums.totals, sums.mito_counts)
         rows_of: dict[str, NDArray[np.int64]] = {}
+        reports: dict[str, ArchiveReport] = {}
         for experiment_id, own in cells_of.items():
-            if experiment_id in outcomes:
+            if experiment_id in problems:
                 continue
             rows, n_seen = own[passing[own]], int(is_seen[own].sum())
             left_out = quality.explain_loss(len(rows), n_seen)
@@ -171,7 +172,7 @@ def write_archives(
                 rows = rows[pick_by_hash(ids, max_cells, seed=seed, purpose="cells")]
             if len(rows):
                 rows_of[experiment_id] = rows
-            outcomes[experiment_id] = ArchiveReport(
+            reports[experiment_id] = ArchiveReport(
                 n_cells_in_file=len(own),
                 n_cells_passing=n_passing,
                 n_cells=len(rows),
@@ -186,11 +187,9 @@ def write_archives(
             )
         counted = CountedCells(matrix, obs, alignment.target, sums, axis, workers)
         for experiment_id, n_more in counted.write(rows_of, targets).items():
-            report = outcomes[experiment_id]
-            if n_more and isinstance(report, ArchiveReport):
-                more = report.n_saturated + n_more
-                outcomes[experiment_id] = replace(report, n_saturated=more)
-    return outcomes
+            report = reports[experiment_id]
+            reports[experiment_id] = replace(report, n_saturated=report.n_saturated + n_more)
+    return {**problems, **reports}
 
 
 def _check_genes(source: Path, alignment: Alignment, n_reference: int, fewest_known: float) -> None:

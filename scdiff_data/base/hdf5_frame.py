@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 _MOST_COLUMNS = 5_000
 """Columns whose links fit into a group's header; more need an index, as anndata makes one."""
 
-
 _BLOCK = 1 << 16
 """Texts written at a time: as objects they take five times their bytes."""
 
@@ -71,7 +70,7 @@ def write_frame(
         if isinstance(values.dtype, pd.CategoricalDtype):
             write_categorical(group, column, values)
         elif isinstance(values.dtype, np.dtype) and values.dtype.kind in "biufc":
-            _write_array(group, column, np.asarray(values), compression)
+            _write_array(group, column, values, compression)
         else:
             _write_strings(group, column, len(values), _slice(values), compression)
     _set_encoding(group, "dataframe", "0.2.0")
@@ -82,12 +81,8 @@ def _take_apart(name: str, frame: pd.DataFrame) -> FrameParts:
     if twice := [column for column in columns if columns.count(column) > 1]:
         raise ValueError(f"{name} has the column {twice[0]!r} twice: names must be unique")
     index_name = "_index" if frame.index.name is None else str(frame.index.name)
-    makers = {str(name): partial(_get_values, frame, name) for name in frame.columns}
+    makers = {str(name): partial(getattr, frame[name], "values") for name in frame.columns}
     return FrameParts(len(frame), index_name, _slice(frame.index), makers)
-
-
-def _get_values(frame: pd.DataFrame, name: Any) -> Any:
-    return frame[name].array if isinstance(frame[name].dtype, pd.CategoricalDtype) else frame[name]
 
 
 def _slice(values: Any) -> Callable[[int, int], Iterable[Any]]:

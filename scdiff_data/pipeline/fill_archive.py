@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -80,7 +81,6 @@ def fill_archive(
     waiting = deque(order_by_hash(list(rows), seed=recipe.seed, purpose="draw"))
     ahead: deque[tuple[CatalogRow, Future[Path] | None]] = deque()
     maker = ArchiveMaker(recipe, directory, options)
-    find = maker.find
     axis = _find_axis(recipe, directory, bucket, rows)
     # The genes of an earlier run; `axis` is set once this run's first cells have confirmed them.
     stored = GeneAxis.read(directory.genes) if directory.genes.exists() else None
@@ -104,16 +104,16 @@ def fill_archive(
                 if wanted is not None and most >= wanted:
                     break
                 row = rows[waiting.popleft()]
-                is_there = maker.is_unreadable(row) or find(row, axis or stored)
+                is_there = maker.is_unreadable(row) or maker.find(row, axis or stored)
                 ahead.append((row, None if is_there else _start(fetcher, row)))
             if not ahead:
                 break
             row, future = ahead.popleft()
-            record = find(row, axis or stored, is_reference=axis is None)
+            record = maker.find(row, axis or stored, is_reference=axis is None)
             if record is None and maker.is_unreadable(row):
                 record = maker.leave_out(row, str(row.columns["problem"]))
             elif record is None:
-                following = [row for row, _ in ahead] + [rows[name] for name in waiting]
+                following = chain((row for row, _ in ahead), map(rows.__getitem__, waiting))
                 n_missing = None if wanted is None else wanted - n_cells
                 together = maker.choose_together(row, following, axis or stored, n_missing)
                 record = maker.convert(row, future or _start(fetcher, row), axis, together)
@@ -135,11 +135,11 @@ def fill_archive(
             n_cells += record.n_cells
             bar.update(min(record.n_cells, (wanted or n_cells) - bar.n))
             limit.check(records, is_end=False)
-    if not options.keep_downloads:
+    if not options.keep_downloads and directory.downloads.exists():
         for row in rows.values():  # those of an earlier run, too
             fetcher.forget(_local_name(row))
-    if directory.downloads.exists() and not any(directory.downloads.iterdir()):
-        directory.downloads.rmdir()
+        if not any(directory.downloads.iterdir()):
+            directory.downloads.rmdir()
     limit.check(records, is_end=True)
     if axis is None or not n_cells or (wanted is not None and n_cells < wanted):
         known = (recipe.quality, recipe.max_cells_per_experiment)

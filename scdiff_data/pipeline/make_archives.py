@@ -29,7 +29,7 @@ class ArchiveMaker:
         self._options = options
         self._n_threads = min(options.n_threads, os.cpu_count() or 1)
         self._known = Records(directory, recipe.archive_key, retry_failed=options.retry_failed)
-        self._made: dict[str, ExperimentRecord] = {}  # in this run, and not yet asked for
+        self._made: dict[str, ExperimentRecord] = {}  # in this run, with another one of its file
         self._shares: dict[str, float] = {}  # of a file's cells, what was kept of those looked at
         self._alone: set[str] = set()  # files whose experiments are read one by one
 

@@ -1,6 +1,5 @@
 """Archives in, shards out, in one pass: an external shuffle."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,9 +19,6 @@ from scdiff_data.shards.contents import (
 from scdiff_data.shards.formats import ShardFormat, count_bytes, stamp
 from scdiff_data.shuffle import HEADER_BYTES, Buckets, PackedRows, sort_cells
 from scdiff_data.store import DataDirectory, DrawnCells
-
-_SHARD = re.compile(r"batch_\d{4,}\.h5(\.tmp)?")
-"""Names of shards, and of those begun."""
 
 
 def write_shards(
@@ -80,9 +76,8 @@ def write_shards(
     n_cells = len(cells)
     paths = [directory.shard(number) for number in range(-(-n_cells // shard_size))]
     kept = {path for path in paths if read_key(path) == key}
-    for path in set(directory.shards.glob("batch_*")) - kept:
-        if _SHARD.fullmatch(path.name):
-            path.unlink()
+    for stale in directory.find_shards() - kept:
+        stale.unlink()
     row_bytes = _expect_row_bytes(genes, n_cells) + 10 * fallback_min_genes
     n_each = max(1, max_memory // 4 // (row_bytes * shard_size)) * shard_size
     buckets = Buckets(directory.sorting, key, n_rows=n_cells, n_each=n_each)

@@ -16,8 +16,12 @@ downloads/                       source files on their way, and .part of them
 .lock                            held while something is written
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+_SHARD = re.compile(r"batch_\d{4,}\.h5(\.tmp)?")
+"""Names of shards, and of those begun."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,11 @@ class DataDirectory:
         """Shard `number`, from 0 on."""
         return self.shards / f"batch_{number:04d}.h5"
 
+    def find_shards(self) -> set[Path]:
+        """The shards that are there, and what is left of those begun."""
+        found = self.shards.glob("batch_*")
+        return {path for path in found if _SHARD.fullmatch(path.name)}
+
     @property
     def ordering(self) -> Path:
         """The folder of rows on their way into the table of cells."""
@@ -127,10 +136,6 @@ class DataDirectory:
     def downloads(self) -> Path:
         """The folder of source files on their way."""
         return self.path / "downloads"
-
-    def download(self, experiment_id: str) -> Path:
-        """An experiment's source file."""
-        return self.downloads / f"{experiment_id}.h5ad"
 
     @property
     def lock(self) -> Path:
