@@ -27,7 +27,7 @@ import numpy as np
 from fixtures.experiment import make_file
 from fixtures.goals import print_goal
 
-from scdiff_data.archive import QualityFilter, write_archives
+from scdiff_data.archive import QualityFilter, write_archive
 from scdiff_data.reading.gene_axis import GeneAxis
 from scdiff_data.reading.h5ad import read_gene_axis
 
@@ -56,9 +56,10 @@ def known_axis(source: Path) -> GeneAxis:
 
 
 def ours(source: Path, target: Path, n_threads: int = 1) -> None:
-    write_archives(
+    write_archive(
         source,
-        {"SRX": target},
+        target,
+        experiment_id="SRX",
         axis=known_axis(source.with_name("large.h5ad")),
         quality=QualityFilter(300, 500),
         max_cells=None,

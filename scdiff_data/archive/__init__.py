@@ -4,7 +4,7 @@ Read `quality`, `cell_totals`, `file`, `transpose`, `word_order`, `writing`, `co
 `rows`.
 """
 
-from scdiff_data.archive.convert import ArchiveReport, write_archives
+from scdiff_data.archive.convert import ArchiveReport, write_archive, write_archives
 from scdiff_data.archive.file import CsrRows, count_rows, map_matrix, read_in_order
 from scdiff_data.archive.obs import LabelSurvey, ObsReader, check_ids, read_label
 from scdiff_data.archive.quality import QualityFilter
@@ -22,5 +22,6 @@ __all__ = [
     "map_matrix",
     "read_in_order",
     "read_label",
+    "write_archive",
     "write_archives",
 ]

@@ -192,6 +192,22 @@ def write_archives(
     return {**problems, **reports}
 
 
+def write_archive(
+    source: Path, target: Path, *, experiment_id: str, **settings: Any
+) -> ArchiveReport:
+    """Convert a source file that is one experiment; settings as of `write_archives`.
+
+    Raises
+    ------
+    CountError
+        As `write_archives`, and if a cell's name repeats.
+    """
+    (outcome,) = write_archives(source, {experiment_id: target}, **settings).values()
+    if isinstance(outcome, CountError):
+        raise outcome
+    return outcome
+
+
 def _check_genes(source: Path, alignment: Alignment, n_reference: int, fewest_known: float) -> None:
     n_known = n_reference - alignment.n_missing
     if not n_known or n_known < n_reference * fewest_known:

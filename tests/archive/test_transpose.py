@@ -88,7 +88,7 @@ def test_unsorted_and_repeated_entries_of_a_column_are_summed(tmp_path: Path) ->
 MEMORY_SCRIPT = """
 import sys, threading
 from pathlib import Path
-from scdiff_data.archive import QualityFilter, write_archives
+from scdiff_data.archive import QualityFilter, write_archive
 from scdiff_data.reading import read_gene_axis
 
 def anonymous():
@@ -98,7 +98,7 @@ def convert(source, target, max_memory):
     axis = read_gene_axis(Path(source))
     settings = dict(max_cells=None, seed=0, max_memory=max_memory, n_threads=2)
     settings |= dict(axis=axis, quality=QualityFilter())
-    write_archives(Path(source), {"x": Path(target)}, **settings)
+    write_archive(Path(source), Path(target), experiment_id="x", **settings)
 
 small, large, target, max_memory = sys.argv[1:]
 convert(small, target, 1 << 20)  # what loading the compiled code takes is the interpreter's own

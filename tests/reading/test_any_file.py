@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scdiff_data.archive import QualityFilter, write_archives
+from scdiff_data.archive import QualityFilter, write_archive
 from scdiff_data.reading.h5ad import read_gene_axis
 
 LAYOUTS = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "dense": np.asarray}
@@ -72,9 +72,10 @@ def test_a_file_is_read_as_anndata_reads_it(file: tuple[ad.AnnData, str, dict[st
         warnings.simplefilter("ignore")
         source, target = Path(folder) / "s.h5ad", Path(folder) / "a.h5ad"
         cells.write_h5ad(source, **how)
-        write_archives(
+        write_archive(
             source,
-            {"E": target},
+            target,
+            experiment_id="E",
             axis=read_gene_axis(source, place),
             quality=QualityFilter(),
             max_cells=None,

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from scdiff_data.archive import ArchiveReport, QualityFilter, write_archives
-from scdiff_data.errors import CountError
+from scdiff_data.archive import ArchiveReport, QualityFilter, write_archive
 from scdiff_data.reading.h5ad import read_gene_axis
 
 GENES = [f"ENSG{i:03d}" for i in range(40)]
@@ -43,10 +42,7 @@ def archive(source: Path, target: Path, **changes: Any) -> ArchiveReport:
         "seed": 0,
         "max_memory": 1 << 30,
     }
-    (outcome,) = write_archives(source, {"SRX1": target}, **(settings | changes)).values()
-    if isinstance(outcome, CountError):
-        raise outcome
-    return outcome
+    return write_archive(source, target, experiment_id="SRX1", **(settings | changes))
 
 
 LAYOUTS: dict[str, Callable[[np.ndarray], Any]] = {
