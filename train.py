@@ -5,6 +5,7 @@ Everything comes from `configs/`: `python train.py --cfg job` shows what is comp
 """
 
 import os
+import sys
 from pathlib import Path
 
 import hydra
@@ -13,13 +14,23 @@ from hydra.utils import instantiate
 from lightning import LightningModule, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from scdiff_data import ScRNADataModule
+from scdiff_data import ScdiffDataError, ScRNADataModule
 from scdiff_data.base import write_aside
+from scdiff_data.training import exit_when_told
 
 
 @hydra.main(config_path="configs", config_name="train", version_base="1.3")
 def main(config: DictConfig) -> None:
     """Run one job; Hydra calls this with the composed configuration."""
+    try:
+        with exit_when_told():
+            run(config)
+    except ScdiffDataError as error:  # it says what to do: no traceback
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def run(config: DictConfig) -> None:
+    """Prepare, train, test."""
     # Lightning starts each further rank with this command again: it must find this sweep's folder.
     os.environ["SCDIFF_SWEEP_DIR"] = HydraConfig.get().sweep.dir
     seed_everything(config.seed, workers=True, verbose=False)

@@ -8,6 +8,6 @@ imputed genes), `module` (what Lightning trains and saves).
 from scdiff_data.diffusion.denoiser import Denoiser
 from scdiff_data.diffusion.module import MaskedDiffusion
 from scdiff_data.evaluation import RunReport
-from scdiff_data.training import Speed, WeightEMA
+from scdiff_data.training import Speed, StopCheckpoint, WeightEMA
 
-__all__ = ["Denoiser", "MaskedDiffusion", "RunReport", "Speed", "WeightEMA"]
+__all__ = ["Denoiser", "MaskedDiffusion", "RunReport", "Speed", "StopCheckpoint", "WeightEMA"]

@@ -1,9 +1,10 @@
 """A file, brought to this machine and checked.
 
-Read `downloads`, `pool`.
+Read `refusals`, `downloads`, `pool`.
 """
 
 from scdiff_data.fetching.downloads import download
 from scdiff_data.fetching.pool import Fetcher, fetching
+from scdiff_data.fetching.refusals import check_reachable, explain_refusals
 
-__all__ = ["Fetcher", "download", "fetching"]
+__all__ = ["Fetcher", "check_reachable", "download", "explain_refusals", "fetching"]

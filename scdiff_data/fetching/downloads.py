@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 import google_crc32c
 
 from scdiff_data.errors import DownloadError
+from scdiff_data.fetching.refusals import ADVICE, http_status
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +38,6 @@ N_ATTEMPTS = 6
 
 STALL_SECONDS = 300.0
 """A range that takes longer is asked for again."""
-
-_ADVICE = {
-    400: "if the bucket is requester-pays, name who pays with source.storage_options="
-    "{token: ..., requester_pays: PROJECT}: that project is billed for every byte",
-    401: "name credentials with source.storage_options={token: ...}",
-    403: "the bucket does not allow this reader: name credentials with "
-    "source.storage_options={token: ...}, or check source.url",
-    404: "the catalog lists it, but it is gone upstream: refresh_catalog=true takes a new catalog",
-}
-"""What to do about refusals, by their HTTP status: these are not tried again."""
 
 
 def download(
@@ -265,25 +256,12 @@ def _give_up_if_permanent(error: Exception, remote: str, failures: int) -> None:
         if failures >= 2:
             raise DownloadError(str(error), permanent=True) from error
         return
-    status = _http_status(error)
-    if status in _ADVICE:
-        message = f"cannot fetch {remote}: {error} ({_ADVICE[status]})"
+    status = http_status(error)
+    if status in ADVICE:
+        message = f"cannot fetch {remote}: {error} ({ADVICE[status]})"
         raise DownloadError(message, permanent=status == 404) from error
     if failures >= N_ATTEMPTS:
         raise DownloadError(
             f"cannot fetch {remote}: {failures} attempts in a row failed, the last with: {error}; "
             "once the server answers, the same command goes on from here"
         ) from error
-
-
-def _http_status(error: Exception) -> int:
-    """The HTTP status behind an error of any fsspec file system, or 0."""
-    if isinstance(error, FileNotFoundError):
-        return 404
-    # gcsfs tells some refusals by their text alone.
-    if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):
-        return 403
-    if "requester pays" in str(error).lower():
-        return 400
-    code = str(getattr(error, "code", getattr(error, "status", "")))
-    return int(code) if code.isdecimal() else 0

@@ -91,7 +91,8 @@ def take_snapshot(path: Path, source: Source, bucket: Bucket) -> pa.Table:
 
     Rows whose id could not name a file, or repeats, are left out and logged: ids are untrusted.
     """
-    table = source.read_catalog(bucket)
+    with bucket.explain_refusals():
+        table = source.read_catalog(bucket)
     seen: set[str | None] = set()
     keep, left_out = [], []
     for experiment_id in table["experiment_id"].to_pylist():

@@ -15,17 +15,22 @@ for the bucket without changing a byte of what is made from it.
 
 import os
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
+from scdiff_data.fetching import check_reachable, explain_refusals
 from scdiff_data.reading import GeneAxis
 
 _TIMEOUT = 120
 """Seconds that one request to Google Cloud Storage may take."""
+
+_HERE = ("file://", "local://", "memory://")
+"""Beginnings of urls that no server stands behind."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,22 @@ class Bucket:
             os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
             options.setdefault("token", "anon")
             options.setdefault("requests_timeout", _TIMEOUT)  # gcsfs itself waits for ever
+            options.setdefault("session_kwargs", {"trust_env": True})  # HTTPS_PROXY and its like
+        elif self.url.startswith(("http://", "https://")):
+            options.setdefault("client_kwargs", {"trust_env": True})
         file_system, root = fsspec.url_to_fs(self.url, **options)
         return file_system, str(root).rstrip("/")
+
+    @contextmanager
+    def explain_refusals(self) -> Iterator[None]:
+        """Raise DownloadError with advice for what its server refuses, at once if out of reach."""
+        if "://" not in self.url or self.url.startswith(_HERE):
+            yield
+            return
+        with explain_refusals(self.url):
+            file_system, _ = self.connect()
+            check_reachable(str(getattr(file_system, "_location", self.url)))
+            yield
 
     def open(self, path: str) -> Any:
         """A file of it, open for reading at any place; a context manager."""
@@ -113,7 +132,8 @@ def read_gene_axis_of(source: "Source", bucket: Bucket) -> GeneAxis:
             f"gene_axis=source, but {type(source).__name__} lists no genes: set first, union, "
             "intersection or a list"
         )
-    axis: GeneAxis = read(bucket)
+    with bucket.explain_refusals():
+        axis: GeneAxis = read(bucket)
     return axis
 
 

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from scdiff_data import Pbmc, ScRNADataModule
+from scdiff_data.training import StopCheckpoint
 from support.cases import PBMC_SETTINGS
 
 WINDOWS = {"window_size": 128, "run_size": 8}
@@ -22,18 +23,19 @@ WINDOWS = {"window_size": 128, "run_size": 8}
 class Witness(L.LightningModule):
     """Remembers the cells of every training batch, and the epochs that were validated."""
 
-    def __init__(self, kill_at: int | None = None) -> None:
+    def __init__(self, kill_at: int | None = None, kill_with: int = signal.SIGKILL) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(64, 1)
         torch.nn.init.constant_(self.layer.weight, 0.01)
         torch.nn.init.zeros_(self.layer.bias)
-        self.kill_at = kill_at
+        self.kill_at, self.kill_with = kill_at, kill_with
         self.seen: list[tuple[int, list[str]]] = []
         self.validated: list[int] = []
 
     def training_step(self, batch: Any, _: int) -> Tensor:
-        if self.global_step == self.kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.global_step == self.kill_at and self.global_rank == 0:
+            self.kill_at = None  # once, however many batches a step has
+            os.kill(os.getpid(), self.kill_with)
         x, metadata = batch
         self.seen.append((self.current_epoch, metadata["cell_id"].tolist()))
         return (self.layer(x.float().log1p()) - 1).pow(2).mean()
@@ -58,6 +60,7 @@ def run(
     max_steps: int = -1,
     ckpt_path: str | None = None,
     kill_at: int | None = None,
+    kill_with: int = signal.SIGKILL,
     save_every: int = 1,
     num_workers: int = 0,
     accumulate: int = 1,
@@ -66,8 +69,10 @@ def run(
     """Train; `out` gets a checkpoint after every `save_every` steps and validation."""
     saver = ModelCheckpoint(out, "{step}", every_n_train_steps=save_every, save_top_k=-1)
     late = ModelCheckpoint(out, "validated-{epoch}", monitor="val", save_top_k=-1)
+    told = kill_at is not None and kill_with != signal.SIGKILL
+    stop = [StopCheckpoint(Path(out, "stopped.ckpt"))] if told else []
     settings = PBMC_SETTINGS | WINDOWS | {"batch_size": 32, "num_workers": num_workers} | changes
-    model = Witness(kill_at)
+    model = Witness(kill_at, kill_with)
     trainer = L.Trainer(
         accelerator="cpu",
         devices=devices,
@@ -76,7 +81,7 @@ def run(
         max_steps=max_steps,
         accumulate_grad_batches=accumulate,
         num_sanity_val_steps=0,
-        callbacks=[saver, late],
+        callbacks=[saver, late, *stop],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

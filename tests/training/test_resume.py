@@ -117,6 +117,28 @@ def test_killed_in_mid_epoch_it_goes_on_from_its_last_checkpoint(
     assert torch.equal(resumed.layer.weight, whole[0].layer.weight)
 
 
+@pytest.mark.parametrize(
+    ("told", "devices", "accumulate"),
+    [(signal.SIGTERM, 1, 1), (signal.SIGINT, 1, 2), (signal.SIGTERM, 2, 1)],
+    ids=["SIGTERM", "Ctrl-C, gradients of two batches", "SIGTERM to one of two ranks"],
+)
+def test_told_to_stop_it_keeps_the_step_at_hand_and_exits_as_not_finished(
+    pbmc_dir: Path, tmp_path: Path, told: int, devices: int, accumulate: int
+) -> None:
+    settings = {"data_dir": str(pbmc_dir), "devices": devices, "accumulate": accumulate}
+    settings |= {"save_every": 100, "max_epochs": 1}
+    whole, on = tmp_path / "whole", tmp_path / "on"
+    killed = settings | {"kill_at": 3, "kill_with": told, "out": str(tmp_path)}
+    stopped = run_elsewhere(killed)
+    assert stopped.returncode == 128 + told, stopped.stderr
+    assert f"go on with ckpt_path={tmp_path / 'stopped.ckpt'}" in stopped.stderr
+    resumed = settings | {"ckpt_path": str(tmp_path / "stopped.ckpt"), "out": str(on)}
+    finished = run_elsewhere(settings | {"out": str(whole)}, resumed)
+    assert finished.returncode == 0, finished.stderr
+    n_seen = 4 * accumulate
+    assert seen_by_ranks(on, devices) == seen_by_ranks(whole, devices)[n_seen:]
+
+
 def test_a_chain_of_resumes_is_one_run(
     pbmc_dir: Path, tmp_path: Path, whole: tuple[Witness, Path]
 ) -> None:
