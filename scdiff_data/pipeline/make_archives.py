@@ -84,6 +84,7 @@ class ArchiveMaker:
         """
         group, layout = [row, *together], layout_of(self._recipe.source)
         units = [one.columns.get("unit") for one in group]
+        needed = {*self._recipe.columns, *self._recipe.cell_filters, layout.experiment_key or ""}
         outcomes: dict[str, ArchiveReport | CountError]
         try:
             source = future.result()
@@ -98,7 +99,7 @@ class ArchiveMaker:
                 max_memory=self._options.max_memory,
                 counts=layout.counts,
                 gene_ids=layout.gene_ids,
-                needed=self._recipe.columns,
+                needed=tuple(needed),
                 assign=partial(
                     assign_cells,
                     units=units,

@@ -132,9 +132,19 @@ def assign_cells(
         The `experiment_key`.
     filters
         The `cell_filters`.
+
+    Raises
+    ------
+    CountError
+        If the cells lack a column that is named.
     """
     of_cell: NDArray[np.integer[Any]] = np.zeros(len(obs), np.int8)
     if list(units) != [None]:
+        if key not in obs:
+            raise CountError(
+                f"experiment_key names {key!r}, which the file's cells do not have; they have "
+                f"{sorted(map(str, obs))}"
+            )
         places, names = read_units(obs[key])
         place_of = {unit: place for place, unit in enumerate(units)}
         found = [*(place_of.get(name, -1) for name in names), -1]

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 from scdiff_data import H5adFolder
+from scdiff_data.errors import CountError
+from scdiff_data.sources import assign_cells
 
 
 def test_a_folder_of_h5ad_files_is_a_source(tmp_path: Path) -> None:
@@ -39,3 +42,9 @@ def test_cells_are_counted_under_any_encoding_of_their_names(
         cells.write_h5ad(tmp_path / "a.h5ad")
     source = H5adFolder(str(tmp_path))
     assert source.read_catalog(source.open(tmp_path))["n_cells"].to_pylist() == [7]
+
+
+def test_cells_without_the_column_of_experiments_are_refused_with_those_they_have() -> None:
+    obs = pd.DataFrame({"batch": ["a", "b"]})
+    with pytest.raises(CountError, match=r"'donor', which the file's cells do not have.*batch"):
+        assign_cells(obs, units=["d1"], key="donor", filters={})
