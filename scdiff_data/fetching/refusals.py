@@ -5,7 +5,6 @@ import socket
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 from urllib.parse import urlsplit
 
 from scdiff_data.errors import DownloadError
@@ -82,9 +81,9 @@ def explain_refusals(url: str) -> Iterator[None]:
         if status in ADVICE:
             raise DownloadError(f"cannot read {url}: {error} ({ADVICE[status]})") from error
         if status or isinstance(error, OSError):
+            what = str(error) or type(error).__name__
             raise DownloadError(
-                f"cannot read {url}: {_describe(error)}; once the server answers, run the same "
-                "command"
+                f"cannot read {url}: {what}; once the server answers, run the same command"
             ) from error
         raise
     finally:
@@ -93,7 +92,3 @@ def explain_refusals(url: str) -> Iterator[None]:
 
 def _is_no_error(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR
-
-
-def _describe(error: Any) -> str:
-    return str(error) or type(error).__name__

@@ -163,6 +163,16 @@ def match_conditions(
     return passes | {f"exclude.{n}": ~_match(catalog, n, c, "exclude") for n, c in exclude.items()}
 
 
+def read_named(obs: pd.DataFrame, name: str | None, named_by: str) -> pd.Series:
+    """The cells' column that a setting names; a CountError if they have no such column."""
+    if name not in obs:
+        raise CountError(
+            f"{named_by} {name!r}, which the file's cells do not have; they have "
+            f"{sorted(map(str, obs))}"
+        )
+    return obs[name]
+
+
 def match_cells(obs: pd.DataFrame, filters: Mapping[str, Condition]) -> NDArray[np.bool_]:
     """Whether each cell passes every condition on its columns, bool [n_cells].
 
@@ -175,12 +185,7 @@ def match_cells(obs: pd.DataFrame, filters: Mapping[str, Condition]) -> NDArray[
     """
     passes = np.ones(len(obs), bool)
     for name, condition in filters.items():
-        if name not in obs:
-            raise CountError(
-                f"cell_filters name {name!r}, which the file's cells do not have; they have "
-                f"{sorted(map(str, obs))}"
-            )
-        column = obs[name]
+        column = read_named(obs, name, "cell_filters name")
         if isinstance(column.dtype, pd.CategoricalDtype) and pd.api.types.is_numeric_dtype(
             column.cat.categories
         ):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scdiff_data.base import digest
 from scdiff_data.errors import CountError
 from scdiff_data.reading import H5adFile, check_place
-from scdiff_data.sources.catalog import Condition, match_cells
+from scdiff_data.sources.catalog import Condition, match_cells, read_named
 from scdiff_data.sources.own_files import MOST_LETTERS, name_experiment
 from scdiff_data.sources.source import Bucket, FileLayout, read_checksum
 
@@ -140,12 +140,7 @@ def assign_cells(
     """
     of_cell: NDArray[np.integer[Any]] = np.zeros(len(obs), np.int8)
     if list(units) != [None]:
-        if key not in obs:
-            raise CountError(
-                f"experiment_key names {key!r}, which the file's cells do not have; they have "
-                f"{sorted(map(str, obs))}"
-            )
-        places, names = read_units(obs[key])
+        places, names = read_units(read_named(obs, key, "experiment_key names"))
         place_of = {unit: place for place, unit in enumerate(units)}
         found = [*(place_of.get(name, -1) for name in names), -1]
         of_cell = np.array(found, np.int32)[places]
