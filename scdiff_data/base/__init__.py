@@ -13,6 +13,7 @@ from scdiff_data.base.compiling import (
     count_trailing_zeros,
     load_eight,
     prefetch,
+    translate_sixteen,
     zero_bytes,
 )
 from scdiff_data.base.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
@@ -81,6 +82,7 @@ __all__ = [
     "prefetch",
     "save_figure",
     "tell_here",
+    "translate_sixteen",
     "write_aside",
     "write_categorical",
     "write_frame",

@@ -159,3 +159,57 @@ def add_eight(typing_context: Any, target: Any, source: Any) -> tuple[Signature,
         return context.get_dummy_value()
 
     return types.void(target, source), generate
+
+
+@intrinsic
+def translate_sixteen(
+    typing_context: Any, target: Any, source: Any, table: Any
+) -> tuple[Signature, Any]:
+    """In compiled code: 16 uint16 at an address become bytes of a table of 16, all at once.
+
+    Returns which of the 16 were above 15, a bit each from the lowest: theirs is the byte of their
+    lowest four bits.
+    """
+    del typing_context
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        del signature
+        narrow, wide = ir.VectorType(ir.IntType(8), 16), ir.VectorType(ir.IntType(16), 16)
+        to, from_, by = (
+            builder.inttoptr(address, kind.as_pointer())
+            for address, kind in zip(arguments, (narrow, wide, narrow), strict=True)
+        )
+        values, entries = builder.load(from_, align=2), builder.load(by, align=1)
+        most = ir.Constant(wide, [15] * 16)
+        places = builder.trunc(builder.and_(values, most), narrow)
+        builder.store(_choose_bytes(context, builder, entries, places), to, align=1)
+        are_above = builder.bitcast(builder.icmp_unsigned(">", values, most), ir.IntType(16))
+        return builder.zext(are_above, ir.IntType(64))
+
+    return types.uint64(target, source, table), generate
+
+
+def _choose_bytes(context: Any, builder: Any, entries: Any, places: Any) -> Any:
+    """Sixteen of sixteen bytes, by one instruction where the processor compiled for has it."""
+    kind = entries.type
+    triple, _, features = context.codegen().magic_tuple()
+    for processor, feature, instruction in _SHUFFLES:
+        if triple.startswith(processor) and feature in features.split(","):
+            function = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(kind, [kind, kind]), instruction
+            )
+            return builder.call(function, [entries, places])
+    chosen = ir.Constant(kind, ir.Undefined)
+    for k in range(16):
+        lane = ir.IntType(32)(k)
+        place = builder.zext(builder.extract_element(places, lane), ir.IntType(32))
+        chosen = builder.insert_element(chosen, builder.extract_element(entries, place), lane)
+    return chosen
+
+
+_SHUFFLES = (
+    ("x86_64", "+ssse3", "llvm.x86.ssse3.pshuf.b.128"),
+    ("aarch64", "+neon", "llvm.aarch64.neon.tbl1.v16i8"),
+    ("arm64", "+neon", "llvm.aarch64.neon.tbl1.v16i8"),
+)
+"""Processors' names in LLVM, what they must have, and their shuffle of bytes."""

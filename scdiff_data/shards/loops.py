@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scdiff_data.base import (
-    ask_for_bytes,
     at_address,
     compiled,
     copy_bytes,
+    count_trailing_zeros,
     prefetch,
+    translate_sixteen,
     zero_bytes,
 )
 from scdiff_data.shuffle import translate_row, unpack_row
@@ -33,6 +34,9 @@ _ROWS_AHEAD = 6
 
 _LINE = 64
 """Bytes that memory answers a prefetch with."""
+
+_RUN = 64
+"""Counts that are translated at a time: two lines."""
 
 
 # What the loops see, with two shards of 4 cells, 3 genes, and the rows 5, 0, 2 asked for:
@@ -119,7 +123,7 @@ def _locate(
 
 
 @compiled
-def _read_span(address: int, place: int, is_long: bool) -> Any:  # noqa: FBT001
+def read_span(address: int, place: int, is_long: bool) -> Any:  # noqa: FBT001
     """Where a packed row starts and ends, by its shard's `starts`."""
     if is_long:
         wide = numba.carray(at_address(address + 8 * place), 2, np.uint64)
@@ -147,7 +151,7 @@ def _find_packed(
         prefetch(addresses[0, at[i]] + step * size[i])
     for i in range(len(rows)):
         shard = at[i]
-        low, high = _read_span(addresses[0, shard], size[i], is_long)
+        low, high = read_span(addresses[0, shard], size[i], is_long)
         # An odd number of bytes would be half a pair; what is beyond the shard is another's memory.
         if low > high or high > addresses[2, shard] or (high - low) & 1:
             return DAMAGED
@@ -211,6 +215,12 @@ def _prefetch_row(address: int, n_bytes: int) -> None:
         prefetch(address + line)
 
 
+# A narrow table takes 64 counts at a time. Most are below 16, and a shuffle of bytes looks 16 of
+# them up at once; what is above is noted, and looked up by itself when the row is done:
+#
+#     counts   0  3  0 20  1 ...        of 64:  bits   0 0 0 1 0 ...     large [n]
+#     found    0  3  0 t4  1 ...                first gene of the 64     where [n]
+#                      └─ becomes table[20]
 @compiled
 def translate_dense(
     addresses: NDArray[Any],
@@ -226,61 +236,38 @@ def translate_dense(
     shards, places = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
     if not _locate(rows, start, n_cells, shard_size, shards, places):
         return OUTSIDE
-    n_genes, one, run = np.uint64(tokens.shape[1]), np.uint64(1), np.uint64(_LINE // 2)
-    most = np.uint16(32767)
+    n_genes, is_narrow = tokens.shape[1], table.itemsize == 1
+    one, most = np.uint64(1), np.uint16(32767)
+    n_runs = n_genes // _RUN
+    large, where = np.empty((2, n_runs), np.uint64)
     for i in range(len(rows)):
-        # A line of the row after next is asked for with every line of this one.
+        # What this row takes from memory is asked for of the row after next.
         following = min(i + 2, len(rows) - 1)
         ahead = addresses[0, shards[following]] + 2 * n_stored * places[following]
         here = addresses[0, shards[i]] + 2 * n_stored * places[i]
-        counts, found = numba.carray(at_address(here), tokens.shape[1], np.uint16), tokens[i]
-        gene = np.uint64(0)
-        while gene + run <= n_genes:
-            prefetch(ahead)
-            ahead += _LINE
-            for k in range(np.uint64(0), run):
-                found[gene + k] = table[counts[gene + k] & most]
-            gene += run
-        while gene < n_genes:
+        counts, found = numba.carray(at_address(here), n_genes, np.uint16), tokens[i]
+        n_large = 0
+        for run in range(n_runs):
+            first = _RUN * run
+            prefetch(ahead + 2 * first)
+            prefetch(ahead + 2 * first + _LINE)
+            if is_narrow:
+                bits = np.uint64(0)
+                for k in range(4):
+                    to = found.ctypes.data + first + 16 * k
+                    from_ = here + 2 * first + 32 * k
+                    bits |= translate_sixteen(to, from_, table.ctypes.data) << np.uint64(16 * k)
+                large[n_large], where[n_large] = bits, first
+                n_large += bits != 0
+            else:
+                for gene in range(np.uint64(first), np.uint64(first + _RUN)):
+                    found[gene] = table[counts[gene] & most]
+        for gene in range(np.uint64(n_runs * _RUN), np.uint64(n_genes)):
             found[gene] = table[counts[gene] & most]
-            gene += one
+        for k in range(n_large):
+            bits = large[k]
+            while bits:
+                gene = where[k] + count_trailing_zeros(bits)
+                found[gene] = table[counts[gene] & most]
+                bits &= bits - one
     return FINE
-
-
-@compiled
-def ask_for_narrow(
-    addresses: NDArray[Any],
-    columns: NDArray[Any],
-    firsts: NDArray[Any],
-    lasts: NDArray[Any],
-    shard_size: int,
-) -> None:
-    """Start to fetch narrow columns of runs; `columns` are place, bytes a row, entries beyond."""
-    for i in range(len(firsts)):
-        shard = firsts[i] // shard_size
-        first, last = firsts[i] - shard * shard_size, lasts[i] - shard * shard_size
-        for place, n_bytes, n_beyond in columns:
-            at = addresses[place, shard] + first * n_bytes
-            ask_for_bytes(at, (last - first + 1 + n_beyond) * n_bytes)
-
-
-@compiled
-def ask_for_rows(
-    addresses: NDArray[Any],
-    firsts: NDArray[Any],
-    lasts: NDArray[Any],
-    shard_size: int,
-    row_bytes: int,
-    is_long: bool,  # noqa: FBT001
-) -> None:
-    """Start to fetch runs of rows, each within a shard; `row_bytes` is 0 for compact ones."""
-    for i in range(len(firsts)):
-        shard = firsts[i] // shard_size
-        first, last = firsts[i] - shard * shard_size, lasts[i] - shard * shard_size
-        if row_bytes:
-            ask_for_bytes(addresses[0, shard] + first * row_bytes, (last - first + 1) * row_bytes)
-        else:
-            low = _read_span(addresses[0, shard], first, is_long)[0]
-            high = _read_span(addresses[0, shard], last, is_long)[1]
-            if low < high <= addresses[2, shard]:
-                ask_for_bytes(addresses[1, shard] + low, high - low)

@@ -12,11 +12,10 @@ from scdiff_data.base import ArrayPool, DiskWatch, ask_for, expect_random, find_
 from scdiff_data.errors import ManifestError
 from scdiff_data.shards.copy_jobs import Column, JobCache
 from scdiff_data.shards.fallback import ReplacedGenes
+from scdiff_data.shards.hints import ask_for_narrow, ask_for_rows
 from scdiff_data.shards.loops import (
     DAMAGED,
     FINE,
-    ask_for_narrow,
-    ask_for_rows,
     copy_rows,
     translate_dense,
     translate_packed,

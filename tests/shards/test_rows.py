@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scdiff_data.shards import rows as module
+from scdiff_data.shards.loops import FINE, translate_dense
 from scdiff_data.shards.rows import ShardRows
 from scdiff_data.store.manifest import Manifest
 
@@ -32,6 +33,26 @@ def test_gathered_rows_are_those_that_h5py_reads(pbmc_dir: Path, rows: list[int]
                 parts.append(shard[dataset][:])
         (found,) = shards.gather((name,), np.array(rows))
         assert np.array_equal(found, np.concatenate(parts)[rows])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    n_genes=st.integers(1, 200),
+    most=st.sampled_from([1, 15, 16, 300, 32_767]),
+    dtype=st.sampled_from([np.uint8, np.int16]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_dense_rows_become_tokens_whatever_their_counts(
+    n_genes: int, most: int, dtype: type, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    counts = np.minimum(rng.geometric(2 / (most + 2), (9, n_genes)) - 1, most).astype(np.int16)
+    table = rng.integers(0, 255, 32_768).astype(dtype)
+    rows = rng.permutation(9)[:5]
+    tokens = np.empty((5, n_genes), dtype)
+    addresses = np.array([[counts[:5].ctypes.data, counts[5:].ctypes.data]])
+    assert translate_dense(addresses, rows, 0, 9, 5, n_genes, table, tokens) == FINE
+    assert np.array_equal(tokens, table[counts[rows]])
 
 
 def test_only_the_first_genes_are_gathered_when_asked(pbmc_dir: Path) -> None:
