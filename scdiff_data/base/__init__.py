@@ -20,10 +20,12 @@ from scdiff_data.base.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save
 from scdiff_data.base.files import (
     FileEntry,
     describe_file,
+    read_sealed,
     write_aside,
     write_hdf5,
     write_json,
     write_parquet,
+    write_sealed,
 )
 from scdiff_data.base.hashing import digest, hash_file, keyed_hash, order_by_hash, pick_by_hash
 from scdiff_data.base.hdf5_chunks import ChunkedValues, list_filters
@@ -80,6 +82,7 @@ __all__ = [
     "order_by_hash",
     "pick_by_hash",
     "prefetch",
+    "read_sealed",
     "save_figure",
     "tell_here",
     "translate_sixteen",
@@ -90,6 +93,7 @@ __all__ = [
     "write_json",
     "write_mappings",
     "write_parquet",
+    "write_sealed",
     "write_sparse",
     "zero_bytes",
 ]

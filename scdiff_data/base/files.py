@@ -3,7 +3,7 @@
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,10 @@ import h5py
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scdiff_data.base.hashing import hash_file
+from scdiff_data.base.hashing import digest, hash_file
+
+_SEAL = "checksum"
+"""Of a sealed JSON object, the name of its checksum."""
 
 
 @contextmanager
@@ -40,6 +43,31 @@ def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, whole or not at all; keys keep their order."""
     with write_aside(path) as aside:
         aside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object with a checksum of what it says, which `read_sealed` compares."""
+    plain = json.loads(json.dumps(content))
+    write_json(path, {**plain, _SEAL: digest(plain)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed` wrote, without the checksum; older files have none.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no JSON object, or one that was changed.
+    """
+    content = json.loads(path.read_text("utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds no JSON object but a {type(content).__name__}")
+    seal = content.pop(_SEAL, None)
+    if seal is not None and seal != digest(content):
+        raise ValueError("what it says does not match its checksum")
+    return content
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:

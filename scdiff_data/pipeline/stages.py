@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from scdiff_data.errors import ManifestError
@@ -24,7 +23,7 @@ from scdiff_data.pipeline.planning import Plan, make_plan
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.shards import check_shards, rewrite_shards
 from scdiff_data.sources import Bucket, read_snapshot, take_snapshot
-from scdiff_data.store import DataDirectory, Manifest, mark_unfinished, refuse_strangers
+from scdiff_data.store import DataDirectory, Manifest, locked, mark_unfinished, refuse_strangers
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +74,7 @@ def prepare(
         finished = _find_finished(recipe, directory)
         if finished is not None and recipe.allows(finished.shard_format):
             return finished
-    with _explain_faults(directory.path), _lock(directory):
+    with _explain_faults(directory.path), locked(directory):
         refuse_strangers(directory)
         finished = _find_finished(recipe, directory) if is_known else None
         if finished is not None:
@@ -125,7 +124,7 @@ def plan(
         retry_failed=retry_failed,
     )
     directory = DataDirectory(Path(data_dir))
-    with _explain_faults(directory.path), _lock(directory):
+    with _explain_faults(directory.path), locked(directory):
         refuse_strangers(directory)
         _, catalog = _open_source(recipe, directory, options)
     return make_plan(recipe, directory, catalog, options)
@@ -165,7 +164,7 @@ def choose_genes_again(
     directory = DataDirectory(Path(data_dir))
     if not directory.path.is_dir():
         raise FileNotFoundError(f"{directory.path} is no directory: name one that was prepared")
-    with _explain_faults(directory.path), _lock(directory):
+    with _explain_faults(directory.path), locked(directory):
         options = PrepareOptions(n_threads=n_threads, max_memory=max_memory)
         return reassemble(directory, changes, options, replace=replace)
 
@@ -199,7 +198,7 @@ def convert_shards(data_dir: str | Path, shard_format: str, *, n_threads: int = 
     directory = DataDirectory(Path(data_dir))
     if not directory.path.is_dir():
         raise FileNotFoundError(f"{directory.path} is no directory: name one that was prepared")
-    with _explain_faults(directory.path), _lock(directory):
+    with _explain_faults(directory.path), locked(directory):
         return _convert(directory, shard_format, n_threads)
 
 
@@ -229,22 +228,6 @@ def _open_source(
         mark_unfinished(directory)
         catalog = take_snapshot(directory.catalog, recipe.source, bucket)
     return bucket, catalog
-
-
-@contextmanager
-def _lock(directory: DataDirectory) -> Iterator[None]:
-    """Hold the directory's lock, saying so if another process has it."""
-    directory.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(directory.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        logger.warning("another process prepares %s: waiting for it", directory.path)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

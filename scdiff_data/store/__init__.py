@@ -1,10 +1,11 @@
 """A prepared directory: what lies where, and what became of it.
 
-Read `layout`, `manifest`, `records`, `strangers`, `losses`, `drawn_cells`.
+Read `layout`, `locking`, `manifest`, `records`, `strangers`, `losses`, `drawn_cells`.
 """
 
 from scdiff_data.store.drawn_cells import DrawnCells
 from scdiff_data.store.layout import DataDirectory
+from scdiff_data.store.locking import locked
 from scdiff_data.store.losses import LossLimit, describe_losses, explain_shortage, have_failed
 from scdiff_data.store.manifest import SCHEMA_VERSION, GeneCounts, Manifest, mark_unfinished
 from scdiff_data.store.records import ExperimentRecord, Records, list_experiments, sum_dropped
@@ -23,6 +24,7 @@ __all__ = [
     "explain_shortage",
     "have_failed",
     "list_experiments",
+    "locked",
     "mark_unfinished",
     "refuse_strangers",
     "sum_dropped",

@@ -13,7 +13,7 @@ sorting/                         cells on their way into shards, gone once these
 tokenizers/                      what tokenizers were fitted to
 source/                          what a source that makes its own files wrote
 downloads/                       source files on their way, and .part of them
-.lock                            held while something is written
+.lock, .lock.held                held while something is written
 """
 
 import re
@@ -141,3 +141,8 @@ class DataDirectory:
     def lock(self) -> Path:
         """Held while something is written."""
         return self.path / ".lock"
+
+    @property
+    def lock_file(self) -> Path:
+        """There while something is written, on a file system that keeps no locks."""
+        return self.path / ".lock.held"

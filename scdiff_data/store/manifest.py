@@ -3,17 +3,18 @@
 A directory without it is not finished; one whose files differ from it is damaged.
 """
 
-import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from scdiff_data.base import FileEntry, write_json
+from scdiff_data.base import FileEntry, hash_file, read_sealed, write_sealed
+from scdiff_data.constants import SPLITS
 from scdiff_data.errors import ManifestError
 from scdiff_data.store.layout import DataDirectory
+from scdiff_data.store.locking import is_being_prepared
 
 SCHEMA_VERSION = 1
 """Of the files on disk; data of another version are made anew."""
@@ -93,9 +94,9 @@ class Manifest:
         Raises
         ------
         FileNotFoundError
-            If the directory was not prepared.
+            If the directory was not prepared, or is being prepared by another process.
         ManifestError
-            If the manifest is not valid JSON, or of another schema version.
+            If the manifest is damaged, or of another schema version.
         """
         directory = DataDirectory(Path(folder))
         above = DataDirectory(directory.path.parent)
@@ -103,6 +104,11 @@ class Manifest:
             directory = above
         path = directory.manifest
         if not path.exists():
+            if is_being_prepared(directory):
+                raise FileNotFoundError(
+                    f"another process prepares {folder}, which is not finished: wait for it, or "
+                    "call prepare(recipe, data_dir), which waits"
+                )
             raise FileNotFoundError(
                 f"no shards in {folder}: {path.name} is missing; call prepare(recipe, data_dir) or "
                 "datamodule.prepare_data(), or run 'scdiff-data train prepare_only=true'"
@@ -118,10 +124,10 @@ class Manifest:
     @classmethod
     def _parse(cls, directory: DataDirectory, path: Path) -> "Manifest":
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = read_sealed(path)
             found = content["schema_version"]
             if found == SCHEMA_VERSION:
-                return cls(
+                manifest = cls(
                     data_dir=directory.path,
                     recipe=content["recipe"],
                     recipe_digest=content["recipe_digest"],
@@ -135,15 +141,32 @@ class Manifest:
                     files=tuple(FileEntry(**entry) for entry in content["files"]),
                     packages=dict(content["packages"]),
                 )
-        except (ValueError, TypeError, KeyError) as error:
+                manifest._check()
+                return manifest
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ManifestError(
-                f"{path} is damaged ({error}): delete it and prepare again; nothing is downloaded "
-                "twice"
+                f"{path} is damaged ({kind}{error}): delete it and prepare again; nothing is "
+                "downloaded twice"
             ) from error
         raise ManifestError(
             f"{path} has schema version {found}, this scdiff_data reads {SCHEMA_VERSION}: "
             "prepare again in a new directory"
         )
+
+    def _check(self) -> None:
+        """Raise ValueError for numbers that cannot be, and for files outside the directory."""
+        sizes = [self.n_cells[name] for name in SPLITS]
+        if not all(type(n) is int and n >= 0 for n in (*sizes, self.shard_size - 1)):
+            raise ValueError(f"splits of {sizes} cells in shards of {self.shard_size}")
+        n_shards = -(-sum(sizes) // self.shard_size)
+        if len(self.shard_entries) != n_shards:
+            found = len(self.shard_entries)
+            raise ValueError(f"{sum(sizes)} cells are {n_shards} shards, it lists {found}")
+        for entry in self.files:
+            path = PurePosixPath(entry.path)
+            if path.is_absolute() or ".." in path.parts or type(entry.size) is not int:
+                raise ValueError(f"it lists {entry.path} of {entry.size} bytes")
 
     def write(self) -> None:
         """Write `config.json`: the directory is finished."""
@@ -161,7 +184,7 @@ class Manifest:
             "files": [asdict(entry) for entry in self.files],
             "packages": self.packages,
         }
-        write_json(self.directory.manifest, content)
+        write_sealed(self.directory.manifest, content)
         self.directory.replaced.unlink(missing_ok=True)
 
     @property
@@ -185,26 +208,39 @@ class Manifest:
         """The shards in their order."""
         return [self.data_dir / entry.path for entry in self.shard_entries]
 
-    def check_files(self, *folders: Path) -> None:
-        """Compare the sizes of the files in some folders, or of all files, with the manifest.
+    def check_files(self, *folders: Path, full: bool = False) -> None:
+        """Compare the files in some folders, or all files, with the manifest.
+
+        Parameters
+        ----------
+        folders
+            The folders; none are all.
+        full
+            Whether every byte is read; else only sizes are looked at.
 
         Raises
         ------
         ManifestError
-            If a file is missing or has another size.
+            If a file is missing, has another size, or with `full` other bytes.
         """
-        name = self.directory.manifest.name
         for entry in self.files:
-            path = self.data_dir / entry.path
-            if folders and path.parent not in folders:
-                continue
-            size = path.stat().st_size if path.exists() else None
-            if size != entry.size:
-                found = "is missing" if size is None else f"has {size} bytes"
-                raise ManifestError(
-                    f"{path} {found}, {name} says {entry.size} bytes: delete {path} and {name}, "
-                    "and prepare again; what is whole stays"
-                )
+            if not folders or (self.data_dir / entry.path).parent in folders:
+                self.check_file(entry, full=full)
+
+    def check_file(self, entry: FileEntry, *, full: bool) -> None:
+        """Compare one of `files`, as `check_files` does."""
+        path, name = self.data_dir / entry.path, self.directory.manifest.name
+        size = path.stat().st_size if path.exists() else None
+        if size == entry.size and not (full and hash_file(path) != entry.sha256):
+            return
+        found = f"has {size} bytes, {name} says {entry.size}"
+        if size is None:
+            found = "is missing"
+        elif size == entry.size:
+            found = f"has another checksum than {name} says, so bytes of it have changed"
+        raise ManifestError(
+            f"{path} {found}: delete {path} and {name}, and prepare again; what is whole stays"
+        )
 
 
 def mark_unfinished(directory: DataDirectory, *, keep: bool = False) -> None:

@@ -4,7 +4,6 @@ A record says what was archived under which settings, or why the experiment fail
 holds as long as the settings that an archive depends on do.
 """
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scdiff_data.archive import ArchiveReport
-from scdiff_data.base import FileEntry, write_json
+from scdiff_data.base import FileEntry, read_sealed, write_sealed
 from scdiff_data.reading import GeneAxis
 from scdiff_data.sources import CatalogRow
 from scdiff_data.store.layout import DataDirectory
@@ -66,7 +65,7 @@ class ExperimentRecord:
         ValueError, TypeError, KeyError
             If it is damaged.
         """
-        content = json.loads(path.read_text("utf-8"))
+        content = read_sealed(path)
         own = content["experiment_id"], content["key"]
         if content["status"] == "failed":
             return cls(*own, reason=str(content["reason"]))
@@ -76,6 +75,8 @@ class ExperimentRecord:
         if not report.n_cells:
             return cls(*own, report=report)
         file = FileEntry(**content["file"])
+        if file.path != f"{path.parent.name}/{path.stem}.h5ad" or own[0] != path.stem:
+            raise ValueError(f"it is of {own[0]} and names {file.path}")
         return cls(*own, report=report, axis=content["axis"], file=file)
 
     def write(self, path: Path) -> None:
@@ -87,7 +88,7 @@ class ExperimentRecord:
             content |= {"status": "archived", **asdict(self.report)}
         if self.file is not None:
             content |= {"axis": self.axis, "file": asdict(self.file)}
-        write_json(path, content)
+        write_sealed(path, content)
 
 
 class Records:
