@@ -51,7 +51,14 @@ if TYPE_CHECKING:
         create_hvg_dataloader,
     )
     from scdiff_data.offline import Pbmc, SimulatedAtlas
-    from scdiff_data.pipeline import Plan, choose_genes_again, convert_shards, plan, prepare
+    from scdiff_data.pipeline import (
+        Plan,
+        check_data_dir,
+        choose_genes_again,
+        convert_shards,
+        plan,
+        prepare,
+    )
     from scdiff_data.recipes import Recipe, Split
     from scdiff_data.sources import (
         Bucket,
@@ -106,6 +113,7 @@ __all__ = [
     "TokenDataset",
     "Tokenizer",
     "__version__",
+    "check_data_dir",
     "choose_genes_again",
     "collate",
     "convert_shards",
@@ -131,6 +139,7 @@ _ROOM_OF = {
     "Plan": "pipeline",
     "Recipe": "recipes",
     "Split": "recipes",
+    "check_data_dir": "pipeline",
     "choose_genes_again": "pipeline",
     "convert_shards": "pipeline",
     "plan": "pipeline",

@@ -2,6 +2,7 @@
 
 scdiff-data hvg DATA_DIR --n-hvgs 3000 --min-cells-pct 0.05 --flavor seurat --force
 scdiff-data convert DATA_DIR compact
+scdiff-data check DATA_DIR
 scdiff-data train data=scbasecount data.cell_count=100000 trainer=gpu
 scdiff-data evaluate ckpt_path=runs/DATE/checkpoints/last.ckpt data=pbmc
 
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from scdiff_data.errors import ScdiffDataError
+from scdiff_data.errors import ManifestError, ScdiffDataError
 
 _SCRIPTS = {
     "train": "prepare cells, train a model on them, test it (Hydra overrides; --help lists them)",
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands.add_parser(name, help=purpose)
     _add_hvg(commands)
     _add_convert(commands)
+    _add_check(commands)
     parsed = vars(parser.parse_args(arguments))
     run = parsed.pop("run")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -91,6 +93,17 @@ def _add_convert(commands: Any) -> None:
     parser.set_defaults(run=_convert)
 
 
+def _add_check(commands: Any) -> None:
+    parser = commands.add_parser(
+        "check",
+        help="compare every byte of a prepared directory with what was written",
+        description="Read every file of a prepared directory and compare it with the checksum that "
+        "was written down of it. Says what is damaged and what to do; exits with 1 if anything is.",
+    )
+    parser.add_argument("data_dir", metavar="DATA_DIR")
+    parser.set_defaults(run=_check)
+
+
 def _whole_or_all(text: str) -> int | None:
     if text == "all":
         return None
@@ -125,6 +138,17 @@ def _convert(data_dir: str, shard_format: str) -> None:
         f"{len(manifest.shards)} {manifest.shard_format} shards, {n_bytes / 1e6:,.1f} MB: "
         f"{manifest.data_dir}"
     )
+
+
+def _check(data_dir: str) -> None:
+    from scdiff_data.pipeline import check_data_dir
+    from scdiff_data.store import Manifest
+
+    if problems := check_data_dir(data_dir):
+        raise ManifestError("\n".join(problems))
+    files = Manifest.read(data_dir).files
+    n_bytes = sum(entry.size for entry in files)
+    print(f"{len(files)} files, {n_bytes / 1e6:,.1f} MB: all as they were written: {data_dir}")
 
 
 if __name__ == "__main__":

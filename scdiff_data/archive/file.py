@@ -19,11 +19,12 @@ from scdiff_data.base import (
     FrameParts,
     ask_for,
     give_back,
-    map_dataset,
+    map_file_datasets,
     write_frame,
     write_hdf5,
     write_mappings,
 )
+from scdiff_data.errors import ManifestError
 from scdiff_data.reading import GeneAxis
 
 _READ_BYTES = 16 << 20
@@ -112,12 +113,54 @@ class CsrRows(NamedTuple):
     n_genes: int
 
 
-def map_matrix(path: Path) -> CsrRows:
-    """Map an archive's matrix into memory."""
-    with h5py.File(path) as file:
-        x = file["X"]
-        indptr, indices, data = (map_dataset(x[name]) for name in ("indptr", "indices", "data"))
-        return CsrRows(indptr, indices, data, int(x.attrs["shape"][1]))
+def map_matrix(path: Path, *, at_random: bool = False) -> CsrRows:
+    """Map an archive's matrix into memory, once its rows are seen to lie within it.
+
+    Its genes are not looked at: that would read all of it.
+
+    Parameters
+    ----------
+    path
+        The archive.
+    at_random
+        Whether its rows will be read at random places, not one after another.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ManifestError
+        If it is damaged.
+    """
+    try:
+        with h5py.File(path) as file:
+            x = file["X"]
+            n_rows, n_genes = (int(n) for n in x.attrs["shape"])
+            parts = [x[name] for name in ("indptr", "indices", "data")]
+            indptr, indices, data = map_file_datasets(path, parts, at_random=at_random)
+    except FileNotFoundError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise damaged(path, str(error)) from error
+    types = [array.dtype.str for array in (indptr, indices, data)]
+    if types not in (["<i4", "<i4", "<i2"], ["<i8", "<i8", "<i2"]):
+        raise damaged(path, f"X has types {', '.join(types)}")
+    is_whole = indptr.shape == (n_rows + 1,) and indices.shape == data.shape
+    if not (is_whole and indptr[0] == 0 and indptr[-1] == len(data) and _ascend(indptr)):
+        raise damaged(path, f"X/indptr does not divide {len(data)} values into {n_rows} rows")
+    return CsrRows(indptr, indices, data, n_genes)
+
+
+def damaged(path: Path, what: str) -> ManifestError:
+    """What is said of an archive that is damaged."""
+    return ManifestError(
+        f"{path} is damaged ({what}): delete it and config.json, and prepare again; what is whole "
+        "stays"
+    )
+
+
+def _ascend(values: NDArray[Any]) -> bool:
+    return bool((values[1:] >= values[:-1]).all())
 
 
 def count_rows(path: Path) -> int:

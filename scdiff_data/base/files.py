@@ -48,6 +48,7 @@ def write_json(path: Path, content: Any) -> None:
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object with a checksum of what it says, which `read_sealed` compares."""
     plain = json.loads(json.dumps(content))
+    plain.pop(_SEAL, None)
     write_json(path, {**plain, _SEAL: digest(plain)})
 
 

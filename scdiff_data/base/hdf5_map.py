@@ -77,18 +77,54 @@ def map_dataset(dataset: h5py.Dataset) -> NDArray[Any]:
     offset = dataset.id.get_offset()
     if offset is None:
         raise ManifestError(f"{dataset.file.filename}:{dataset.name} is not contiguous")
-    return _map_bytes(dataset.file.filename, offset, dataset.nbytes, dataset.dtype, dataset.shape)
+    mapped = _map_bytes(dataset.file.filename, offset, dataset.nbytes)
+    values: NDArray[Any] = mapped.view(dataset.dtype).reshape(dataset.shape)
+    return values
 
 
-def find_datasets(path: Path, names: Sequence[str]) -> list[tuple[int, int]]:
+def map_file_datasets(
+    path: Path, datasets: Sequence[h5py.Dataset], *, at_random: bool
+) -> list[NDArray[Any]]:
+    """Map contiguous datasets of one file as `map_dataset` does, by one map of the whole file.
+
+    A process can have some 65,000 maps on Linux, and a data set more archives than half of that.
+    What the system is told of a part of a map makes two of it. So with `at_random` it is told of
+    the whole that reads are at random places.
+    """
+    content, found = map_file(path), []
+    if at_random:
+        expect_random(content)
+    for dataset in datasets:
+        first = dataset.id.get_offset() if dataset.size else 0
+        if first is None or first + dataset.nbytes > len(content):
+            raise ManifestError(f"{path}:{dataset.name} lies in pieces, or the file is cut short")
+        part = content[first : first + dataset.nbytes]
+        found.append(part.view(dataset.dtype).reshape(dataset.shape))
+    return found
+
+
+def find_datasets(
+    path: Path, names: Sequence[str], attribute: str
+) -> tuple[str | None, list[tuple[int, int]]]:
     """Where contiguous datasets start in a file, and their bytes; of an empty one (0, 0).
 
     By the library's lower level, in a third of the time: a run opens thousands of shards.
 
+    Parameters
+    ----------
+    path
+        The file.
+    names
+        Of the datasets.
+    attribute
+        Of the file: a text that comes with them, None if there is none.
+
     Raises
     ------
+    FileNotFoundError
+        If there is no such file.
     ManifestError
-        If one of them is missing, lies in pieces or beyond the file's end.
+        If a dataset is missing, lies in pieces or beyond the file's end.
     """
     found, length = [], path.stat().st_size
     try:
@@ -100,30 +136,35 @@ def find_datasets(path: Path, names: Sequence[str]) -> list[tuple[int, int]]:
             if offset is None or offset + n_bytes > length:
                 raise ManifestError(f"{path}:{name} lies in pieces, or the file is cut short")
             found.append((offset, n_bytes))
+        text = h5py.File(file).attrs.get(attribute)
         file.close()
-    except (KeyError, OSError) as error:
+    except FileNotFoundError:
+        raise
+    except (KeyError, OSError, RuntimeError, ValueError) as error:
         raise ManifestError(f"{path} is damaged: {error}") from error
-    return found
+    return text if isinstance(text, str) else None, found
 
 
 def map_file(path: Path) -> NDArray[np.uint8]:
     """Map a whole file into memory, read-only: one map serves all its datasets."""
-    n_bytes = path.stat().st_size
-    return _map_bytes(str(path), 0, n_bytes, np.dtype(np.uint8), (n_bytes,))
+    return _map_bytes(str(path), 0, None)
 
 
-def _map_bytes(
-    path: str, offset: int, n_bytes: int, dtype: np.dtype[Any], shape: tuple[int, ...]
-) -> NDArray[Any]:
-    """Map a range of a file without keeping it open.
+def _map_bytes(path: str, offset: int, n_bytes: int | None) -> NDArray[np.uint8]:
+    """Map a range of a file, or all from `offset` on, without keeping it open.
 
     Python's own maps hold a file descriptor each until Python 3.13: a thousand shards would take
     all that a process may have.
     """
     skipped = offset % mmap.ALLOCATIONGRANULARITY
-    length = skipped + n_bytes
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        size = os.fstat(descriptor).st_size  # what `stat` says may be old on a shared disk
+        if n_bytes is None:
+            n_bytes = size - offset
+        if offset + n_bytes > size or not n_bytes:  # a read beyond the end would end the process
+            raise ManifestError(f"{path} is cut short: it has {size} bytes")
+        length = skipped + n_bytes
         address = _LIBRARY.mmap(
             None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, offset - skipped
         )
@@ -133,9 +174,15 @@ def _map_bytes(
         raise OSError(ctypes.get_errno(), f"cannot map {n_bytes} bytes of {path} into memory")
     memory: Any = (ctypes.c_ubyte * length).from_address(address)
     weakref.finalize(memory, _LIBRARY.munmap, address, length).atexit = False
-    values: NDArray[Any] = np.frombuffer(memory, np.uint8)[skipped:].view(dtype).reshape(shape)
+    values: NDArray[np.uint8] = np.frombuffer(memory, np.uint8)[skipped:]
     values.flags.writeable = False
     return values
+
+
+def identify_file(path: Path) -> tuple[int, int, int]:
+    """What another file at the same path has another of: inode, bytes, time of its last change."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def expect_random(mapped: NDArray[Any]) -> None:

@@ -5,7 +5,9 @@ the validation or test cells leaks into the choice.
 """
 
 import hashlib
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import reduce
@@ -18,6 +20,12 @@ from tqdm import tqdm
 
 from scdiff_data.base import Workers, write_aside
 from scdiff_data.genes.sums import BySplit, GeneStatistics, count_above, sum_genes
+
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, SyntaxError),
+    *(zipfile.BadZipFile, struct.error, zlib.error),
+)
+"""What reading statistics raises that are not there, or whose bytes were changed."""
 
 
 class TrainingGenes:
@@ -74,7 +82,11 @@ class TrainingGenes:
             (Workers(1) if len(missing) == 1 else workers).map(write, missing)
         expressing: list[NDArray[np.int64]] = []
         for name, split_of_row in splits.items():
-            by_split = read_statistics(paths[name])
+            try:
+                by_split = read_statistics(paths[name])
+            except _DAMAGE:
+                write(name)
+                by_split = read_statistics(paths[name])
             expressing = [reduce(add, [s.n_expressing for s in by_split.values()], *expressing)]
             if "train" in by_split:
                 rows = np.flatnonzero(split_of_row == 0)
@@ -113,7 +125,7 @@ def _is_stored(path: Path, key: str) -> bool:
         # np.load leaves a file open that it cannot read when it opens it by itself
         with path.open("rb") as file, np.load(file) as stored:
             return str(stored["key"]) == key
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile):
+    except _DAMAGE:
         return False
 
 

@@ -233,7 +233,8 @@ class ScRNADataset(Dataset[CellBatch]):
     ) -> None:
         manifest = Manifest.read(folder)
         directory = manifest.directory
-        manifest.check_files(directory.archives, directory.metadata, directory.shards)
+        manifest.check_files(directory.archives, directory.shards)
+        manifest.check_files(directory.metadata, full=True)  # read as a whole anyway
         self._cells = SplitView(manifest, split, labels)
         self._sparse = sparse
         self.labels = self._cells.labels
@@ -246,6 +247,7 @@ class ScRNADataset(Dataset[CellBatch]):
             directory.cells, self._cells.rows
         )
         self._archives = ArchiveRows([directory.archive(name) for name in names])
+        manifest.check_unchanged()
 
     def __len__(self) -> int:
         return len(self._cells)

@@ -53,7 +53,7 @@ class SplitView:
         first = 0 if split is None else sum(sizes[name] for name in SPLITS[: SPLITS.index(split)])
         n_cells = sum(sizes.values())
         self.rows = range(first, first + (n_cells if split is None else sizes[split]))
-        self.shards = ShardRows(manifest.shards, shard_size=manifest.shard_size, n_cells=n_cells)
+        self.shards = ShardRows(manifest)
         stored = self.shards.labels
         if missing := set(labels or ()) - set(stored):
             raise ValueError(

@@ -1,13 +1,16 @@
 """All stages in order, from a recipe to a finished directory.
 
-Read `forecast`, `planning`, `cell_table`, `make_archives`, `fill_archive`, `assemble`, `stages`.
+Read `forecast`, `planning`, `cell_table`, `verifying`, `make_archives`, `fill_archive`, `assemble`,
+`stages`.
 """
 
 from scdiff_data.pipeline.planning import Plan
 from scdiff_data.pipeline.stages import choose_genes_again, convert_shards, plan, prepare
+from scdiff_data.pipeline.verifying import check_data_dir
 
 __all__ = [
     "Plan",
+    "check_data_dir",
     "choose_genes_again",
     "convert_shards",
     "plan",

@@ -15,6 +15,7 @@ from scdiff_data.errors import ManifestError
 from scdiff_data.genes import GeneChoice, TrainingGenes, choose_genes, plot_hvgs
 from scdiff_data.pipeline.cell_table import draw_cells
 from scdiff_data.pipeline.fill_archive import FilledArchive
+from scdiff_data.pipeline.verifying import find_damaged
 from scdiff_data.reading import GeneAxis
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.shards import ShardGenes, choose_format, write_shards
@@ -179,6 +180,10 @@ def reassemble(
             f"(--force) replaces them, {directory.hvg_info.name} and the shards"
         )
     manifest.check_files(directory.archives)
+    needed = (directory.catalog, directory.genes, directory.experiments)
+    for entry in manifest.files:
+        if directory.path / entry.path in needed:
+            manifest.check_file(entry, full=True)
     axis = GeneAxis.read(directory.genes)
     catalog = pq.read_table(directory.catalog)
     candidates = filter_catalog(catalog, recipe.filters, recipe.exclude)
@@ -193,6 +198,12 @@ def reassemble(
                 "run 'scdiff-data train prepare_only=true', which fetch what is missing"
             )
         found.append(record)
+    if damaged := find_damaged(directory, found, options.n_threads):
+        raise ManifestError(
+            f"{directory.archive(damaged[0].experiment_id)} has other bytes than its record says: "
+            "call prepare(recipe, data_dir) or run 'scdiff-data train prepare_only=true', which "
+            "make it again"
+        )
     mark_unfinished(directory, keep=True)
     return assemble(recipe, directory, candidates, FilledArchive(axis, found), options)
 

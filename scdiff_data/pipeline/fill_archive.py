@@ -84,6 +84,7 @@ def fill_archive(
     axis = _find_axis(recipe, directory, bucket, rows)
     # The genes of an earlier run; `axis` is set once this run's first cells have confirmed them.
     stored = GeneAxis.read(directory.genes) if directory.genes.exists() else None
+    maker.verify(map(rows.__getitem__, waiting), axis or stored, wanted)
     records: list[ExperimentRecord] = []
     n_cells, is_checked = 0, False
     layout = layout_of(recipe.source)

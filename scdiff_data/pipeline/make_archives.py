@@ -12,6 +12,7 @@ from scdiff_data.base import Workers, describe_file
 from scdiff_data.errors import CountError, DownloadError
 from scdiff_data.genes import key_of, sum_genes, write_statistics
 from scdiff_data.pipeline.cell_table import split_archive
+from scdiff_data.pipeline.verifying import find_damaged
 from scdiff_data.reading import GeneAxis, read_gene_axis
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.sources import CatalogRow, assign_cells, layout_of
@@ -31,6 +32,7 @@ class ArchiveMaker:
         self._known = Records(directory, recipe.archive_key, retry_failed=options.retry_failed)
         self._made: dict[str, ExperimentRecord] = {}  # in this run, with another one of its file
         self._shares: dict[str, float] = {}  # of a file's cells, what was kept of those looked at
+        self._damaged: set[str] = set()  # experiments whose archives are to be made again
         self._alone: set[str] = set()  # files whose experiments are read one by one
 
     def find(
@@ -38,7 +40,37 @@ class ArchiveMaker:
     ) -> ExperimentRecord | None:
         """What became of an experiment, in this run or an earlier one; None if it is to be made."""
         made = self._made.get(row.experiment_id)
-        return made or self._known.find(row, axis, is_reference=is_reference)
+        if made is not None or row.experiment_id in self._damaged:
+            return made
+        return self._known.find(row, axis, is_reference=is_reference)
+
+    def verify(
+        self, rows: Iterable[CatalogRow], axis: GeneAxis | None, n_wanted: int | None
+    ) -> None:
+        """Read the archives that an earlier run left, as far as a draw can need them.
+
+        Parameters
+        ----------
+        rows
+            The experiments in the order of the draw.
+        axis
+            The reference genes, as far as they are known.
+        n_wanted
+            Cells that are drawn; None takes all there are.
+        """
+        found, n_cells = [], 0
+        for row in rows:
+            if n_wanted is not None and n_cells >= n_wanted:
+                break
+            if (record := self.find(row, axis)) is not None:
+                found.append(record)
+                n_cells += record.n_cells
+        for record in find_damaged(self._directory, found, self._options.n_threads):
+            logger.warning(
+                "%s has other bytes than its record says: it is made again",
+                self._directory.archive(record.experiment_id),
+            )
+            self._damaged.add(record.experiment_id)
 
     def choose_together(
         self,
@@ -130,6 +162,7 @@ class ArchiveMaker:
         self, row: CatalogRow, outcome: ArchiveReport | CountError, axis: GeneAxis
     ) -> ExperimentRecord:
         """Sum the genes of what was archived, and leave the record."""
+        self._damaged.discard(row.experiment_id)
         if isinstance(outcome, CountError):
             return self.leave_out(row, str(outcome))
         if not outcome.n_cells:

@@ -37,6 +37,7 @@ def prepare(
     keep_downloads: bool = False,
     refresh_catalog: bool = False,
     retry_failed: bool = False,
+    replace: bool = False,
 ) -> Manifest:
     """Make a data directory from a recipe, or find that it is made.
 
@@ -47,13 +48,14 @@ def prepare(
     data_dir
         Where everything goes. Two processes may ask for the same directory: the second waits. A
         finished one may be read-only.
-    n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed
+    n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed, replace
         How it is done, see `PrepareOptions`.
 
     Raises
     ------
     ValueError
-        If the settings contradict each other or the data, or `data_dir` holds others' files.
+        If the settings contradict each other or the data, or `data_dir` holds others' files, or
+        finished data of other settings and `replace` is False.
     FileNotFoundError
         If the source has no catalog.
     DownloadError
@@ -67,6 +69,7 @@ def prepare(
         keep_downloads=keep_downloads,
         refresh_catalog=refresh_catalog,
         retry_failed=retry_failed,
+        replace=replace,
     )
     directory = DataDirectory(Path(data_dir))
     is_known = not (refresh_catalog or retry_failed)
@@ -81,6 +84,7 @@ def prepare(
             if recipe.allows(finished.shard_format):
                 return finished
             return _convert(directory, recipe.shard_format, n_threads)
+        _ask_before_replacing(recipe, directory, replace=replace)
         bucket, catalog = _open_source(recipe, directory, options)
         planned = make_plan(recipe, directory, catalog, options)
         planned.check()
@@ -254,6 +258,26 @@ def _explain_faults(data_dir: Path) -> Iterator[None]:
                 f"({error}): set data_dir to a folder that can be written",
             ) from error
         raise
+
+
+def _ask_before_replacing(recipe: Recipe, directory: DataDirectory, *, replace: bool) -> None:
+    """Raise ValueError if finished data of other settings are there that have to go."""
+    try:
+        stored = Manifest.read(directory.path).recipe
+    except (FileNotFoundError, ManifestError):
+        return
+    if recipe.makes_what(stored):
+        return
+    lost = recipe.describe_difference(stored, replaced_alone=True)
+    if lost and not replace:
+        raise ValueError(
+            f"{directory.path} holds finished data of other settings ({lost}): set another "
+            "data_dir, or let them go with replace=True (replace_data=true on the command line)"
+        )
+    logger.warning(
+        "%s holds data of other settings (%s): they are replaced",
+        *(directory.path, recipe.describe_difference(stored)),
+    )
 
 
 def _find_finished(recipe: Recipe, directory: DataDirectory) -> Manifest | None:

@@ -289,6 +289,11 @@ class Recipe:
         """Whether shards of this format do: with `auto`, a converted directory does, too."""
         return self.shard_format in ("auto", shard_format)
 
-    def describe_difference(self, settings: Mapping[str, Any]) -> str:
-        """In which settings a directory made with other ones differs from this recipe."""
-        return describe_difference(self.settings(), settings)
+    def describe_difference(
+        self, settings: Mapping[str, Any], *, replaced_alone: bool = False
+    ) -> str:
+        """In which settings a directory made with other ones differs from this recipe.
+
+        With `replaced_alone` without those that take what is there, see `PrepareOptions`.
+        """
+        return describe_difference(self.settings(), settings, replaced_alone=replaced_alone)

@@ -37,6 +37,14 @@ _LATER: dict[str, Any] = {
 CELL_COLUMNS = ("cell_id", "experiment_id", "archive_row", "total_counts", "n_genes")
 """What is known of every cell beside its labels."""
 
+_TAKE_WHAT_IS_THERE = frozenset(
+    (
+        *("cell_count", "max_failed_fraction", "shard_format"),
+        *("n_hvgs", "min_cells_pct", "flavor", "normalize", "span", "batch_key", "genes"),
+    )
+)
+"""Settings that may change in a finished directory: archives, draw and split are those there."""
+
 _OUR_NAMES = (
     *("split", "shard", "row"),  # columns of the table of cells
     *("counts", "tokens", "expression", "gene_ids"),  # what batches carry
@@ -62,6 +70,9 @@ class PrepareOptions:
         Whether the catalog's snapshot is renewed.
     retry_failed
         Whether experiments that failed for good are tried again.
+    replace
+        Whether finished data of other settings may be replaced. Another number of cells, other
+        genes or another format of shards need no leave: they take what is there.
 
     Raises
     ------
@@ -74,6 +85,7 @@ class PrepareOptions:
     keep_downloads: bool = False
     refresh_catalog: bool = False
     retry_failed: bool = False
+    replace: bool = False
 
     def __post_init__(self) -> None:
         if self.n_threads < 1 or self.max_memory < 1 << 20:
@@ -233,7 +245,14 @@ def parse_genes(settings: Mapping[str, Any]) -> dict[str, NamedGenes]:
     }
 
 
-def describe_difference(own: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """In which settings a directory's differ from a recipe's own."""
+def describe_difference(
+    own: Mapping[str, Any], other: Mapping[str, Any], *, replaced_alone: bool = False
+) -> str:
+    """In which settings a directory's differ from a recipe's own.
+
+    With `replaced_alone`, only those of which nothing that is there can be taken.
+    """
     names = [name for name, value in own.items() if other.get(name, value) != value]
+    if replaced_alone:
+        names = [name for name in names if name not in _TAKE_WHAT_IS_THERE]
     return ", ".join(f"{n}: {other.get(n)!r} there, {own[n]!r} here" for n in names)

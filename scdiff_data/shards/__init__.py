@@ -1,6 +1,6 @@
 """What training reads: shards, dense or compact, and how rows are gathered from them.
 
-Read `formats`, `fallback`, `contents`, `writing`, `convert`, `loops`, `hints`, `copy_jobs`, `rows`.
+Read `formats`, `fallback`, `contents`, `writing`, `convert`, `loops`, `hints`, `columns`, `rows`.
 """
 
 from scdiff_data.shards.contents import ShardGenes, check_shards

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scdiff_data.base import map_dataset
+from scdiff_data.errors import ManifestError
+from scdiff_data.shards.formats import open_shard
 
 
 def write_replacements(
@@ -35,11 +37,14 @@ class ReplacedGenes:
         The shards in their order.
     shard_size
         Cells in each but the last.
+    key
+        That all of them have.
     """
 
-    def __init__(self, paths: Sequence[Path], shard_size: int) -> None:
+    def __init__(self, paths: Sequence[Path], shard_size: int, key: str) -> None:
         self._paths = paths
         self._shard_size = shard_size
+        self._key = key
         self._maps: dict[int, tuple[NDArray[Any], ...]] = {}
 
     def gather(self, rows: NDArray[np.int64], gene_indices: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -48,14 +53,31 @@ class ReplacedGenes:
         shards, rows_there = np.divmod(rows, self._shard_size)
         for shard in np.unique(shards):
             if shard not in self._maps:
-                with h5py.File(self._paths[shard]) as file:
+                with open_shard(self._paths[shard], self._key) as file:
                     parts = (file[f"fallback/{name}"] for name in ("indptr", "slots", "genes"))
-                    self._maps[shard] = tuple(map(map_dataset, parts))
+                    n_cells, n_genes = len(file["total_counts"]), len(file["gene_ids"])
+                    maps = tuple(map(map_dataset, parts))
+                if not _are_places(maps, n_cells, n_genes):
+                    raise ManifestError(
+                        f"{self._paths[shard]} is damaged (its fallback names places that are not "
+                        "there): delete it and config.json, and prepare again; what is whole stays"
+                    )
+                self._maps[shard] = maps
             mine = shards == shard
             part = gene_ids[mine]
             _replace_genes(self._maps[shard], rows_there[mine], part)
             gene_ids[mine] = part
         return gene_ids
+
+
+def _are_places(maps: tuple[NDArray[Any], ...], n_cells: int, n_genes: int) -> bool:
+    """Whether a shard's replacements are of its cells and its places, and name genes."""
+    indptr, slots, genes = maps
+    if not (indptr.shape == (n_cells + 1,) and indptr[0] == 0 and (np.diff(indptr) >= 0).all()):
+        return False
+    if not len(slots) == len(genes) == indptr[-1]:
+        return False
+    return not len(slots) or bool(slots.min() >= 0 and slots.max() < n_genes and genes.min() >= 0)
 
 
 def _replace_genes(

@@ -6,10 +6,15 @@
 Both hold the same counts, and whatever else a shard has is the same, too.
 """
 
-from typing import Literal, get_args
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
 
+import h5py
 import numpy as np
 
+from scdiff_data.errors import ManifestError
 from scdiff_data.shuffle import most_row_bytes
 
 ShardFormat = Literal["dense", "compact"]
@@ -66,6 +71,42 @@ def count_bytes(
 def choose_starts_type(shard_size: int, n_genes: int) -> type[np.uint32 | np.uint64]:
     """What says where packed rows start: long enough for a full shard of the longest rows."""
     return np.uint32 if shard_size * most_row_bytes(n_genes) < 2**32 else np.uint64
+
+
+@contextmanager
+def open_shard(path: Path, key: str) -> Iterator[h5py.File]:
+    """A shard to read, if it is that of `key`, see `stamp`.
+
+    Raises
+    ------
+    ManifestError
+        If there is another one or none, since another run replaced it; or if it is damaged.
+    """
+    try:
+        with h5py.File(path) as file:
+            check_key(path, file.attrs.get("key"), key)
+            yield file
+    except FileNotFoundError as error:
+        raise replaced(path) from error
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        raise ManifestError(
+            f"{path} is damaged ({error}): delete it and config.json, and prepare again; what is "
+            "whole stays"
+        ) from error
+
+
+def check_key(path: Path, found: Any, key: str) -> None:
+    """Raise ManifestError if a shard's key is not the one of the data set that was opened."""
+    if found != key:
+        raise replaced(path)
+
+
+def replaced(path: Path) -> ManifestError:
+    """What is said of a shard, or an archive, that is no longer the one that was opened."""
+    return ManifestError(
+        f"{path} was replaced by another run of prepare since this data set was opened: open it "
+        "again, and give settings that differ a data_dir each"
+    )
 
 
 def stamp(shards_key: str, shard_format: str) -> str:

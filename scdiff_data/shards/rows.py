@@ -1,17 +1,16 @@
 """All shards as one table of rows, gathered from their memory maps by compiled loops."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.base import ArrayPool, DiskWatch, ask_for, expect_random, find_datasets, map_file
+from scdiff_data.base import ArrayPool, DiskWatch, ask_for, expect_random
 from scdiff_data.errors import ManifestError
-from scdiff_data.shards.copy_jobs import Column, JobCache
+from scdiff_data.shards.columns import COUNTS, JobCache, ShardColumns
 from scdiff_data.shards.fallback import ReplacedGenes
+from scdiff_data.shards.formats import stamp
 from scdiff_data.shards.hints import ask_for_narrow, ask_for_rows
 from scdiff_data.shards.loops import (
     DAMAGED,
@@ -21,18 +20,13 @@ from scdiff_data.shards.loops import (
     translate_packed,
     unpack_rows,
 )
+from scdiff_data.store import Manifest
 
-_MOST_MAPS = 32_768
-"""Shards mapped at a time: half of what Linux lets a process have."""
-
-_IDS = ("cell_id", "experiment_id")
-"""Columns that few batches look at."""
+_MOST_MAPS = 20_000
+"""Shards mapped at a time: Linux lets a process have 65,530 maps, and archives take some."""
 
 _NO_COUNTS = np.empty((0, 0), np.int16)
 """Stands in for the counts where no column is wide: the compiled loop takes arrays alone."""
-
-_COUNTS = "expression"
-"""The column of counts, whatever the format."""
 
 
 class ShardRows:
@@ -44,47 +38,27 @@ class ShardRows:
 
     Parameters
     ----------
-    paths
-        The shards in their order.
-    shard_size
-        Cells in each but the last.
-    n_cells
-        Cells in all.
+    manifest
+        Says which they are, and how many cells are in them.
+
+    Raises
+    ------
+    ManifestError
+        If one is damaged or was replaced by another run: at once, or when a row of it is asked
+        for.
     """
 
-    def __init__(self, paths: Sequence[Path], *, shard_size: int, n_cells: int) -> None:
-        self._paths = list(paths)
-        self._shard_size = shard_size
-        self.n_cells = n_cells
-        with h5py.File(self._paths[0]) as file:
-            self.gene_ids: list[str] = [gene.decode() for gene in file["gene_ids"][:]]
-            self.gene_symbols: list[str] = [gene.decode() for gene in file["gene_symbols"][:]]
-            self.gene_indices: NDArray[np.int64] = file["gene_indices"][:].astype(np.int64)
-            self.has_fallback = "fallback" in file
-            self.categories: dict[str, list[str]] = {}
-            self.is_compact = "packed" in file
-            self._has_long_starts = self.is_compact and file["starts"].dtype == np.uint64
-            counts = ("starts", "packed") if self.is_compact else ("expression",)
-            self._columns = {"total_counts": "total_counts"}
-            self._columns |= {"cell_id": "cell_ids", "experiment_id": "experiment_ids"}
-            for name, label in file.get("labels", {}).items():
-                is_text = isinstance(label, h5py.Group)
-                self._columns[name] = f"labels/{name}/codes" if is_text else f"labels/{name}"
-                if is_text:
-                    self.categories[name] = [c.decode() for c in label["categories"][:]]
-            self._places = {path: place for place, path in enumerate(counts)}
-            self._layout = {}
-            for place, (name, path) in enumerate(self._columns.items(), start=3):
-                self._places[path] = place
-                dtype = file[path].dtype
-                self._layout[name] = Column(place, dtype, dtype.itemsize, ())
-            # Of each narrow column that batches look at: place, bytes a row, entries beyond.
-            narrow = [(c.place, c.row_bytes, 0) for n, c in self._layout.items() if n not in _IDS]
-            if self.is_compact:
-                narrow.append((0, file["starts"].dtype.itemsize, 1))
-            self._narrow = np.array(narrow, np.int64)
-            n_genes = len(self.gene_ids)
-            self._layout[_COUNTS] = Column(0, np.dtype(np.int16), 2 * n_genes, (n_genes,))
+    def __init__(self, manifest: Manifest) -> None:
+        self._paths = manifest.shards
+        self._shard_size = manifest.shard_size
+        self.n_cells = sum(manifest.n_cells.values())
+        self._key = stamp(manifest.shards_key, manifest.shard_format)
+        self._columns = ShardColumns(self._paths[0], self._key)
+        self.gene_ids, self.gene_symbols = self._columns.gene_ids, self._columns.gene_symbols
+        self.gene_indices = self._columns.gene_indices
+        self.has_fallback = self._columns.has_fallback
+        self.labels, self.categories = self._columns.labels, self._columns.categories
+        self.is_compact = self._columns.is_compact
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,16 +74,11 @@ class ShardRows:
 
     def _forget(self) -> None:
         self._maps: dict[int, NDArray[np.uint8]] = {}
-        self._replaced = ReplacedGenes(self._paths, self._shard_size)
+        self._replaced = ReplacedGenes(self._paths, self._shard_size, self._key)
         self._pool = ArrayPool()
         self.watch = DiskWatch()
-        self._jobs = JobCache(self._layout)
-        self._addresses = np.zeros((3 + len(self._columns), len(self._paths)), np.int64)
-
-    @property
-    def labels(self) -> list[str]:
-        """The labels that the shards keep."""
-        return [name for name, path in self._columns.items() if path.startswith("labels/")]
+        self._jobs = JobCache(self._columns.layout)
+        self._addresses = np.zeros((self._columns.n_places, len(self._paths)), np.int64)
 
     def gather(
         self,
@@ -149,7 +118,7 @@ class ShardRows:
         """
         within = range(self.n_cells) if within is None else within
         span = (within.start, len(within), self._shard_size)
-        is_wide = _COUNTS in names
+        is_wide = COUNTS in names
         is_copied = is_wide and table is None and not self.is_compact
         if is_wide and self.watch.is_cold and self.watch.asks_itself:
             self.ask_for(rows, within=within)
@@ -187,10 +156,10 @@ class ShardRows:
         if not self.is_compact:
             state = translate_dense(self._addresses, rows, *span, len(self.gene_ids), table, wide)
         elif table is None:
-            state = unpack_rows(self._addresses, rows, *span, self._has_long_starts, wide)
+            state = unpack_rows(self._addresses, rows, *span, self._columns.has_long_starts, wide)
         else:
             state = translate_packed(
-                self._addresses, rows, *span, self._has_long_starts, table, wide
+                self._addresses, rows, *span, self._columns.has_long_starts, table, wide
             )
         return state
 
@@ -226,7 +195,7 @@ class ShardRows:
         """Start to fetch whatever else is gathered of runs, but for ids, and where they start."""
         firsts, lasts = self._divide(runs, within)
         self._map_shards_of(firsts)
-        self._tell(ask_for_narrow, self._narrow, firsts, lasts, self._shard_size)
+        self._tell(ask_for_narrow, self._columns.narrow, firsts, lasts, self._shard_size)
 
     def _divide(
         self, runs: NDArray[np.int64], within: range
@@ -244,9 +213,9 @@ class ShardRows:
 
     def _ask(self, firsts: NDArray[np.int64], lasts: NDArray[np.int64]) -> None:
         self._map_shards_of(firsts)
-        row_bytes = 0 if self.is_compact else self._layout[_COUNTS].row_bytes
+        row_bytes = 0 if self.is_compact else self._columns.layout[COUNTS].row_bytes
         size = self._shard_size
-        self._tell(ask_for_rows, firsts, lasts, size, row_bytes, self._has_long_starts)
+        self._tell(ask_for_rows, firsts, lasts, size, row_bytes, self._columns.has_long_starts)
 
     def _tell(self, hint: Callable[..., None], *arguments: Any) -> None:
         self.watch.tell(hint, self._addresses, *arguments, kept=self._maps)
@@ -268,16 +237,15 @@ class ShardRows:
         return self._replaced.gather(rows, self.gene_indices[:width])
 
     def _map(self, shard: int) -> None:
-        path = self._paths[shard]
-        mapped = map_file(path)
+        n_cells = min(self._shard_size, self.n_cells - shard * self._shard_size)
+        content, spans = self._columns.map(self._paths[shard], n_cells)
         # Rows are at random places; what is narrow is read by many batches, and fetched as a whole.
-        expect_random(mapped)
-        for name, (offset, n_bytes) in zip(
-            self._places, find_datasets(path, list(self._places)), strict=True
-        ):
-            self._addresses[self._places[name], shard] = mapped.ctypes.data + offset
-            if name == "packed":
-                self._addresses[2, shard] = n_bytes
-            elif name not in ("expression", "cell_ids", "experiment_ids"):
-                ask_for(mapped[offset : offset + n_bytes])
-        self._maps[shard] = mapped
+        expect_random(content)
+        for place, (first, _) in spans.items():
+            self._addresses[place, shard] = content.ctypes.data + first
+        if self.is_compact:
+            self._addresses[2, shard] = spans[1][1]
+        for place in self._columns.narrow[:, 0]:
+            first, n_bytes = spans[place]
+            ask_for(content[first : first + n_bytes])
+        self._maps[shard] = content

@@ -208,6 +208,24 @@ class Manifest:
         """The shards in their order."""
         return [self.data_dir / entry.path for entry in self.shard_entries]
 
+    def check_unchanged(self) -> None:
+        """Make sure that what was opened since the manifest was read is what it describes.
+
+        Raises
+        ------
+        ManifestError
+            If another run began to replace it meanwhile.
+        """
+        try:
+            is_same = self.read(self.data_dir) == self
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise ManifestError(
+                f"{self.data_dir} was replaced by another run of prepare while it was opened: open "
+                "it again, and give settings that differ a data_dir each"
+            )
+
     def check_files(self, *folders: Path, full: bool = False) -> None:
         """Compare the files in some folders, or all files, with the manifest.
 

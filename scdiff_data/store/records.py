@@ -62,7 +62,7 @@ class ExperimentRecord:
         ------
         FileNotFoundError
             If there is none.
-        ValueError, TypeError, KeyError
+        ValueError, TypeError, KeyError, AttributeError
             If it is damaged.
         """
         content = read_sealed(path)
@@ -135,7 +135,7 @@ class Records:
             record = ExperimentRecord.read(path)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             logger.warning("%s is damaged (%s) and is made again", path, error)
             return None
         if record.key != self._key_of(row):

@@ -66,7 +66,7 @@ def _is_ours(directory: DataDirectory) -> bool:
 def _is_record(path: Path) -> bool:
     try:
         ExperimentRecord.read(path)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return False
     return True
 

@@ -4,8 +4,10 @@
 data is never used.
 """
 
+import hashlib
 import os
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,13 @@ from scdiff_data.tokenizers.contract import Tokenizer
 
 _N_FIT_CELLS = 20_000
 """Training cells that a tokenizer is fitted on: the first, which are a random sample already."""
+
+
+_NO_FIT = (
+    *(OSError, EOFError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile),
+    *(ValueError, TypeError, LookupError, AttributeError),
+)
+"""What reading a fit raises that is not there, or damaged, or of a version without a checksum."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,8 @@ def store_fit(tokenizer: Tokenizer, data: FitData) -> None:
     if _read_fit(tokenizer, data) is not None or not os.access(data.data_dir, os.W_OK):
         return
     _fit(tokenizer, data)
-    content = {"data": data.digest, "state": tokenizer.state_dict()}
+    state = tokenizer.state_dict()
+    content = {"data": data.digest, "state": state, "checksum": _checksum(state)}
     with write_aside(_path(tokenizer, data)) as aside:
         torch.save(content, aside)
 
@@ -116,9 +126,20 @@ def _fit(tokenizer: Tokenizer, data: FitData) -> None:
 def _read_fit(tokenizer: Tokenizer, data: FitData) -> dict[str, Any] | None:
     try:
         content = torch.load(_path(tokenizer, data), weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):  # none there, or damaged
+        state = dict(content["state"])
+        is_whole = content["checksum"] == _checksum(state)  # torch compares none by itself
+    except _NO_FIT:
         return None
-    return dict(content["state"]) if content["data"] == data.digest else None
+    return state if is_whole and content["data"] == data.digest else None
+
+
+def _checksum(state: Mapping[str, torch.Tensor]) -> str:
+    """Hex SHA-256 of the names, types and numbers of a tokenizer's state."""
+    sha256 = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        numbers = tensor.numpy(force=True)
+        sha256.update(f"{name} {numbers.dtype} {numbers.shape}\n".encode() + numbers.tobytes())
+    return sha256.hexdigest()
 
 
 def _path(tokenizer: Tokenizer, data: FitData) -> Path:

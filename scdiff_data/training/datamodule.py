@@ -53,6 +53,8 @@ class ScRNADataModule(LightningDataModule):
         Which genes of theirs, see `Recipe`.
     n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed
         How they are prepared, see `prepare`.
+    replace_data
+        Whether finished data of other settings may be replaced, as `replace` of `prepare`.
     batch_size
         Cells a batch on each rank.
     shuffle, window_size, run_size
@@ -116,6 +118,7 @@ class ScRNADataModule(LightningDataModule):
         keep_downloads: bool = False,
         refresh_catalog: bool = False,
         retry_failed: bool = False,
+        replace_data: bool = False,
         batch_size: int = 128,
         shuffle: Literal["window", "global"] = "window",
         window_size: int = 65_536,
@@ -161,13 +164,16 @@ class ScRNADataModule(LightningDataModule):
             keep_downloads=keep_downloads,
             refresh_catalog=refresh_catalog,
             retry_failed=retry_failed,
+            replace=replace_data,
         )
         self._num_workers = num_workers
         self._persistent_workers = persistent_workers
 
     def plan(self) -> Plan:
         """What `prepare_data` would draw, fetch and store, without fetching a cell."""
-        return plan(self.recipe, self.data_dir, **asdict(self._options))
+        options = asdict(self._options)
+        del options["replace"]  # nothing is
+        return plan(self.recipe, self.data_dir, **options)
 
     def prepare_data(self) -> None:
         """Run all stages up to the shards, or find them done; Lightning calls this once a node."""
@@ -175,7 +181,9 @@ class ScRNADataModule(LightningDataModule):
         if self.tokenizer is not None:
             store_fit(self.tokenizer, open_fit_data(manifest))
         # Once is enough: `fit` and `test` in one run call this twice.
-        self._options = replace(self._options, refresh_catalog=False, retry_failed=False)
+        self._options = replace(
+            self._options, refresh_catalog=False, retry_failed=False, replace=False
+        )
 
     def setup(self, stage: str | None = None) -> None:
         """Open the shards and fit the tokenizer; builds nothing on disk.

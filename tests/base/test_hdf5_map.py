@@ -95,6 +95,6 @@ def test_a_dataset_that_is_not_there_is_named(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"] = np.arange(10)
         file["empty"] = np.empty(0)
-    assert find_datasets(tmp_path / "a.h5", ["x", "empty"])[1] == (0, 0)
+    assert find_datasets(tmp_path / "a.h5", ["x", "empty"], "key")[1][1] == (0, 0)
     with pytest.raises(ManifestError, match=r"a.h5 is damaged"):
-        find_datasets(tmp_path / "a.h5", ["y"])
+        find_datasets(tmp_path / "a.h5", ["y"], "key")

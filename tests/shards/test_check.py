@@ -8,6 +8,7 @@ import h5py
 import pytest
 
 from scdiff_data import ManifestError, prepare
+from scdiff_data.base import write_sealed
 from scdiff_data.shards.contents import check_shards
 from scdiff_data.store.manifest import Manifest
 from support.cases import pbmc_recipe
@@ -54,7 +55,7 @@ def test_a_shard_in_anothers_place_is_found_by_its_length(data_dir: Path) -> Non
     for entry in manifest["files"]:
         if entry["path"] == PLACE:
             entry["size"] = last.stat().st_size
-    (data_dir / "config.json").write_text(json.dumps(manifest))
+    write_sealed(data_dir / "config.json", manifest)
     with pytest.raises(ManifestError, match=r"\(100, 64\).*says .*\(300, 64\)"):
         check(data_dir)
 

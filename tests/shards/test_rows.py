@@ -17,8 +17,7 @@ from scdiff_data.store.manifest import Manifest
 
 
 def open_shards(folder: Path) -> ShardRows:
-    manifest = Manifest.read(folder)
-    return ShardRows(manifest.shards, shard_size=300, n_cells=700)
+    return ShardRows(Manifest.read(folder))
 
 
 @settings(deadline=None, max_examples=30)

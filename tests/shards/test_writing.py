@@ -11,8 +11,7 @@ from scdiff_data.store.manifest import Manifest
 
 
 def open_shards(folder: Path) -> ShardRows:
-    manifest = Manifest.read(folder)
-    return ShardRows(manifest.shards, shard_size=300, n_cells=700)
+    return ShardRows(Manifest.read(folder))
 
 
 def test_shards_hold_shard_size_cells_each_but_the_last(pbmc_dir: Path) -> None:
