@@ -6,6 +6,8 @@ ScdiffDataError
 └── ManifestError     the data on disk are damaged, or of other settings
 """
 
+from pathlib import Path
+
 
 class ScdiffDataError(Exception):
     """Base of the package's own exceptions."""
@@ -34,3 +36,19 @@ class CountError(ScdiffDataError):
 
 class ManifestError(ScdiffDataError):
     """The data on disk are damaged or were made with other settings."""
+
+    @classmethod
+    def damaged(cls, path: Path, what: str) -> "ManifestError":
+        """That of a file whose content cannot be."""
+        return cls(
+            f"{path} is damaged ({what}): delete it and config.json, and prepare again; what is "
+            "whole stays"
+        )
+
+    @classmethod
+    def replaced(cls, path: Path) -> "ManifestError":
+        """That of a file in the place of the one that was opened."""
+        return cls(
+            f"{path} was replaced by another run of prepare since this data set was opened: open "
+            "it again, and give settings that differ a data_dir each"
+        )

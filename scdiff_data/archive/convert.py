@@ -19,8 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scdiff_data.archive.cell_totals import count_cells
-from scdiff_data.archive.quality import QualityFilter
+from scdiff_data.archive.cell_totals import QualityFilter, count_cells
 from scdiff_data.archive.writing import CountedCells, name_cells
 from scdiff_data.base import Workers, pick_by_hash
 from scdiff_data.errors import CountError

@@ -141,22 +141,16 @@ def map_matrix(path: Path, *, at_random: bool = False) -> CsrRows:
     except FileNotFoundError:
         raise
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise damaged(path, str(error)) from error
+        raise ManifestError.damaged(path, str(error)) from error
     types = [array.dtype.str for array in (indptr, indices, data)]
     if types not in (["<i4", "<i4", "<i2"], ["<i8", "<i8", "<i2"]):
-        raise damaged(path, f"X has types {', '.join(types)}")
+        raise ManifestError.damaged(path, f"X has types {', '.join(types)}")
     is_whole = indptr.shape == (n_rows + 1,) and indices.shape == data.shape
     if not (is_whole and indptr[0] == 0 and indptr[-1] == len(data) and _ascend(indptr)):
-        raise damaged(path, f"X/indptr does not divide {len(data)} values into {n_rows} rows")
+        raise ManifestError.damaged(
+            path, f"X/indptr does not divide {len(data)} values into {n_rows} rows"
+        )
     return CsrRows(indptr, indices, data, n_genes)
-
-
-def damaged(path: Path, what: str) -> ManifestError:
-    """What is said of an archive that is damaged."""
-    return ManifestError(
-        f"{path} is damaged ({what}): delete it and config.json, and prepare again; what is whole "
-        "stays"
-    )
 
 
 def _ascend(values: NDArray[Any]) -> bool:

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from scdiff_data.archive import ArchiveRows
 from scdiff_data.base import DiskWatch
-from scdiff_data.loading.split_view import SplitView, find_in_archives
+from scdiff_data.loading.split_view import SplitView, open_archives
 from scdiff_data.reading import GeneAxis
 from scdiff_data.store import Manifest
 
@@ -233,21 +232,17 @@ class ScRNADataset(Dataset[CellBatch]):
     ) -> None:
         manifest = Manifest.read(folder)
         directory = manifest.directory
-        manifest.check_files(directory.archives, directory.shards)
-        manifest.check_files(directory.metadata, full=True)  # read as a whole anyway
+        manifest.check_files(directory.shards)
         self._cells = SplitView(manifest, split, labels)
         self._sparse = sparse
         self.labels = self._cells.labels
         self.categories = self._cells.categories
+        found = open_archives(manifest, self._cells.rows)
+        self._archives, self._archive, self._archive_row = found
         axis = GeneAxis.read(directory.genes)
         self.gene_ids = list(axis.ids)
         self.gene_symbols = list(axis.symbols)
         self.n_genes = len(axis)
-        names, self._experiment, self._archive_row = find_in_archives(
-            directory.cells, self._cells.rows
-        )
-        self._archives = ArchiveRows([directory.archive(name) for name in names])
-        manifest.check_unchanged()
 
     def __len__(self) -> int:
         return len(self._cells)
@@ -258,7 +253,8 @@ class ScRNADataset(Dataset[CellBatch]):
             return _first(self[[int(index)]])
         rows = _to_rows(index, len(self))
         metadata = self._cells.read_metadata(rows)
-        places = self._experiment[rows], self._archive_row[rows]
+        totals = metadata["total_counts"].numpy()
+        places = self._archive[rows], self._archive_row[rows], totals
         shape = (len(rows), self.n_genes)
         if self._sparse:
             crow, column, values = map(torch.from_numpy, self._archives.gather(*places))
@@ -290,7 +286,7 @@ class ScRNADataset(Dataset[CellBatch]):
 
     def ask_for(self, rows: NDArray[np.int64]) -> None:
         """Start to fetch the counts of rows that will be gathered."""
-        self._archives.ask_for(self._experiment[rows], self._archive_row[rows])
+        self._archives.ask_for(self._archive[rows], self._archive_row[rows])
 
 
 def _to_rows(index: slice | Sequence[int] | NDArray[Any] | Tensor, n: int) -> NDArray[np.int64]:

@@ -1,5 +1,6 @@
 """The cells of a split: their rows in the shards, and what is known of each beside its counts."""
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,10 +11,11 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from scdiff_data.archive import ArchiveRows
 from scdiff_data.constants import SPLITS
 from scdiff_data.loading.lazy_strings import LazyStrings
 from scdiff_data.shards import ShardRows
-from scdiff_data.store import Manifest
+from scdiff_data.store import Manifest, list_exact
 
 _ID_COLUMNS = ("cell_id", "experiment_id")
 """Columns that come out as `LazyStrings`."""
@@ -118,7 +120,28 @@ class SplitView:
         return metadata
 
 
-def find_in_archives(
+def open_archives(
+    manifest: Manifest, rows: range
+) -> tuple[ArchiveRows, NDArray[np.int32], NDArray[np.int32]]:
+    """The archives of some rows of the table of cells; each cell's archive, and its row there.
+
+    Raises
+    ------
+    ManifestError
+        If a file is damaged, or of another run.
+    """
+    directory = manifest.directory
+    manifest.check_files(directory.archives)
+    manifest.check_files(directory.metadata, full=True)  # read as a whole anyway
+    names, archive, archive_row = _find_in_archives(directory.cells, rows)
+    paths = [directory.archive(name) for name in names]
+    exact = list_exact(json.loads(directory.experiments.read_text("utf-8")))
+    archives = ArchiveRows(paths, np.array([name in exact for name in names], np.bool_))
+    manifest.check_unchanged()
+    return archives, archive, archive_row
+
+
+def _find_in_archives(
     path: Path, rows: range
 ) -> tuple[list[str], NDArray[np.int32], NDArray[np.int32]]:
     """Experiments of the table of cells; each cell's place among them, and its archive's row."""

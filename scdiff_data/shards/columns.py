@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scdiff_data.base import find_datasets, identify_file, map_file
 from scdiff_data.errors import ManifestError
-from scdiff_data.shards.formats import check_key, open_shard, replaced
+from scdiff_data.shards.formats import check_key, open_shard
 
 COUNTS = "expression"
 """The column of counts, whatever the format."""
@@ -110,9 +110,9 @@ class ShardColumns:
             key, found = find_datasets(path, list(self._places), "key")
             content = map_file(path)
             if identify_file(path) != before:
-                raise replaced(path)
+                raise ManifestError.replaced(path)
         except FileNotFoundError as error:
-            raise replaced(path) from error
+            raise ManifestError.replaced(path) from error
         check_key(path, key, self._key)
         spans = dict(zip(self._places.values(), found, strict=True))
         for name, column in self.layout.items():
@@ -121,20 +121,17 @@ class ShardColumns:
             else:
                 n_wanted = column.row_bytes * n_cells
             if spans[column.place][1] != n_wanted:
-                raise _damaged(path, f"{name} has {spans[column.place][1]} bytes, not {n_wanted}")
+                raise ManifestError.damaged(
+                    path, f"{name} has {spans[column.place][1]} bytes, not {n_wanted}"
+                )
         for name, words in self.categories.items():
             first, n_bytes = spans[self.layout[name].place]
             codes = content[first : first + n_bytes].view(self.layout[name].dtype)
             if n_cells and not -1 <= codes.min() <= codes.max() < len(words):
-                raise _damaged(path, f"a code of {name} stands for none of {len(words)} words")
+                raise ManifestError.damaged(
+                    path, f"a code of {name} stands for none of {len(words)} words"
+                )
         return MappedShard(content, spans)
-
-
-def _damaged(path: Path, what: str) -> ManifestError:
-    return ManifestError(
-        f"{path} is damaged ({what}): delete it and config.json, and prepare again; what is whole "
-        "stays"
-    )
 
 
 class CopyJobs(NamedTuple):

@@ -189,10 +189,7 @@ def check_shards(manifest: Manifest, *, full: bool) -> None:
             with h5py.File(path) as file:
                 found = (str(file.attrs["key"]), _measure(file))
         except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-            raise ManifestError(
-                f"{path} is damaged ({error}): delete it and {name}, and prepare again; what is "
-                "whole stays"
-            ) from error
+            raise ManifestError.damaged(path, str(error)) from error
         if found != wanted:
             raise ManifestError(
                 f"{path} is of another run: it has key and shape {found}, {name} says {wanted}: "

@@ -58,10 +58,8 @@ class ReplacedGenes:
                     n_cells, n_genes = len(file["total_counts"]), len(file["gene_ids"])
                     maps = tuple(map(map_dataset, parts))
                 if not _are_places(maps, n_cells, n_genes):
-                    raise ManifestError(
-                        f"{self._paths[shard]} is damaged (its fallback names places that are not "
-                        "there): delete it and config.json, and prepare again; what is whole stays"
-                    )
+                    what = "its fallback names places that are not there"
+                    raise ManifestError.damaged(self._paths[shard], what)
                 self._maps[shard] = maps
             mine = shards == shard
             part = gene_ids[mine]

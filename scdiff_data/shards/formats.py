@@ -87,26 +87,15 @@ def open_shard(path: Path, key: str) -> Iterator[h5py.File]:
             check_key(path, file.attrs.get("key"), key)
             yield file
     except FileNotFoundError as error:
-        raise replaced(path) from error
+        raise ManifestError.replaced(path) from error
     except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise ManifestError(
-            f"{path} is damaged ({error}): delete it and config.json, and prepare again; what is "
-            "whole stays"
-        ) from error
+        raise ManifestError.damaged(path, str(error)) from error
 
 
 def check_key(path: Path, found: Any, key: str) -> None:
     """Raise ManifestError if a shard's key is not the one of the data set that was opened."""
     if found != key:
-        raise replaced(path)
-
-
-def replaced(path: Path) -> ManifestError:
-    """What is said of a shard, or an archive, that is no longer the one that was opened."""
-    return ManifestError(
-        f"{path} was replaced by another run of prepare since this data set was opened: open it "
-        "again, and give settings that differ a data_dir each"
-    )
+        raise ManifestError.replaced(path)
 
 
 def stamp(shards_key: str, shard_format: str) -> str:

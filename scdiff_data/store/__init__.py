@@ -8,7 +8,13 @@ from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.locking import locked
 from scdiff_data.store.losses import LossLimit, describe_losses, explain_shortage, have_failed
 from scdiff_data.store.manifest import SCHEMA_VERSION, GeneCounts, Manifest, mark_unfinished
-from scdiff_data.store.records import ExperimentRecord, Records, list_experiments, sum_dropped
+from scdiff_data.store.records import (
+    ExperimentRecord,
+    Records,
+    list_exact,
+    list_experiments,
+    sum_dropped,
+)
 from scdiff_data.store.strangers import refuse_strangers
 
 __all__ = [
@@ -23,6 +29,7 @@ __all__ = [
     "describe_losses",
     "explain_shortage",
     "have_failed",
+    "list_exact",
     "list_experiments",
     "locked",
     "mark_unfinished",

@@ -194,6 +194,15 @@ def list_experiments(
     return entries
 
 
+def list_exact(experiments: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Experiments of whose drawn cells every count is in the archive: none saturated or unknown."""
+    return {
+        entry["experiment_id"]
+        for entry in experiments
+        if entry.get("n_saturated") == 0 and entry.get("n_genes_unknown") == 0
+    }
+
+
 def sum_dropped(experiments: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """What is missing from the shards or was changed on the way, over all experiments tried."""
 

@@ -8,7 +8,7 @@ import pytest
 import scanpy as sc
 import scipy.sparse as sp
 
-from scdiff_data.archive.quality import QualityFilter
+from scdiff_data.archive.cell_totals import QualityFilter
 from scdiff_data.reading.gene_axis import GeneAxis
 from support.h5ad import GENES, archive, counts_of, write_source
 

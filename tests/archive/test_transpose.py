@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scdiff_data.archive.quality import QualityFilter
+from scdiff_data.archive.cell_totals import QualityFilter
 from scdiff_data.reading.gene_axis import GeneAxis
 from support.h5ad import GENES, LAYOUTS, archive, counts_of, write_source
 
