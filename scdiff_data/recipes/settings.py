@@ -255,4 +255,14 @@ def describe_difference(
     names = [name for name, value in own.items() if other.get(name, value) != value]
     if replaced_alone:
         names = [name for name in names if name not in _TAKE_WHAT_IS_THERE]
-    return ", ".join(f"{n}: {other.get(n)!r} there, {own[n]!r} here" for n in names)
+    described = []
+    for name in names:
+        here, there = own[name], other.get(name)
+        if isinstance(here, Mapping) and isinstance(there, Mapping):
+            keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+            if keys == ["files"] and name == "source":
+                described.append("source: its files have changed")
+                continue
+            here, there = ({k: found.get(k) for k in keys} for found in (here, there))
+        described.append(f"{name}: {there!r} there, {here!r} here")
+    return ", ".join(described)

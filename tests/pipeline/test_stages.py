@@ -46,7 +46,7 @@ def test_the_same_directory_serves_another_source_as_a_new_one_would(
     data_dir: Path, atlas_bucket: Path, atlas_dir: Path
 ) -> None:
     recipe = Recipe(source=ScBaseCount(url=str(atlas_bucket)), **ATLAS_SETTINGS)
-    reused = prepare(recipe, data_dir)
+    reused = prepare(recipe, data_dir, replace=True)
     assert replace(reused, data_dir=atlas_dir) == Manifest.read(atlas_dir)
 
 

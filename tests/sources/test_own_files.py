@@ -35,10 +35,10 @@ def write(path: Path, seed: int = 0, n: int = 20, **obs: Any) -> Path:
     return path
 
 
-def make(source: H5adFolder, data_dir: Path, **changes: Any) -> Any:
+def make(source: H5adFolder, data_dir: Path, *, replace: bool = False, **changes: Any) -> Any:
     usual = {"min_genes": None, "min_counts": None, "labels": (), "n_hvgs": None}
-    split = {"by": "cell", "val": 0, "test": 0}
-    return prepare(Recipe(source=source, **(usual | {"split": split} | changes)), data_dir)
+    settings = usual | {"split": {"by": "cell", "val": 0, "test": 0}} | changes
+    return prepare(Recipe(source=source, **settings), data_dir, replace=replace)
 
 
 def list_words(data_dir: Path, label: str) -> list[str]:
@@ -116,7 +116,9 @@ def test_a_file_that_changes_at_the_same_size_is_read_again(tmp_path: Path) -> N
     with h5py.File(path, "r+") as file:
         file["X/data"][:] = file["X/data"][:] + 1
     assert path.stat().st_size == size
-    make(source, tmp_path / "data")
+    with pytest.raises(ValueError, match=r"other settings \(source: its files have changed\)"):
+        make(source, tmp_path / "data")
+    make(source, tmp_path / "data", replace=True)
     assert read_shards(tmp_path / "data").counts.sum() > before
     assert (tmp_path / "data" / "cells" / "b.h5ad").stat().st_mtime_ns == kept
     settings = source.settings()
@@ -186,13 +188,13 @@ def test_a_matrix_of_10x_that_changes_or_breaks_is_noticed(tmp_path: Path) -> No
     path = tmp_path / "x.h5"
     for more in (0, 1):
         as_10x_h5(path, counts_of(1, 20) + more)
-        make(H5adFolder(path), tmp_path / "data")
+        make(H5adFolder(path), tmp_path / "data", replace=True)
         assert read_shards(tmp_path / "data").counts.sum() == (counts_of(1, 20) + more).sum()
     assert len(list((tmp_path / "data" / "source").iterdir())) == 1
     with h5py.File(path, "r+") as file:
         del file["matrix/features"]
     with pytest.raises(CountError, match=r"x\.h5 cannot be read: as 10x h5: "):
-        make(H5adFolder(path), tmp_path / "data")
+        make(H5adFolder(path), tmp_path / "data", replace=True)
 
 
 @pytest.mark.filterwarnings("ignore:Writing zarr v2 data")
@@ -471,7 +473,7 @@ def test_lists_beside_a_matrix_of_10x_have_many_forms(
     assert cells.counts.sum() == counts_of(2, 20).sum()
     (folder / f"barcodes.tsv{ends}").unlink()
     with pytest.raises(CountError, match=r"has no barcodes\.tsv beside it"):
-        make(H5adFolder(tmp_path / "files"), tmp_path / "data")
+        make(H5adFolder(tmp_path / "files"), tmp_path / "data", replace=True)
 
 
 @pytest.mark.parametrize(
@@ -521,7 +523,7 @@ def test_of_experiments_that_lie_together_only_their_own_rows_are_read(
     cells.write_h5ad(path)
     if layout is sp.csc_matrix:
         return
-    manifest = make(source, tmp_path / "data", max_failed_fraction=0.7)
+    manifest = make(source, tmp_path / "data", replace=True, max_failed_fraction=0.7)
     assert manifest.n_cells["train"] == 12
 
 
