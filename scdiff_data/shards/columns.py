@@ -113,6 +113,9 @@ class ShardColumns:
                 raise ManifestError.replaced(path)
         except FileNotFoundError as error:
             raise ManifestError.replaced(path) from error
+        except ManifestError:
+            with open_shard(path, self._key):  # one of other columns says so itself
+                raise
         check_key(path, key, self._key)
         spans = dict(zip(self._places.values(), found, strict=True))
         for name, column in self.layout.items():
