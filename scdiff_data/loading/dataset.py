@@ -139,7 +139,7 @@ class HVGDataset(Dataset[CellBatch]):
         tokens, metadata = self._cells.read_counts(rows, self.n_genes, count_table)
         return TokenBatch(torch.from_numpy(tokens), metadata)
 
-    def read_classes(self, name: str) -> NDArray[np.int64]:
+    def read_classes(self, name: str) -> NDArray[np.integer[Any]]:
         """Each cell's value of a label or `experiment_id`, numbered from 0, as `balance` takes it.
 
         Raises
@@ -265,7 +265,7 @@ class ScRNADataset(Dataset[CellBatch]):
             expression = torch.from_numpy(self._archives.gather_dense(*places, self.n_genes))
         return CellBatch(expression, metadata)
 
-    def read_classes(self, name: str) -> NDArray[np.int64]:
+    def read_classes(self, name: str) -> NDArray[np.integer[Any]]:
         """Each cell's value of a label or `experiment_id`, numbered from 0, as `balance` takes it.
 
         Raises

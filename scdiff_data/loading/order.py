@@ -4,6 +4,7 @@ Each is a pure function of (key, position), evaluated where it is asked for, so 
 is reached at once and ranks agree without talking.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from scdiff_data.loading.keyed_permutation import (
     hash_number,
     permute,
 )
+
+_CHUNK_ROWS = 1 << 16
+"""Rows whose classes are looked at together."""
 
 _PIECE = 4096
 """Positions that are permuted together: what is kept of them between the rounds fits the caches."""
@@ -145,9 +149,17 @@ class BalancedDraw:
 
     def __init__(self, classes: NDArray[np.integer[Any]]) -> None:
         index_type = np.int32 if len(classes) < 2**31 else np.int64
-        self._rows: NDArray[Any] = np.argsort(classes, kind="stable").astype(index_type)
-        sizes = np.unique(classes, return_counts=True)[1]
+        chunks = [slice(at, at + _CHUNK_ROWS) for at in range(0, len(classes), _CHUNK_ROWS)]
+        known = find_distinct(classes[chunk] for chunk in chunks)
+        sizes = np.zeros(len(known), np.int64)
+        for chunk in chunks:
+            sizes += np.bincount(np.searchsorted(known, classes[chunk]), minlength=len(known))
         self._starts = np.concatenate([[0], np.cumsum(sizes)])
+        # Sorted by counting: as numpy sorts, a row would take many times as much.
+        self._rows: NDArray[Any] = np.empty(len(classes), index_type)
+        following = self._starts[:-1].copy()
+        for chunk in chunks:
+            _put(np.searchsorted(known, classes[chunk]), chunk.start, following, self._rows)
 
     def __call__(self, positions: NDArray[np.int64], *key: int) -> NDArray[np.int64]:
         """Rows drawn at the positions, int64 of the same length."""
@@ -157,6 +169,23 @@ class BalancedDraw:
         places = self._starts[label] + _draw_below(positions, row_key, sizes)
         rows: NDArray[np.int64] = self._rows[places].astype(np.int64)
         return rows
+
+
+def find_distinct(chunks: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    """The distinct values of some arrays, ascending."""
+    distinct: NDArray[Any] | None = None
+    for chunk in chunks:
+        found = np.unique(chunk)
+        distinct = found if distinct is None else np.unique(np.concatenate([distinct, found]))
+    return np.empty(0) if distinct is None else distinct
+
+
+@compiled
+def _put(classes: NDArray[Any], first: int, following: NDArray[Any], rows: NDArray[Any]) -> None:
+    """Put each row, from `first` on, to the next place of its class."""
+    for i in range(len(classes)):
+        rows[following[classes[i]]] = first + i
+        following[classes[i]] += 1
 
 
 @compiled

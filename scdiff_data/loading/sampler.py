@@ -17,6 +17,9 @@ from torch.utils.data import DistributedSampler
 from scdiff_data.loading.keyed_permutation import KeyedPermutation
 from scdiff_data.loading.order import BalancedDraw, WindowPermutation
 
+_CHUNK_CELLS = 1 << 16
+"""Classes whose checksum is taken at a time."""
+
 _N_STEPS = 16
 """Steps whose rows are worked out together: a call costs more than the rows of a step."""
 
@@ -69,7 +72,7 @@ class CellSampler(DistributedSampler[Any]):
         Neighbouring rows of a run, which are read at once.
     classes
         Each cell's class, whole numbers [n_cells]: an epoch then is `n_cells` draws with
-        replacement, each class drawn as often as any other. Takes 4 bytes a cell.
+        replacement, each class drawn as often as any other. Takes 4 bytes a cell, beside these.
 
     Raises
     ------
@@ -119,7 +122,7 @@ class CellSampler(DistributedSampler[Any]):
         self.run_size = run_size
         self._is_windowed = kind == "window"
         self._draw = None if classes is None else BalancedDraw(classes)
-        self._checksum = 0 if classes is None else crc32(classes.astype(np.int64).tobytes())
+        self._checksum = 0 if classes is None else _sum_up(classes)
         self.start = 0
         """Position, in cells of all ranks, at which the next iteration starts."""
 
@@ -191,3 +194,11 @@ class CellSampler(DistributedSampler[Any]):
         if self._is_windowed:
             return WindowPermutation(self.n_cells, self.window_size, self.run_size, *key)
         return KeyedPermutation(self.n_cells, *key)
+
+
+def _sum_up(classes: NDArray[np.integer[Any]]) -> int:
+    """CRC32 of the classes as int64, some at a time."""
+    checksum = 0
+    for at in range(0, len(classes), _CHUNK_CELLS):
+        checksum = crc32(classes[at : at + _CHUNK_CELLS].astype(np.int64).tobytes(), checksum)
+    return checksum

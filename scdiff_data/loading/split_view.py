@@ -14,8 +14,12 @@ from numpy.typing import NDArray
 from scdiff_data.archive import ArchiveRows
 from scdiff_data.constants import SPLITS
 from scdiff_data.loading.lazy_strings import LazyStrings
+from scdiff_data.loading.order import find_distinct
 from scdiff_data.shards import ShardRows
 from scdiff_data.store import Manifest, list_exact
+
+_CHUNK_CELLS = 1 << 16
+"""Cells whose classes are read at a time."""
 
 _ID_COLUMNS = ("cell_id", "experiment_id")
 """Columns that come out as `LazyStrings`."""
@@ -89,8 +93,10 @@ class SplitView:
             metadata["gene_ids"] = torch.from_numpy(gene_ids)
         return expression, metadata
 
-    def read_classes(self, name: str) -> NDArray[np.int64]:
+    def read_classes(self, name: str) -> NDArray[np.integer[Any]]:
         """Each cell's value of a label or `experiment_id`, numbered from 0; a missing one, too.
+
+        In the narrowest type, and without more memory than that.
 
         Raises
         ------
@@ -100,8 +106,14 @@ class SplitView:
         known = [*self.shards.labels, "experiment_id"]
         if name not in known:
             raise ValueError(f"balance={name}: the shards keep no such label; they have {known}")
-        values = self._read(name, np.arange(len(self)))
-        classes: NDArray[np.int64] = np.unique(values, return_inverse=True)[1]
+        chunks = [
+            np.arange(at, min(at + _CHUNK_CELLS, len(self)))
+            for at in range(0, len(self), _CHUNK_CELLS)
+        ]
+        distinct = find_distinct(self._read(name, rows) for rows in chunks)
+        classes = np.empty(len(self), np.min_scalar_type(max(len(distinct) - 1, 0)))
+        for rows in chunks:
+            classes[rows] = np.searchsorted(distinct, self._read(name, rows))
         return classes
 
     def _read(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:

@@ -260,3 +260,17 @@ def test_balanced_draws_of_epochs_and_neighbours_are_independent() -> None:
     assert abs(np.corrcoef(first[:-1], first[1:])[0, 1]) < bound
     assert len(np.unique(first)) == pytest.approx(100_000 * (1 - np.exp(-1)), rel=0.01)
     assert np.array_equal(draw(positions[500:600], 1, 0), first[500:600])
+
+
+def test_a_balanced_draw_takes_four_bytes_a_row_to_make_and_to_keep() -> None:
+    classes = np.random.default_rng(0).integers(0, 40, 2_000_000).astype(np.uint8)
+    BalancedDraw(classes[:100])  # compiles
+    tracemalloc.start()
+    draw = BalancedDraw(classes)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 4.1 * len(classes)
+    assert peak < 5 * len(classes)
+    drawn = draw(np.arange(100_000), 1, 0)
+    shares = np.bincount(classes[drawn], minlength=40) / 100_000
+    assert np.abs(shares - 1 / 40).max() < 5 * np.sqrt(1 / 40 / 100_000)
