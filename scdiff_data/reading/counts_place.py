@@ -2,13 +2,14 @@
 
 import logging
 import re
+from contextlib import suppress
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.errors import CountError
+from scdiff_data.errors import CountError, UnsafeFileError
 
 logger = logging.getLogger(__name__)
 
@@ -84,11 +85,11 @@ def find_counts(file: h5py.File, counts: str, name: str) -> str:
 def explain_values(x: h5py.Group | h5py.Dataset) -> str:
     """What the values of an element look like, and where whole numbers are instead."""
     file, own = x.file, x.name.strip("/")
-    others = [
-        place
-        for place in list_places(file)
-        if place != own and _hold_counts(_read_sample(file[place]))
-    ]
+    others = []
+    for place in list_places(file):
+        with suppress(UnsafeFileError):  # of another element: it is not what is wrong
+            if place != own and _hold_counts(_read_sample(file[place])):
+                others.append(place)
     seen = f"{own} {_describe(_read_sample(x))}"
     if not others:
         return f"{seen}; no other element of the file holds whole numbers"

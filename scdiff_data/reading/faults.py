@@ -1,13 +1,41 @@
-"""Whatever goes wrong while a file is read becomes one error: file, element and reason."""
+"""What can go wrong with a file of anyone's: one error for it all, and no step outside of the file.
+
+Whatever is raised while a file is read becomes one error: file, element and reason.
+
+An HDF5 file may lead to others: by links, by datasets whose values another file keeps, by virtual
+datasets. Whoever makes such a file chooses what is read on the machine that reads it. It may also
+say of itself that it is larger than any memory. So files are opened here alone, as a `SourceFile`:
+all objects that come out of it were looked at first, and no read takes more than is allowed.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
+import h5py
 import numpy as np
 
-from scdiff_data.errors import CountError
+from scdiff_data.errors import CountError, UnsafeFileError
+
+ALLOWANCE = 1 << 30
+"""Bytes that a read may take where no setting says it."""
+
+LEAST_ALLOWANCE = 64 << 20
+"""Bytes that a read may take however little memory is allowed: a chunk of the larger ones, or the
+names of a million cells."""
+
+_MOST_LINKS = 16
+"""Soft links that the way to an object may lead over, as in HDF5 itself."""
+
+_TEXTS_AT_ONCE = 1 << 14
+"""Texts read at a time: how long they are is not known before."""
+
+_WAY_OUT = (
+    "copy the data into the file, e.g. with anndata.read_h5ad(...).write_h5ad(...), if you trust it"
+)
+"""What to do about a file that leads to others."""
 
 
 @contextmanager
@@ -52,3 +80,215 @@ def decode_text(value: Any) -> str:
     if isinstance(value, np.ndarray):
         value = value.reshape(-1)[0] if value.size else ""
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+class _Terms(NamedTuple):
+    """What every object of a file knows of it.
+
+    Parameters
+    ----------
+    name
+        The file's name, for the errors.
+    most
+        Bytes that a read may take.
+    """
+
+    name: str
+    most: int
+
+    def refuse(self, place: str, problem: str) -> NoReturn:
+        raise UnsafeFileError(f"{self.name} is refused: {place} {problem}")
+
+    def check_bytes(self, place: str, what: str, n_bytes: int) -> None:
+        if n_bytes > self.most:
+            self.refuse(
+                place,
+                f"{what} {n_bytes:,} bytes, and {self.most:,} are allowed: if you trust the file, "
+                "raise max_memory, and set retry_failed=true",
+            )
+
+
+def open_hdf5(path: Path, stream: Any = None, *, max_memory: int = ALLOWANCE) -> "SourceFile":
+    """Open a file, or say that it is not HDF5.
+
+    Parameters
+    ----------
+    path
+        The file.
+    stream
+        Its bytes, where it is not on a local disk.
+    max_memory
+        Bytes that a read may take, but `LEAST_ALLOWANCE` at least.
+    """
+    try:
+        terms = _Terms(path.name, max(max_memory, LEAST_ALLOWANCE))
+        return SourceFile(path if stream is None else stream, terms)
+    except OSError as error:
+        if error.errno:  # this machine's fault, such as too many open files: not the file's
+            raise
+        raise CountError(f"{path.name} is not a readable h5ad file: {error}") from error
+
+
+class _Looking:
+    """A group that looks at what it gives, before it is opened and after."""
+
+    id: Any
+    name: Any
+    _terms: _Terms
+
+    @property
+    def file(self) -> "SourceFile":
+        return SourceFile(h5py.h5i.get_file_id(self.id), self._terms)
+
+    def __getitem__(self, name: Any) -> Any:
+        if isinstance(name, str | bytes):  # a reference stays in the file
+            self._look(name)
+        found = super().__getitem__(name)  # type: ignore[misc]
+        if isinstance(found, h5py.Dataset):
+            return SourceDataset(found.id, self._terms)
+        return SourceGroup(found.id, self._terms) if isinstance(found, h5py.Group) else found
+
+    def get(self, name: Any, default: Any = None) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def __contains__(self, name: Any) -> bool:
+        try:
+            self._look(name)
+        except UnsafeFileError:
+            return True  # it is there, and cannot be had
+        return bool(super().__contains__(name))  # type: ignore[misc]
+
+    def _look(self, name: str | bytes) -> None:
+        """Follow the way to an object, without a step out of the file."""
+        path = name.encode() if isinstance(name, str) else name
+        place = f"{self.name or ''}/{path.decode(errors='replace')}".strip("/").replace("//", "/")
+        self._follow(self.id, path, place, iter(range(_MOST_LINKS)))
+
+    def _follow(self, at: Any, path: bytes, place: str, left: Iterator[int]) -> None:
+        if path.startswith(b"/"):
+            at = h5py.h5g.open(self.id, b"/")
+        parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+        for number, part in enumerate(parts, 1):
+            try:
+                kind = at.links.get_info(part).type
+                if kind == h5py.h5l.TYPE_SOFT:
+                    if next(left, None) is None:
+                        self._terms.refuse(place, "is behind more links than HDF5 follows")
+                    self._follow(at, at.links.get_val(part), place, left)
+                elif kind == h5py.h5l.TYPE_EXTERNAL:
+                    other = at.links.get_val(part)[0].decode(errors="replace")
+                    self._terms.refuse(place, f"is a link to another file, {other!r}: {_WAY_OUT}")
+                elif kind != h5py.h5l.TYPE_HARD:
+                    self._terms.refuse(place, f"is a link of a kind of its own: {_WAY_OUT}")
+                if number < len(parts):
+                    at = h5py.h5o.open(at, part)
+            except (AttributeError, KeyError, RuntimeError):
+                return  # nothing is there: the library says what is missing
+
+
+class SourceGroup(_Looking, h5py.Group):  # type: ignore[misc]
+    """A group of a file of anyone's."""
+
+    def __init__(self, identifier: Any, terms: _Terms) -> None:
+        super().__init__(identifier)
+        self._terms = terms
+
+
+class SourceFile(_Looking, h5py.File):  # type: ignore[misc]
+    """A file of anyone's, made by `open_hdf5`."""
+
+    def __init__(self, opened: Any, terms: _Terms) -> None:
+        super().__init__(opened)
+        self._terms = terms
+
+
+class SourceDataset(h5py.Dataset):  # type: ignore[misc]
+    """A dataset of a file of anyone's: its values are in the file, and a read is bounded.
+
+    Raises
+    ------
+    UnsafeFileError
+        If its values are in another file; where it is read, if that takes more than is allowed.
+    """
+
+    def __init__(self, identifier: Any, terms: _Terms) -> None:
+        super().__init__(identifier)
+        self._terms = terms
+        self._place = str(self.name or "an object without a name").strip("/")
+        made = identifier.get_create_plist()
+        layout = made.get_layout()
+        if layout == h5py.h5d.VIRTUAL:
+            terms.refuse(self._place, f"is a virtual dataset, made of others: {_WAY_OUT}")
+        if layout == h5py.h5d.CONTIGUOUS and made.get_external_count():
+            other = made.get_external(0)[0].decode(errors="replace")
+            terms.refuse(self._place, f"has its values in another file, {other!r}: {_WAY_OUT}")
+        self._chunk_bytes = 0
+        if layout == h5py.h5d.CHUNKED and made.get_nfilters():  # a chunk is inflated as a whole
+            self._chunk_bytes = prod(made.get_chunk()) * identifier.get_type().get_size()
+
+    @property
+    def file(self) -> SourceFile:
+        """The file that it is in."""
+        return SourceFile(h5py.h5i.get_file_id(self.id), self._terms)
+
+    def __getitem__(self, args: Any, new_dtype: Any = None) -> Any:
+        n, (start, stop) = self._count_asked(args)
+        self._terms.check_bytes(self._place, "has chunks of", self._chunk_bytes)
+        what = f"has the shape {self.shape}: to read it takes"
+        self._terms.check_bytes(self._place, what, n * self.dtype.itemsize)
+        if self.dtype.kind != "O" or self.ndim != 1 or new_dtype is not None or n <= 1:
+            return super().__getitem__(args, new_dtype)
+        # Texts may all be the same one in the file, and are many once they are read.
+        step = -(-_TEXTS_AT_ONCE // self.chunks[0]) * self.chunks[0] if self.chunks else 1 << 14
+        parts, n_bytes = [], n * self.dtype.itemsize
+        for low in range(start, stop, step):
+            parts.append(super().__getitem__(slice(low, min(low + step, stop))))
+            n_bytes += sum(map(len, parts[-1].tolist()))
+            self._terms.check_bytes(self._place, "has texts of more than", n_bytes)
+        return np.concatenate(parts)
+
+    def check_whole(self) -> int:
+        """Bytes that all of it takes, which may be read."""
+        n_bytes = int(self.size or 0) * int(self.dtype.itemsize)
+        what = f"has the shape {self.shape}: to read it takes"
+        self._terms.check_bytes(self._place, "has chunks of", self._chunk_bytes)
+        self._terms.check_bytes(self._place, what, n_bytes)
+        return n_bytes
+
+    def _count_asked(self, args: Any) -> tuple[int, tuple[int, int]]:
+        """Values that a read gives at most, and the rows that they are in."""
+        n_rows = self.shape[0] if self.shape else 1
+        n_all = int(self.size or 0)
+        first = args[0] if isinstance(args, tuple) and args else args
+        if not self.shape or not isinstance(first, slice) or first.step not in (None, 1):
+            return n_all, (0, n_rows)
+        start, stop, _ = first.indices(n_rows)
+        n = max(stop - start, 0)
+        return n_all // max(n_rows, 1) * n, (start, start + n)
+
+
+def check_allowance(element: Any, what: str, n_bytes: int) -> None:
+    """Raise UnsafeFileError if what was read of an element takes more than is allowed."""
+    element._terms.check_bytes(str(element.name).strip("/"), what, n_bytes)
+
+
+def release(element: Any) -> Any:
+    """An element as h5py itself gives it, for other libraries, once all below it was looked at."""
+    terms: _Terms = element._terms
+    seen: set[int] = set()
+    todo, n_bytes = [element], 0
+    while todo:
+        found = todo.pop()
+        address = h5py.h5o.get_info(found.id).addr
+        if address in seen:
+            continue
+        seen.add(address)
+        if isinstance(found, SourceDataset):
+            n_bytes += found.check_whole()
+        elif isinstance(found, h5py.Group):
+            todo += [found[name] for name in found]
+    terms.check_bytes(str(element.name).strip("/") or "all of it", "takes", n_bytes)
+    return (h5py.Group if isinstance(element, h5py.Group) else h5py.Dataset)(element.id)
