@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from scdiff_data.base import ChunkedValues
 from scdiff_data.errors import CountError, UnsafeFileError
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,13 @@ def _read_sample(element: h5py.Group | h5py.Dataset) -> NDArray[np.float64]:
         return np.full(1, np.nan)
     n, width = len(values), 1 if values.ndim == 1 else max(values.shape[1], 1)
     step = max(_SAMPLE // width, 1)
-    parts = [values[:step], values[n // 2 : n // 2 + step]]
+    try:
+        parts = [values[:step], values[n // 2 : n // 2 + step]]
+    except UnsafeFileError:  # a chunk too large to be inflated as a whole
+        stream = ChunkedValues(values)
+        if not stream.is_sequential:
+            raise
+        parts = [stream.read(0, min(step * width, len(stream)))]
     try:
         return np.concatenate(parts).ravel().astype(np.float64)
     except (TypeError, ValueError):

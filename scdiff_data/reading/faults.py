@@ -161,6 +161,10 @@ class _Looking:
             return True  # it is there, and cannot be had
         return bool(super().__contains__(name))  # type: ignore[misc]
 
+    def get_kind(self, name: str) -> int:
+        """What leads to a name of this group: a number of `h5py.h5l`."""
+        return int(self.id.links.get_info(name.encode()).type)
+
     def _look(self, name: str | bytes) -> None:
         """Follow the way to an object, without a step out of the file."""
         path = name.encode() if isinstance(name, str) else name
