@@ -19,7 +19,9 @@ from scdiff_data.base.compiling import (
 from scdiff_data.base.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
 from scdiff_data.base.files import (
     FileEntry,
+    create_file,
     describe_file,
+    open_in_place,
     write_aside,
     write_hdf5,
     write_json,
@@ -65,6 +67,7 @@ __all__ = [
     "compiled",
     "copy_bytes",
     "count_trailing_zeros",
+    "create_file",
     "describe_file",
     "digest",
     "expect_random",
@@ -77,6 +80,7 @@ __all__ = [
     "map_dataset",
     "map_file",
     "new_figure",
+    "open_in_place",
     "order_by_hash",
     "pick_by_hash",
     "prefetch",

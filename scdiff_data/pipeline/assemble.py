@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from scdiff_data.base import Workers, describe_file, digest, hash_file, write_json
@@ -18,7 +17,7 @@ from scdiff_data.pipeline.fill_archive import FilledArchive
 from scdiff_data.reading import GeneAxis
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.shards import ShardGenes, choose_format, write_shards
-from scdiff_data.sources import filter_catalog, group_experiments, read_rows
+from scdiff_data.sources import filter_catalog, group_experiments, read_rows, read_stored
 from scdiff_data.store import (
     DataDirectory,
     GeneCounts,
@@ -180,7 +179,7 @@ def reassemble(
         )
     manifest.check_files(directory.archives)
     axis = GeneAxis.read(directory.genes)
-    catalog = pq.read_table(directory.catalog)
+    catalog = read_stored(directory.catalog)
     candidates = filter_catalog(catalog, recipe.filters, recipe.exclude)
     rows = read_rows(candidates)
     known, found = Records(directory, recipe.archive_key), []

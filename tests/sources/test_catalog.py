@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from scdiff_data.sources.catalog import filter_catalog, normalize_text, read_snapshot, take_snapshot
+from scdiff_data.sources.catalog import filter_catalog, normalize_text
+from scdiff_data.sources.snapshot import read_snapshot, take_snapshot
 from scdiff_data.sources.source import Bucket
 
 CATALOG = pa.table(
