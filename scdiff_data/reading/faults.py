@@ -134,19 +134,16 @@ class _Looking:
 
     id: Any
     name: Any
+    file: Any = None  # h5py's own would look at nothing
     _terms: _Terms
-
-    @property
-    def file(self) -> "SourceFile":
-        return SourceFile(h5py.h5i.get_file_id(self.id), self._terms)
 
     def __getitem__(self, name: Any) -> Any:
         if isinstance(name, str | bytes):  # a reference stays in the file
             self._look(name)
         found = super().__getitem__(name)  # type: ignore[misc]
         if isinstance(found, h5py.Dataset):
-            return SourceDataset(found.id, self._terms)
-        return SourceGroup(found.id, self._terms) if isinstance(found, h5py.Group) else found
+            return SourceDataset(found.id, self.file)
+        return SourceGroup(found.id, self.file) if isinstance(found, h5py.Group) else found
 
     def get(self, name: Any, default: Any = None) -> Any:
         try:
@@ -168,10 +165,12 @@ class _Looking:
     def _look(self, name: str | bytes) -> None:
         """Follow the way to an object, without a step out of the file."""
         path = name.encode() if isinstance(name, str) else name
-        place = f"{self.name or ''}/{path.decode(errors='replace')}".strip("/").replace("//", "/")
-        self._follow(self.id, path, place, iter(range(_MOST_LINKS)))
+        if problem := self._follow(self.id, path, iter(range(_MOST_LINKS))):
+            place = f"{self.name or ''}/{path.decode(errors='replace')}"
+            self._terms.refuse(place.strip("/").replace("//", "/"), problem)
 
-    def _follow(self, at: Any, path: bytes, place: str, left: Iterator[int]) -> None:
+    def _follow(self, at: Any, path: bytes, left: Iterator[int]) -> str | None:
+        """Why a way is not to be gone; None if it may be, or leads to nothing."""
         if path.startswith(b"/"):
             at = h5py.h5g.open(self.id, b"/")
         parts = [part for part in path.split(b"/") if part not in (b"", b".")]
@@ -180,25 +179,27 @@ class _Looking:
                 kind = at.links.get_info(part).type
                 if kind == h5py.h5l.TYPE_SOFT:
                     if next(left, None) is None:
-                        self._terms.refuse(place, "is behind more links than HDF5 follows")
-                    self._follow(at, at.links.get_val(part), place, left)
+                        return "is behind more links than HDF5 follows"
+                    if problem := self._follow(at, at.links.get_val(part), left):
+                        return problem
                 elif kind == h5py.h5l.TYPE_EXTERNAL:
                     other = at.links.get_val(part)[0].decode(errors="replace")
-                    self._terms.refuse(place, f"is a link to another file, {other!r}: {_WAY_OUT}")
+                    return f"is a link to another file, {other!r}: {_WAY_OUT}"
                 elif kind != h5py.h5l.TYPE_HARD:
-                    self._terms.refuse(place, f"is a link of a kind of its own: {_WAY_OUT}")
+                    return f"is a link of a kind of its own: {_WAY_OUT}"
                 if number < len(parts):
                     at = h5py.h5o.open(at, part)
             except (AttributeError, KeyError, RuntimeError):
-                return  # nothing is there: the library says what is missing
+                return None  # nothing is there: the library says what is missing
+        return None
 
 
 class SourceGroup(_Looking, h5py.Group):  # type: ignore[misc]
     """A group of a file of anyone's."""
 
-    def __init__(self, identifier: Any, terms: _Terms) -> None:
+    def __init__(self, identifier: Any, file: "SourceFile") -> None:
         super().__init__(identifier)
-        self._terms = terms
+        self.file, self._terms = file, file._terms
 
 
 class SourceFile(_Looking, h5py.File):  # type: ignore[misc]
@@ -206,7 +207,7 @@ class SourceFile(_Looking, h5py.File):  # type: ignore[misc]
 
     def __init__(self, opened: Any, terms: _Terms) -> None:
         super().__init__(opened)
-        self._terms = terms
+        self.file, self._terms = self, terms
 
 
 class SourceDataset(h5py.Dataset):  # type: ignore[misc]
@@ -218,10 +219,12 @@ class SourceDataset(h5py.Dataset):  # type: ignore[misc]
         If its values are in another file; where it is read, if that takes more than is allowed.
     """
 
-    def __init__(self, identifier: Any, terms: _Terms) -> None:
-        super().__init__(identifier)
-        self._terms = terms
-        self._place = str(self.name or "an object without a name").strip("/")
+    file: Any = None
+
+    def __init__(self, identifier: Any, file: SourceFile) -> None:
+        super().__init__(identifier, readonly=True)
+        self.file, self._terms = file, file._terms
+        terms = file._terms
         made = identifier.get_create_plist()
         layout = made.get_layout()
         if layout == h5py.h5d.VIRTUAL:
@@ -233,45 +236,42 @@ class SourceDataset(h5py.Dataset):  # type: ignore[misc]
         if layout == h5py.h5d.CHUNKED and made.get_nfilters():  # a chunk is inflated as a whole
             self._chunk_bytes = prod(made.get_chunk()) * identifier.get_type().get_size()
 
-    @property
-    def file(self) -> SourceFile:
-        """The file that it is in."""
-        return SourceFile(h5py.h5i.get_file_id(self.id), self._terms)
-
     def __getitem__(self, args: Any, new_dtype: Any = None) -> Any:
-        n, (start, stop) = self._count_asked(args)
-        self._terms.check_bytes(self._place, "has chunks of", self._chunk_bytes)
-        what = f"has the shape {self.shape}: to read it takes"
-        self._terms.check_bytes(self._place, what, n * self.dtype.itemsize)
-        if self.dtype.kind != "O" or self.ndim != 1 or new_dtype is not None or n <= 1:
+        shape, kind = self.shape or (1,), self.dtype
+        n_rows, first = shape[0], args[0] if isinstance(args, tuple) and args else args
+        start, stop = 0, n_rows
+        if isinstance(first, slice) and first.step in (None, 1):  # else all of it, at most
+            start, stop, _ = first.indices(n_rows)
+        n = max(stop - start, 0) * prod(shape[1:])
+        self._check_read(n * kind.itemsize)
+        if kind.kind != "O" or len(shape) != 1 or new_dtype is not None or n <= 1:
             return super().__getitem__(args, new_dtype)
         # Texts may all be the same one in the file, and are many once they are read.
-        step = -(-_TEXTS_AT_ONCE // self.chunks[0]) * self.chunks[0] if self.chunks else 1 << 14
-        parts, n_bytes = [], n * self.dtype.itemsize
+        height = self.chunks[0] if self._chunk_bytes else 1
+        step = -(-_TEXTS_AT_ONCE // height) * height
+        parts, n_bytes = [], n * kind.itemsize
         for low in range(start, stop, step):
             parts.append(super().__getitem__(slice(low, min(low + step, stop))))
             n_bytes += sum(map(len, parts[-1].tolist()))
             self._terms.check_bytes(self._place, "has texts of more than", n_bytes)
-        return np.concatenate(parts)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @property
+    def _place(self) -> str:
+        return str(self.name or "an object without a name").strip("/")
 
     def check_whole(self) -> int:
         """Bytes that all of it takes, which may be read."""
-        n_bytes = int(self.size or 0) * int(self.dtype.itemsize)
-        what = f"has the shape {self.shape}: to read it takes"
-        self._terms.check_bytes(self._place, "has chunks of", self._chunk_bytes)
-        self._terms.check_bytes(self._place, what, n_bytes)
+        n_bytes = prod(self.shape or ()) * int(self.dtype.itemsize)
+        self._check_read(n_bytes)
         return n_bytes
 
-    def _count_asked(self, args: Any) -> tuple[int, tuple[int, int]]:
-        """Values that a read gives at most, and the rows that they are in."""
-        n_rows = self.shape[0] if self.shape else 1
-        n_all = int(self.size or 0)
-        first = args[0] if isinstance(args, tuple) and args else args
-        if not self.shape or not isinstance(first, slice) or first.step not in (None, 1):
-            return n_all, (0, n_rows)
-        start, stop, _ = first.indices(n_rows)
-        n = max(stop - start, 0)
-        return n_all // max(n_rows, 1) * n, (start, start + n)
+    def _check_read(self, n_bytes: int) -> None:
+        terms = self._terms
+        if max(n_bytes, self._chunk_bytes) > terms.most:
+            terms.check_bytes(self._place, "has chunks of", self._chunk_bytes)
+            what = f"has the shape {self.shape}: to read it takes"
+            terms.check_bytes(self._place, what, n_bytes)
 
 
 def check_allowance(element: Any, what: str, n_bytes: int) -> None:

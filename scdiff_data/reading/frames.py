@@ -78,6 +78,8 @@ class Frame:
                 if values.ndim != 1:
                     raise CountError(f"{path.name}: the index of {self._name} is no list")
                 self._n_rows = len(values)
+                # Before anything is read: whoever asks for their number alone believes it.
+                check_allowance(element, f"has {self._n_rows:,} rows, which take", 8 * len(values))
 
     def __len__(self) -> int:
         return self._n_rows

@@ -37,6 +37,9 @@ _DENSE_AT_ONCE = 1 << 16
 _CELL_BYTES = 600
 """What a conversion holds of each cell beside its block: name, id, sums; most under pandas 3."""
 
+_MOST_COMPRESSED = 1 << 17
+"""How many times its stored bytes a dataset may be: no filter in use makes that of counts."""
+
 _WORKER_BYTES = 8 << 20
 """What each thread holds beside the block: chunks being inflated, and a tile being filled."""
 
@@ -63,7 +66,8 @@ class SourceMatrix:
         If pointers do not fit the shape; while reading, if an index does not, or if a value is not
         finite, whole and non-negative.
     UnsafeFileError
-        If a single row, or column where these lie together, takes more than is allowed.
+        If a single row, or column where these lie together, takes more than is allowed, or values
+        are far more than the file stores.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class SourceMatrix:
             check_type(x, self._element)
             with explain(self._path, self._element):
                 list_filters(x)
+                self._check_stored(x)
                 self._rows = DenseRows(x, _DENSE_AT_ONCE, max_memory=self._allowed)
             self._indptr = np.arange(n_majors + 1, dtype=np.int64) * self._n_minors
         self._majors = range(n_majors) if cells is None or self.by_gene else cells
@@ -129,8 +134,20 @@ class SourceMatrix:
                 f"{expected[0]} x {expected[1]}"
             )
 
+    def _check_stored(self, values: h5py.Dataset) -> None:
+        """Refuse values that take far longer to read than a file of this size is worth."""
+        n_bytes, n_stored = values.size * values.dtype.itemsize, values.id.get_storage_size()
+        if n_bytes > max(_MOST_COMPRESSED * n_stored, self._allowed):
+            raise UnsafeFileError(
+                f"{self._path.name} is refused: {values.name.strip('/')} has the shape "
+                f"{values.shape}, which is {n_bytes:,} bytes, and stores {n_stored:,}; "
+                f"{_MOST_COMPRESSED:,} times that are allowed: write it anew with all its values"
+            )
+
     def _open_sparse(self, x: h5py.Group, n_majors: int) -> None:
         check_parts(x, self._element)
+        for part in ("indices", "data"):
+            self._check_stored(x[part])
         n_pointers = len(x["indptr"])
         fits = n_pointers == n_majors + 1  # else it is not read: it may have any length
         self._indptr = x["indptr"][:].astype(np.int64) if fits else np.zeros(1, np.int64)
