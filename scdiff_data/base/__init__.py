@@ -19,7 +19,9 @@ from scdiff_data.base.compiling import (
 from scdiff_data.base.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
 from scdiff_data.base.files import (
     FileEntry,
+    create_file,
     describe_file,
+    open_in_place,
     read_sealed,
     write_aside,
     write_hdf5,
@@ -69,6 +71,7 @@ __all__ = [
     "compiled",
     "copy_bytes",
     "count_trailing_zeros",
+    "create_file",
     "describe_file",
     "digest",
     "expect_random",
@@ -83,6 +86,7 @@ __all__ = [
     "map_file",
     "map_file_datasets",
     "new_figure",
+    "open_in_place",
     "order_by_hash",
     "pick_by_hash",
     "prefetch",

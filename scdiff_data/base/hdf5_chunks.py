@@ -73,6 +73,11 @@ class ChunkedValues:
         return int(self._dataset.size)
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of a value."""
+        return int(self._type.itemsize)
+
+    @property
     def is_sequential(self) -> bool:
         """Whether it is to be read from front to back by one thread: its chunks are large."""
         n_bytes = self._chunk * self._type.itemsize
@@ -81,7 +86,7 @@ class ChunkedValues:
     @property
     def step(self) -> int:
         """Values to ask for at a time: whole chunks, one or as many as make it worth the call."""
-        if self.is_sequential:
+        if self.is_sequential or not self._filters:
             return _FEWEST_AT_ONCE
         return self._chunk * -(-_FEWEST_AT_ONCE // self._chunk) if self._chunk else _FEWEST_AT_ONCE
 

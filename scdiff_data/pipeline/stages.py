@@ -27,6 +27,12 @@ from scdiff_data.store import DataDirectory, Manifest, locked, mark_unfinished, 
 
 logger = logging.getLogger(__name__)
 
+_NOT_WRITABLE = (
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
+    errno.ELOOP,  # a link is at the place of a file that we write
+)
+"""Errors of a folder that cannot be written in."""
+
 
 def prepare(
     recipe: Recipe,
@@ -251,7 +257,7 @@ def _explain_faults(data_dir: Path) -> Iterator[None]:
                 f"the disk of {data_dir} is full: free some space and run the same command, which "
                 "goes on from here, or set data_dir to a larger disk",
             ) from error
-        if code in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        if code in _NOT_WRITABLE:
             raise OSError(
                 code,
                 f"cannot write in {data_dir}, which holds no finished data of these settings "
