@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scdiff_data.base.hashing import digest, hash_file
+from scdiff_data.errors import ManifestError
 
 _SEAL = "checksum"
 """Of a sealed JSON object, the name of its checksum."""
@@ -104,7 +105,25 @@ def read_sealed(path: Path) -> dict[str, Any]:
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Write `table` as a Parquet file, whole or not at all."""
     with write_aside(path) as aside:
-        pq.write_table(table, aside, compression="zstd")
+        pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """Read what `write_parquet` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ManifestError
+        If it is damaged.
+    """
+    try:
+        return pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if getattr(error, "errno", None):
+            raise
+        raise ManifestError.damaged(path, str(error)) from error
 
 
 @contextmanager

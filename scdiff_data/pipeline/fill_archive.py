@@ -83,7 +83,7 @@ def fill_archive(
     maker = ArchiveMaker(recipe, directory, options)
     axis = _find_axis(recipe, directory, bucket, rows, options)
     # The genes of an earlier run; `axis` is set once this run's first cells have confirmed them.
-    stored = GeneAxis.read(directory.genes) if directory.genes.exists() else None
+    stored = GeneAxis.find(directory.genes)
     maker.verify(map(rows.__getitem__, waiting), axis or stored, wanted)
     records: list[ExperimentRecord] = []
     n_cells, is_checked = 0, False
@@ -182,7 +182,7 @@ def _find_axis(
             take_all=how == "union",
             max_memory=options.max_memory,
         )
-    if not directory.genes.exists() or GeneAxis.read(directory.genes) != axis:
+    if GeneAxis.find(directory.genes) != axis:
         directory.metadata.mkdir(parents=True, exist_ok=True)
         axis.write(directory.genes)
     if recipe.genes is not None:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from scdiff_data.base import digest, write_parquet
+from scdiff_data.base import digest, read_parquet, write_parquet
 from scdiff_data.errors import ManifestError
 from scdiff_data.sources.catalog import CATALOG_COLUMNS
 from scdiff_data.sources.source import Bucket, Source
@@ -47,14 +46,13 @@ def read_stored(path: Path, *, key: bytes | None = None) -> Any:
     """
     way_out = "delete it, or set refresh_catalog=true, which takes a new one"
     try:
-        table = pq.read_table(path)
+        table = read_parquet(path)
         if key is not None and (table.schema.metadata or {}).get(b"source") != key:
             return None
         are_usable = _find_usable(table)
-    except (pa.ArrowException, KeyError, OSError) as error:
-        if getattr(error, "errno", None):
-            raise
-        raise ManifestError(f"{path} is damaged ({error}): {way_out}") from error
+    except (KeyError, ManifestError) as error:
+        found = error.__cause__ or error
+        raise ManifestError(f"{path} is damaged ({found}): {way_out}") from error
     if not all(are_usable):
         bad = table.slice(are_usable.index(False), 1).to_pylist()[0]
         raise ManifestError(
