@@ -268,8 +268,8 @@ class _Inflater:
 def find_chunks(dataset: h5py.Dataset) -> dict[int, tuple[int, int]] | None:
     """Place and size of every chunk, by its number along the first axis.
 
-    None if one is missing or was left uncompressed, if chunks divide other axes, or if the bytes
-    are not those of a file.
+    None if one is missing, was left uncompressed or says that compression made it much longer, if
+    chunks divide other axes, or if the bytes are not those of a file.
     """
     if dataset.file.userblock_size or any(
         chunk != n for chunk, n in zip(dataset.chunks[1:], dataset.shape[1:], strict=True)
@@ -277,9 +277,10 @@ def find_chunks(dataset: h5py.Dataset) -> dict[int, tuple[int, int]] | None:
         return None
     places: dict[int, tuple[int, int]] = {}
     unusual = []
+    most = 2 * int(np.prod(dataset.chunks)) * dataset.dtype.itemsize + 1024
 
     def note(chunk: Any) -> None:
-        if chunk.filter_mask:
+        if chunk.filter_mask or chunk.size > most:  # its bytes are read before they are inflated
             unusual.append(chunk)
         places[chunk.chunk_offset[0] // dataset.chunks[0]] = (chunk.byte_offset, chunk.size)
 
