@@ -44,7 +44,7 @@ class Runs:
 
     def begin(self, name: str) -> Path:
         """A directory as it is before a run."""
-        kind, before = RUNS[name]
+        before = RUNS[name][1]
         data_dir = self._folder / "data"
         shutil.rmtree(data_dir, ignore_errors=True)
         if before is not None:

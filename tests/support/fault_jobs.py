@@ -43,7 +43,7 @@ def run(kind: str, data_dir: str) -> None:
     """
     warnings.simplefilter("error")
     file_calls.arm()
-    assemble.plot_hvgs = _plot_hvgs if kind == "drawing" else _write_picture
+    assemble.plot_hvgs = _plot_hvgs if kind == "drawing" else write_picture
     if kind in ("choosing", "drawing"):
         choose_genes_again(data_dir, n_hvgs=20, replace=True, n_threads=1)
     else:
@@ -57,6 +57,7 @@ def warm_up() -> None:
             run(kind, folder)
 
 
-def _write_picture(path: Path, *_: Any) -> None:
+def write_picture(path: Path, *_: Any) -> None:
+    """Write a file of a few bytes in the place of the picture of the genes."""
     with write_aside(path) as aside:
         aside.write_bytes(b"no picture")

@@ -209,7 +209,7 @@ def _do(call: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     outcome: dict[str, Any]
     try:
         outcome = {"how": "returned", "value": call(**arguments)}
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is what became of the job
         outcome = {
             "how": "raised",
             "error": [kind.__name__ for kind in type(error).__mro__],
