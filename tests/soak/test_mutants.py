@@ -20,7 +20,7 @@ N_SOURCES = 20_000
 BATCH = 50
 """Mutants a process."""
 
-LIMIT = 60.0
+LIMIT = 30.0
 """Seconds after which one is taken to hang."""
 
 
@@ -32,7 +32,7 @@ def isolated() -> Iterator[Isolated]:
 
 def count(tally: Tally, outcome: Outcome, name: str) -> None:
     """Count what became of a mutant; `name` is the damaged file's."""
-    printed = outcome.text.strip().splitlines()[-30:]
+    printed = outcome.text.strip().splitlines()[-45:]
     if outcome.how == "returned":
         tally.add(outcome.value["kind"], outcome.value["what"])
     elif outcome.how == "raised":

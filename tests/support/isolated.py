@@ -4,6 +4,7 @@ A server imports everything once. It forks a child for a batch of jobs. The chil
 became of each job; whatever it has not written when it dies or is ended belongs to the next job.
 """
 
+import faulthandler
 import json
 import os
 import resource
@@ -180,7 +181,7 @@ def _watch(child: int, said: Path, limit: float) -> dict[str, Any]:
 
 def _last_words(said: Path) -> str:
     """The end of what the child printed."""
-    return said.with_suffix(".err").read_text("utf-8", "replace")[-2000:]
+    return said.with_suffix(".err").read_text("utf-8", "replace")[-4000:]
 
 
 def _work(request: Mapping[str, Any], said: Path) -> None:
@@ -190,6 +191,7 @@ def _work(request: Mapping[str, Any], said: Path) -> None:
         printed = os.open(said.with_suffix(".err"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(printed, 1)
         os.dup2(printed, 2)
+        faulthandler.enable()  # a crash says where, too
         resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.environ.update(request["environment"])
@@ -197,7 +199,11 @@ def _work(request: Mapping[str, Any], said: Path) -> None:
         call = getattr(import_module(module), function)
         with said.open("a", encoding="utf-8") as file:
             for arguments in request["batch"]:
-                file.write(json.dumps(_do(call, arguments)) + "\n")
+                # Where it hangs stands in its last words.
+                faulthandler.dump_traceback_later(0.9 * request["limit"])
+                outcome = _do(call, arguments)
+                faulthandler.cancel_dump_traceback_later()
+                file.write(json.dumps(outcome) + "\n")
                 file.flush()
         code = 0
     finally:

@@ -90,8 +90,9 @@ def _prepare(path: Path, data_dir: Path, place: str) -> Counts:
         source=H5adFolder(str(path), counts=place),
         min_genes=None,
         min_counts=None,
-        n_hvgs=4,
+        n_hvgs=1,
         split={"by": "cell", "val": 0, "test": 0},
+        labels=(),
         min_cells_pct=0,
     )
     prepare(recipe, data_dir, n_threads=1)
@@ -119,9 +120,14 @@ def _read(path: Path, place: str) -> tuple[Counts | None, str]:
     if dense.shape != (len(obs), len(var)):
         return None, f"{dense.shape} counts of {len(obs)} cells and {len(var)} genes"
     columns: dict[str, Any] = {}
-    for name, column in zip(strip_versions(list(map(str, var.index))), dense.T, strict=True):
+    for name, column in zip(strip_versions(_to_texts(var.index)), dense.T, strict=True):
         columns[name] = columns.get(name, 0) + column
-    return ([str(name) for name in obs.index], columns), ""
+    return (_to_texts(obs.index), columns), ""
+
+
+def _to_texts(names: Any) -> list[str]:
+    """Names as texts: anndata gives bytes where a file says no encoding."""
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 
 def _find_outside(matrix: h5py.Group) -> str | None:
