@@ -1,0 +1,68 @@
+"""Damaged files: the counts are right, or an error of ours names the file."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import mutant_sources
+from support.isolated import Isolated, Outcome
+from support.tally import Tally, choose, describe, is_own, tally_of
+
+pytestmark = pytest.mark.soak
+
+SEED = 1
+"""Of all mutants."""
+
+N_SOURCES = 20_000
+"""Damaged source files."""
+
+BATCH = 50
+"""Mutants a process."""
+
+LIMIT = 30.0
+"""Seconds after which one is taken to hang."""
+
+
+@pytest.fixture(scope="module")
+def isolated() -> Iterator[Isolated]:
+    with Isolated("support.mutant_sources") as isolated:
+        yield isolated
+
+
+def count(tally: Tally, outcome: Outcome, name: str) -> None:
+    """Count what became of a mutant; `name` is the damaged file's."""
+    printed = outcome.text.strip().splitlines()[-45:]
+    if outcome.how == "returned":
+        tally.add(outcome.value["kind"], outcome.value["what"])
+    elif outcome.how == "raised":
+        own = is_own(outcome, name)
+        tally.add("clear" if own else "unclear", describe(outcome))
+    else:
+        tally.add(outcome.how, f"signal {outcome.signal}\n" + "\n".join(printed))
+
+
+@pytest.mark.parametrize("kind", mutant_sources.KINDS)
+def test_a_damaged_source_file_gives_its_counts_or_an_error_that_names_it(
+    isolated: Isolated, tmp_path: Path, kind: str
+) -> None:
+    mutant_sources.write_whole(tmp_path)
+    numbers = choose(range(N_SOURCES // len(mutant_sources.KINDS)), kind)
+    with tally_of(f"damaged source files, {kind}") as tally:
+        for start in range(0, len(numbers), BATCH):
+            batch = [
+                {
+                    "kind": kind,
+                    "sources": str(tmp_path),
+                    "folder": str(tmp_path),
+                    "seed": SEED,
+                    "number": number,
+                }
+                for number in numbers[start : start + BATCH]
+            ]
+            job = "support.mutant_sources:try_source"
+            for outcome in isolated.run(job, batch, limit=LIMIT):
+                if outcome.how in ("crashed", "hung") and mutant_sources.is_anndatas(outcome):
+                    tally.add("right")  # ours were made; the comparison broke
+                else:
+                    count(tally, outcome, "mutant.h5ad")
