@@ -2,14 +2,13 @@
 
 Whatever is raised while a file is read becomes one error: file, element and reason.
 
-An HDF5 file may lead to others: by links, by datasets whose values another file keeps, by virtual
-datasets. Whoever makes such a file chooses what is read on the machine that reads it. It may also
-say of itself that it is larger than any memory. So files are opened here alone, as a `SourceFile`:
-all objects that come out of it were looked at first, and no read takes more than is allowed.
+An HDF5 file may lead to others, by links and by datasets whose values another file keeps: whoever
+makes it chooses what is read. It may say of itself that it is larger than any memory. So files are
+opened here alone, as a `SourceFile`: its objects are looked at first, and every read is bounded.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -134,8 +133,14 @@ class _Looking:
 
     id: Any
     name: Any
-    file: Any = None  # h5py's own would look at nothing
+    _home: Any = None
     _terms: _Terms
+
+    @property
+    def file(self) -> Any:
+        # A file that held itself would be collected in any thread, even in one that a read waits
+        # for while it has HDF5's lock, which is what closing takes.
+        return self if self._home is None else self._home
 
     def __getitem__(self, name: Any) -> Any:
         if isinstance(name, str | bytes):  # a reference stays in the file
@@ -146,10 +151,9 @@ class _Looking:
         return SourceGroup(found.id, self.file) if isinstance(found, h5py.Group) else found
 
     def get(self, name: Any, default: Any = None) -> Any:
-        try:
+        with suppress(KeyError):
             return self[name]
-        except KeyError:
-            return default
+        return default
 
     def __contains__(self, name: Any) -> bool:
         try:
@@ -199,7 +203,7 @@ class SourceGroup(_Looking, h5py.Group):  # type: ignore[misc]
 
     def __init__(self, identifier: Any, file: "SourceFile") -> None:
         super().__init__(identifier)
-        self.file, self._terms = file, file._terms
+        self._home, self._terms = file, file._terms
 
 
 class SourceFile(_Looking, h5py.File):  # type: ignore[misc]
@@ -207,7 +211,7 @@ class SourceFile(_Looking, h5py.File):  # type: ignore[misc]
 
     def __init__(self, opened: Any, terms: _Terms) -> None:
         super().__init__(opened)
-        self.file, self._terms = self, terms
+        self._terms = terms
 
 
 class SourceDataset(h5py.Dataset):  # type: ignore[misc]
@@ -223,8 +227,7 @@ class SourceDataset(h5py.Dataset):  # type: ignore[misc]
 
     def __init__(self, identifier: Any, file: SourceFile) -> None:
         super().__init__(identifier, readonly=True)
-        self.file, self._terms = file, file._terms
-        terms = file._terms
+        self.file, self._terms = file, (terms := file._terms)
         made = identifier.get_create_plist()
         layout = made.get_layout()
         if layout == h5py.h5d.VIRTUAL:
@@ -276,12 +279,11 @@ class SourceDataset(h5py.Dataset):  # type: ignore[misc]
 
 def check_allowance(element: Any, what: str, n_bytes: int) -> None:
     """Raise UnsafeFileError if what was read of an element takes more than is allowed."""
-    element._terms.check_bytes(str(element.name).strip("/"), what, n_bytes)
+    element._terms.check_bytes(str(element.name).strip("/") or "all of it", what, n_bytes)
 
 
 def release(element: Any) -> Any:
     """An element as h5py itself gives it, for other libraries, once all below it was looked at."""
-    terms: _Terms = element._terms
     seen: set[int] = set()
     todo, n_bytes = [element], 0
     while todo:
@@ -294,5 +296,5 @@ def release(element: Any) -> Any:
             n_bytes += found.check_whole()
         elif isinstance(found, h5py.Group):
             todo += [found[name] for name in found]
-    terms.check_bytes(str(element.name).strip("/") or "all of it", "takes", n_bytes)
+    check_allowance(element, "takes", n_bytes)
     return (h5py.Group if isinstance(element, h5py.Group) else h5py.Dataset)(element.id)

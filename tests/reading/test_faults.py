@@ -1,7 +1,9 @@
 """A file of anyone's leads nowhere, and no read of it takes more than is allowed."""
 
+import gc
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,6 +209,21 @@ def test_an_element_is_given_to_other_libraries_once_all_below_it_was_looked_at(
         assert type(release(file["X/data"])) is h5py.Dataset
         with pytest.raises(UnsafeFileError, match="uns/deep/er/down is a link"):
             release(file)
+
+
+def test_a_file_that_is_let_go_waits_for_no_collector(tmp_path: Path) -> None:
+    """Garbage is collected in any thread: one that a read waits for would wait for that read."""
+    source = make(tmp_path)
+    gc.disable()
+    try:
+        opened = H5adFile(source)
+        opened.obs.read_all()
+        things = [opened._file, opened._file["obs"], opened.x["data"], opened.x.file]
+        left = [weakref.ref(thing) for thing in things]
+        del opened, things
+        assert [ref() for ref in left] == [None] * 4
+    finally:
+        gc.enable()
 
 
 def write_10x(path: Path) -> Path:
