@@ -55,6 +55,11 @@ def write_whole(folder: Path) -> None:
         _open_module(folder / name).prepare_data()
 
 
+def write_whole_at(folder: str) -> None:
+    """Do it in a child."""
+    write_whole(Path(folder))
+
+
 def try_directory(kind: str, whole: str, folder: str, seed: int, number: int) -> dict[str, str]:
     """Damage one file; what became of the readers, of the check and of another `prepare`."""
     warnings.simplefilter("ignore")
