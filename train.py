@@ -50,7 +50,8 @@ def run(config: DictConfig) -> None:
     if trainer.is_global_zero:
         with write_aside(run_dir / "config.yaml") as aside:
             aside.write_text(OmegaConf.to_yaml(config, resolve=True))
-    trainer.fit(model, datamodule=datamodule, ckpt_path=config.ckpt_path)
+    # A checkpoint may come from anywhere: nothing in it is run.
+    trainer.fit(model, datamodule=datamodule, ckpt_path=config.ckpt_path, weights_only=True)
     trainer.test(model, datamodule=datamodule, verbose=False)
     if trainer.is_global_zero:
         print(run_dir)

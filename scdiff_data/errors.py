@@ -3,6 +3,7 @@
 ScdiffDataError
 ├── DownloadError     a file cannot be fetched, or is not what the catalog promised
 ├── CountError        a file's matrix does not hold counts
+│   └── UnsafeFileError   a file leads out of itself, or is larger than it may be
 └── ManifestError     the data on disk are damaged, or of other settings
 """
 
@@ -32,6 +33,13 @@ class DownloadError(ScdiffDataError):
 
 class CountError(ScdiffDataError):
     """A file's matrix does not hold counts: the message names file, cell, gene and value."""
+
+
+class UnsafeFileError(CountError):
+    """A file that leads out of itself, or takes more memory than is allowed.
+
+    It is refused as a whole: none of its columns is left out instead.
+    """
 
 
 class ManifestError(ScdiffDataError):

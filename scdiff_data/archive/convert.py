@@ -100,7 +100,8 @@ def write_archives(
     max_cells, seed
         Cap on the cells kept of each, chosen by keyed hash of their ids; None keeps all that pass.
     max_memory
-        Bytes that a block of the source may take; the archives are filled through a map.
+        Bytes that a block of the source may take, the cells' columns likewise, and whatever else is
+        read at a time; the archives are filled through a map.
     counts, gene_ids
         Where counts and gene ids lie, see `H5adFile`.
     fewest_known
@@ -125,8 +126,13 @@ def write_archives(
     CountError
         If the file cannot be read, a value is not a count, or the file has too few of the reference
         genes.
+    UnsafeFileError
+        If it leads to other files, or takes more memory than is allowed.
     """
-    with H5adFile(source, counts, gene_ids) as file, Workers(n_threads) as workers:
+    with (
+        H5adFile(source, counts, gene_ids, max_memory=max_memory) as file,
+        Workers(n_threads) as workers,
+    ):
         file_axis, gene_names = file.read_genes(axis)
         obs = file.obs.read_all(needed=needed)
         alignment = axis.align(gene_names)

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from scdiff_data.base import (
     FrameParts,
     ask_for,
+    create_file,
     give_back,
     map_file_datasets,
+    open_in_place,
     write_frame,
     write_hdf5,
     write_mappings,
@@ -170,7 +172,8 @@ def lay_out_archive(
     """Write all of an archive but `X/indices` and `X/data`; gives the room for these."""
     n_values = int(starts[-1])
     index_type = np.int32 if n_values < 2**31 else np.int64
-    path.write_bytes(_empty_archive(axis))
+    with create_file(path) as raw:
+        raw.write(_empty_archive(axis))
     with write_hdf5(path, alignment_threshold=1024, alignment_interval=64) as file:
         x = file["X"]
         x.attrs["shape"] = np.array([obs.n_rows, len(axis)], np.int64)
@@ -178,7 +181,7 @@ def lay_out_archive(
         indices_at = reserve_dataset(x, "indices", n_values, index_type)
         data_at = reserve_dataset(x, "data", n_values, np.int16)
         write_frame(file, "obs", obs)
-    with path.open("r+b") as raw:
+    with open_in_place(path) as raw:
         yield RowStore(raw, n_values, index_type, indices_at, data_at)
 
 

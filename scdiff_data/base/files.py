@@ -1,4 +1,8 @@
-"""Files that appear whole or not at all, and digests that name what is in them."""
+"""Files that appear whole or not at all, and digests that name what is in them.
+
+No file is written through a symbolic link at its own name: whoever put it there would choose what
+is written over. (Links among the folders above it are the user's.)
+"""
 
 import io
 import json
@@ -7,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import h5py
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scdiff_data.base.hashing import digest, hash_file
+from scdiff_data.errors import ManifestError
 
 _SEAL = "checksum"
 """Of a sealed JSON object, the name of its checksum."""
@@ -24,11 +29,11 @@ def write_aside(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success, flush it to disk and rename it to `path`.
 
     A kill at any moment leaves either the old file or the new one. The `.tmp` left behind by a kill
-    is overwritten by the next attempt.
+    is replaced by the next attempt.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
-    aside.unlink(missing_ok=True)  # it might be a link to somewhere else
+    create_file(aside).close()
     try:
         yield aside
         with aside.open("rb") as file:
@@ -37,6 +42,32 @@ def write_aside(path: Path) -> Iterator[Path]:
     finally:
         aside.unlink(missing_ok=True)
     _flush_folder(path.parent)
+
+
+def create_file(path: Path) -> BinaryIO:
+    """A new, empty file, open for writing; what is there is replaced, a link by the file itself."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")  # which follows no link, and takes no file that somebody else made
+
+
+def open_in_place(path: Path, *, append: bool = False) -> BinaryIO:
+    """A file open for reading and writing, made if it is missing; its own name may be no link.
+
+    Parameters
+    ----------
+    path
+        The file.
+    append
+        Whether all that is written goes to its end.
+
+    Raises
+    ------
+    OSError
+        If it is a link (ELOOP), or cannot be opened.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(path, flags | (os.O_APPEND if append else 0), 0o666)
+    return cast("BinaryIO", os.fdopen(descriptor, "r+b", buffering=0))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -74,12 +105,30 @@ def read_sealed(path: Path) -> dict[str, Any]:
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Write `table` as a Parquet file, whole or not at all."""
     with write_aside(path) as aside:
-        pq.write_table(table, aside, compression="zstd")
+        pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """Read what `write_parquet` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ManifestError
+        If it is damaged.
+    """
+    try:
+        return pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if getattr(error, "errno", None):
+            raise
+        raise ManifestError.damaged(path, str(error)) from error
 
 
 @contextmanager
 def write_hdf5(path: Path, **settings: Any) -> Iterator[h5py.File]:
-    """An HDF5 file to write: a new one, or what is at `path` already, to be added to.
+    """An HDF5 file to write: a new one, or what is at `path` already and not empty, to be added to.
 
     The library writes some bytes only when an object or the file is closed, and loses what goes
     wrong then. So all bytes pass through our own calls, and the first error is raised at the end.
@@ -96,8 +145,8 @@ def write_hdf5(path: Path, **settings: Any) -> Iterator[h5py.File]:
     OSError
         If any byte could not be written.
     """
-    is_there = path.exists()
-    with path.open("r+b" if is_there else "x+b", buffering=0) as raw:
+    with open_in_place(path) as raw:
+        is_there = os.fstat(raw.fileno()).st_size > 0
         stream = _CheckedStream(raw.fileno())
         try:
             with h5py.File(stream, "r+" if is_there else "w", **settings) as file:

@@ -73,6 +73,11 @@ class ChunkedValues:
         return int(self._dataset.size)
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of a value."""
+        return int(self._type.itemsize)
+
+    @property
     def is_sequential(self) -> bool:
         """Whether it is to be read from front to back by one thread: its chunks are large."""
         n_bytes = self._chunk * self._type.itemsize
@@ -81,7 +86,7 @@ class ChunkedValues:
     @property
     def step(self) -> int:
         """Values to ask for at a time: whole chunks, one or as many as make it worth the call."""
-        if self.is_sequential:
+        if self.is_sequential or not self._filters:
             return _FEWEST_AT_ONCE
         return self._chunk * -(-_FEWEST_AT_ONCE // self._chunk) if self._chunk else _FEWEST_AT_ONCE
 
@@ -263,8 +268,8 @@ class _Inflater:
 def find_chunks(dataset: h5py.Dataset) -> dict[int, tuple[int, int]] | None:
     """Place and size of every chunk, by its number along the first axis.
 
-    None if one is missing or was left uncompressed, if chunks divide other axes, or if the bytes
-    are not those of a file.
+    None if one is missing, was left uncompressed or says that compression made it much longer, if
+    chunks divide other axes, or if the bytes are not those of a file.
     """
     if dataset.file.userblock_size or any(
         chunk != n for chunk, n in zip(dataset.chunks[1:], dataset.shape[1:], strict=True)
@@ -272,9 +277,10 @@ def find_chunks(dataset: h5py.Dataset) -> dict[int, tuple[int, int]] | None:
         return None
     places: dict[int, tuple[int, int]] = {}
     unusual = []
+    most = 2 * int(np.prod(dataset.chunks)) * dataset.dtype.itemsize + 1024
 
     def note(chunk: Any) -> None:
-        if chunk.filter_mask:
+        if chunk.filter_mask or chunk.size > most:  # its bytes are read before they are inflated
             unusual.append(chunk)
         places[chunk.chunk_offset[0] // dataset.chunks[0]] = (chunk.byte_offset, chunk.size)
 

@@ -8,7 +8,7 @@ Shapes: b cells of a batch, c cells, g genes, v tokens, l labels.
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -93,6 +93,21 @@ class MaskedDiffusion(LightningModule):
         labels = list(labels)
         self.save_hyperparameters()
         self._code_maps: dict[str, Tensor] = {}
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,  # noqa: FBT001 - as Lightning has it
+        weights_only: bool | None = True,  # noqa: FBT001, FBT002
+        **kwargs: Any,
+    ) -> Self:
+        """As Lightning's, but nothing in a checkpoint is run unless `weights_only` is False."""
+        return super().load_from_checkpoint(
+            checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
+        )
 
     def setup(self, stage: str) -> None:
         """Refuse data whose genes, bins or categories are not the model's; map codes by name."""

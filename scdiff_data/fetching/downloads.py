@@ -111,8 +111,8 @@ class LocalDiskError(OSError):
 
 
 def _is_whole(local: Path, size: int | None, checksum: str | None) -> bool:
-    """Whether an earlier run fetched the file."""
-    if not local.exists() or local.stat().st_size != size:
+    """Whether an earlier run fetched the file; a link in its place leads to something else."""
+    if local.is_symlink() or not local.exists() or local.stat().st_size != size:
         return False
     if checksum is None:
         return True

@@ -1,7 +1,7 @@
 """All stages in order, from a recipe to a finished directory.
 
 Read `forecast`, `planning`, `cell_table`, `verifying`, `make_archives`, `fill_archive`, `assemble`,
-`stages`.
+`faults`, `stages`.
 """
 
 from scdiff_data.pipeline.planning import Plan

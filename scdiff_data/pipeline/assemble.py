@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from scdiff_data.base import Workers, describe_file, digest, hash_file, write_json
@@ -19,7 +18,7 @@ from scdiff_data.pipeline.verifying import find_damaged
 from scdiff_data.reading import GeneAxis
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.shards import ShardGenes, choose_format, write_shards
-from scdiff_data.sources import filter_catalog, group_experiments, read_rows
+from scdiff_data.sources import filter_catalog, group_experiments, read_rows, read_stored
 from scdiff_data.store import (
     DataDirectory,
     GeneCounts,
@@ -185,7 +184,7 @@ def reassemble(
         if directory.path / entry.path in needed:
             manifest.check_file(entry, full=True)
     axis = GeneAxis.read(directory.genes)
-    catalog = pq.read_table(directory.catalog)
+    catalog = read_stored(directory.catalog)
     candidates = filter_catalog(catalog, recipe.filters, recipe.exclude)
     rows = read_rows(candidates)
     known, found = Records(directory, recipe.archive_key), []

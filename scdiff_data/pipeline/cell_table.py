@@ -284,7 +284,9 @@ def _write_table(
                     .append_column("shard", pa.array(shard, pa.int32()))
                     .append_column("row", pa.array(row, pa.int32()))
                 )
-                writer = writer or pq.ParquetWriter(aside, part.schema, compression="zstd")
+                writer = writer or pq.ParquetWriter(
+                    aside, part.schema, compression="zstd", write_page_checksum=True
+                )
                 writer.write_table(part, row_group_size=_GROUP_CELLS)
             if writer is not None:
                 writer.close()

@@ -81,9 +81,9 @@ def fill_archive(
     waiting = deque(order_by_hash(list(rows), seed=recipe.seed, purpose="draw"))
     ahead: deque[tuple[CatalogRow, Future[Path] | None]] = deque()
     maker = ArchiveMaker(recipe, directory, options)
-    axis = _find_axis(recipe, directory, bucket, rows)
+    axis = _find_axis(recipe, directory, bucket, rows, options)
     # The genes of an earlier run; `axis` is set once this run's first cells have confirmed them.
-    stored = GeneAxis.read(directory.genes) if directory.genes.exists() else None
+    stored = GeneAxis.find(directory.genes)
     maker.verify(map(rows.__getitem__, waiting), axis or stored, wanted)
     records: list[ExperimentRecord] = []
     n_cells, is_checked = 0, False
@@ -159,7 +159,11 @@ def _start(fetcher: Fetcher, row: CatalogRow) -> "Future[Path]":
 
 
 def _find_axis(
-    recipe: Recipe, directory: DataDirectory, bucket: Bucket, rows: Mapping[str, CatalogRow]
+    recipe: Recipe,
+    directory: DataDirectory,
+    bucket: Bucket,
+    rows: Mapping[str, CatalogRow],
+    options: PrepareOptions,
 ) -> GeneAxis | None:
     """The genes of all archives, written down; None where the first experiment's are taken."""
     how = recipe.gene_axis
@@ -171,8 +175,14 @@ def _find_axis(
     elif how == "source":
         axis = read_gene_axis_of(recipe.source, bucket)
     else:
-        axis = survey_genes(bucket, rows, layout_of(recipe.source), take_all=how == "union")
-    if not directory.genes.exists() or GeneAxis.read(directory.genes) != axis:
+        axis = survey_genes(
+            bucket,
+            rows,
+            layout_of(recipe.source),
+            take_all=how == "union",
+            max_memory=options.max_memory,
+        )
+    if GeneAxis.find(directory.genes) != axis:
         directory.metadata.mkdir(parents=True, exist_ok=True)
         axis.write(directory.genes)
     if recipe.genes is not None:

@@ -116,8 +116,7 @@ class Forecast:
         self._file_bytes = np.array(sizes, np.int64)
         self._records: dict[int, ExperimentRecord] = {}
         self._n_genes = _N_GENES
-        if directory.genes.exists():
-            axis = GeneAxis.read(directory.genes)
+        if (axis := GeneAxis.find(directory.genes)) is not None:
             self._n_genes = len(axis)
             there = {path.stem for path in directory.archives.glob("*.json")}
             records = Records(directory, recipe.archive_key, retry_failed=options.retry_failed)

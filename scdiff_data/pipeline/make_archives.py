@@ -120,7 +120,9 @@ class ArchiveMaker:
         outcomes: dict[str, ArchiveReport | CountError]
         try:
             source = future.result()
-            used = axis or read_gene_axis(source, layout.counts, layout.gene_ids)
+            used = axis or read_gene_axis(
+                source, layout.counts, layout.gene_ids, max_memory=self._options.max_memory
+            )
             outcomes = write_archives(
                 source,
                 {r.experiment_id: self._directory.archive(r.experiment_id) for r in group},

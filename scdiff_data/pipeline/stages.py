@@ -5,11 +5,8 @@
 Killed at any moment, the same call goes on; the result is the same to the byte.
 """
 
-import errno
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from tqdm import tqdm
 
 from scdiff_data.errors import ManifestError
 from scdiff_data.pipeline.assemble import assemble, reassemble
+from scdiff_data.pipeline.faults import explain_faults
 from scdiff_data.pipeline.fill_archive import fill_archive
 from scdiff_data.pipeline.planning import Plan, make_plan
 from scdiff_data.recipes import PrepareOptions, Recipe
@@ -77,7 +75,7 @@ def prepare(
         finished = _find_finished(recipe, directory)
         if finished is not None and recipe.allows(finished.shard_format):
             return finished
-    with _explain_faults(directory.path), locked(directory):
+    with explain_faults(directory.path), locked(directory):
         refuse_strangers(directory)
         finished = _find_finished(recipe, directory) if is_known else None
         if finished is not None:
@@ -128,7 +126,7 @@ def plan(
         retry_failed=retry_failed,
     )
     directory = DataDirectory(Path(data_dir))
-    with _explain_faults(directory.path), locked(directory):
+    with explain_faults(directory.path), locked(directory):
         refuse_strangers(directory)
         _, catalog = _open_source(recipe, directory, options)
     return make_plan(recipe, directory, catalog, options)
@@ -168,7 +166,7 @@ def choose_genes_again(
     directory = DataDirectory(Path(data_dir))
     if not directory.path.is_dir():
         raise FileNotFoundError(f"{directory.path} is no directory: name one that was prepared")
-    with _explain_faults(directory.path), locked(directory):
+    with explain_faults(directory.path), locked(directory):
         options = PrepareOptions(n_threads=n_threads, max_memory=max_memory)
         return reassemble(directory, changes, options, replace=replace)
 
@@ -202,7 +200,7 @@ def convert_shards(data_dir: str | Path, shard_format: str, *, n_threads: int = 
     directory = DataDirectory(Path(data_dir))
     if not directory.path.is_dir():
         raise FileNotFoundError(f"{directory.path} is no directory: name one that was prepared")
-    with _explain_faults(directory.path), locked(directory):
+    with explain_faults(directory.path), locked(directory):
         return _convert(directory, shard_format, n_threads)
 
 
@@ -232,32 +230,6 @@ def _open_source(
         mark_unfinished(directory)
         catalog = take_snapshot(directory.catalog, recipe.source, bucket)
     return bucket, catalog
-
-
-@contextmanager
-def _explain_faults(data_dir: Path) -> Iterator[None]:
-    """Say what to do about a disk that is full or cannot be written, and about Ctrl-C."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        logger.warning("stopped: the same command goes on from here")
-        raise
-    except (OSError, RuntimeError) as error:
-        # HDF5 tells some of these by their text alone.
-        code = getattr(error, "errno", None)
-        if code in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-            raise OSError(
-                errno.ENOSPC,
-                f"the disk of {data_dir} is full: free some space and run the same command, which "
-                "goes on from here, or set data_dir to a larger disk",
-            ) from error
-        if code in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
-            raise OSError(
-                code,
-                f"cannot write in {data_dir}, which holds no finished data of these settings "
-                f"({error}): set data_dir to a folder that can be written",
-            ) from error
-        raise
 
 
 def _ask_before_replacing(recipe: Recipe, directory: DataDirectory, *, replace: bool) -> None:

@@ -2,13 +2,15 @@
 
 import logging
 import re
+from contextlib import suppress
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.errors import CountError
+from scdiff_data.base import ChunkedValues
+from scdiff_data.errors import CountError, UnsafeFileError
 
 logger = logging.getLogger(__name__)
 
@@ -84,11 +86,11 @@ def find_counts(file: h5py.File, counts: str, name: str) -> str:
 def explain_values(x: h5py.Group | h5py.Dataset) -> str:
     """What the values of an element look like, and where whole numbers are instead."""
     file, own = x.file, x.name.strip("/")
-    others = [
-        place
-        for place in list_places(file)
-        if place != own and _hold_counts(_read_sample(file[place]))
-    ]
+    others = []
+    for place in list_places(file):
+        with suppress(UnsafeFileError):  # of another element: it is not what is wrong
+            if place != own and _hold_counts(_read_sample(file[place])):
+                others.append(place)
     seen = f"{own} {_describe(_read_sample(x))}"
     if not others:
         return f"{seen}; no other element of the file holds whole numbers"
@@ -103,7 +105,13 @@ def _read_sample(element: h5py.Group | h5py.Dataset) -> NDArray[np.float64]:
         return np.full(1, np.nan)
     n, width = len(values), 1 if values.ndim == 1 else max(values.shape[1], 1)
     step = max(_SAMPLE // width, 1)
-    parts = [values[:step], values[n // 2 : n // 2 + step]]
+    try:
+        parts = [values[:step], values[n // 2 : n // 2 + step]]
+    except UnsafeFileError:  # a chunk too large to be inflated as a whole
+        stream = ChunkedValues(values)
+        if not stream.is_sequential:
+            raise
+        parts = [stream.read(0, min(step * width, len(stream)))]
     try:
         return np.concatenate(parts).ravel().astype(np.float64)
     except (TypeError, ValueError):

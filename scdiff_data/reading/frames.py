@@ -19,8 +19,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scdiff_data.errors import CountError
-from scdiff_data.reading.faults import decode_text, explain, read_text, read_texts
+from scdiff_data.errors import CountError, UnsafeFileError
+from scdiff_data.reading.faults import (
+    check_allowance,
+    decode_text,
+    explain,
+    read_text,
+    read_texts,
+    release,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +78,8 @@ class Frame:
                 if values.ndim != 1:
                     raise CountError(f"{path.name}: the index of {self._name} is no list")
                 self._n_rows = len(values)
+                # Before anything is read: whoever asks for their number alone believes it.
+                check_allowance(element, f"has {self._n_rows:,} rows, which take", 8 * len(values))
 
     def __len__(self) -> int:
         return self._n_rows
@@ -146,17 +155,22 @@ class Frame:
         ------
         CountError
             If a needed column cannot be read, or a column has another length than the frame.
+        UnsafeFileError
+            If any leads out of the file, or all together take more memory than is allowed.
         """
         found: dict[str, pd.Series] = {}
+        n_bytes = 0
         for name in self.columns:
             try:
                 values = self._read_raw(name)
             except CountError as error:
-                if name in needed:
+                if name in needed or isinstance(error, UnsafeFileError):
                     raise
                 logger.warning("a column is left out: %s", error)
             else:
                 found[name] = self._as_column(name, values)
+                n_bytes += found[name].memory_usage(index=False)
+                check_allowance(self._element, "has columns of more than", n_bytes)
         return pd.DataFrame(found, index=self.index)
 
 
@@ -187,7 +201,7 @@ def _read_values(element: h5py.Group | h5py.Dataset) -> Any:
         return values
     from anndata.io import read_elem
 
-    return read_elem(element)
+    return read_elem(release(element))
 
 
 def _decode(values: Any) -> Any:

@@ -1,5 +1,6 @@
 """The gene axis that all experiments share, and the alignment of a file's genes to it."""
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from scdiff_data.base import digest, write_parquet
+from scdiff_data.base import digest, read_parquet, write_parquet
+from scdiff_data.errors import ManifestError
+
+logger = logging.getLogger(__name__)
 
 _VERSIONED = re.compile(r"(ENS[A-Z]*[GTP]\d+)\.\d+")
 """An Ensembl id with its version."""
@@ -79,9 +82,31 @@ class GeneAxis:
 
     @classmethod
     def read(cls, path: Path) -> "GeneAxis":
-        """Read what `write` wrote."""
-        table = pq.read_table(path)
-        return cls(*(tuple(table[name].to_pylist()) for name in ("gene_id", "gene_symbol")))
+        """Read what `write` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ManifestError
+            If it is damaged.
+        """
+        table = read_parquet(path)
+        names = ("gene_id", "gene_symbol")
+        if not set(names) <= set(table.column_names):
+            raise ManifestError.damaged(path, f"it has columns {table.column_names}")
+        return cls(*(tuple(table[name].to_pylist()) for name in names))
+
+    @classmethod
+    def find(cls, path: Path) -> "GeneAxis | None":
+        """Read what `write` wrote; None if it is not there, or damaged, and to be made again."""
+        try:
+            return cls.read(path)
+        except FileNotFoundError:
+            return None
+        except ManifestError as error:
+            logger.warning("%s; it is made again", error)
+            return None
 
     def write(self, path: Path) -> None:
         """Write a Parquet table of `gene_id` and `gene_symbol`."""

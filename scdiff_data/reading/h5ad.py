@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from scdiff_data.errors import CountError
 from scdiff_data.reading.counts_place import find_counts
-from scdiff_data.reading.faults import explain
+from scdiff_data.reading.faults import ALLOWANCE, explain, open_hdf5
 from scdiff_data.reading.frames import Frame
 from scdiff_data.reading.gene_axis import GeneAxis, strip_versions
 from scdiff_data.reading.gene_names import name_genes
@@ -35,6 +35,8 @@ class H5adFile:
         Column of its `var` that holds gene ids; None takes the index.
     stream
         The file's bytes, where it is not on a local disk.
+    max_memory
+        Bytes that its cells' columns may take, its genes' likewise, and a read of anything else.
 
     Attributes
     ----------
@@ -44,15 +46,22 @@ class H5adFile:
     Raises
     ------
     CountError
-        If it is no AnnData file.
+        If it is no AnnData file; where something is read, if it is outside of the file, or too
+        large.
     """
 
     def __init__(
-        self, path: Path, counts: str = "X", gene_ids: str | None = None, stream: Any = None
+        self,
+        path: Path,
+        counts: str = "X",
+        gene_ids: str | None = None,
+        stream: Any = None,
+        *,
+        max_memory: int = ALLOWANCE,
     ) -> None:
         self.path = path
         self._counts, self._gene_ids = counts, gene_ids
-        self._file = open_hdf5(path, stream)
+        self._file = open_hdf5(path, stream, max_memory=max_memory)
         try:
             with explain(path, "obs, var, uns"):
                 for name in ("obs", "var"):
@@ -129,17 +138,13 @@ class H5adFile:
             return Frame(self.path, self._find_var(), self._uns).read_all()
 
 
-def open_hdf5(path: Path, stream: Any = None) -> h5py.File:
-    """Open a file, or say that it is not HDF5."""
-    try:
-        return h5py.File(path if stream is None else stream)
-    except OSError as error:
-        if error.errno:  # this machine's fault, such as too many open files: not the file's
-            raise
-        raise CountError(f"{path.name} is not a readable h5ad file: {error}") from error
-
-
-def read_gene_axis(source: Path, counts: str = "X", gene_ids: str | None = None) -> GeneAxis:
+def read_gene_axis(
+    source: Path,
+    counts: str = "X",
+    gene_ids: str | None = None,
+    *,
+    max_memory: int = ALLOWANCE,
+) -> GeneAxis:
     """The gene axis of a source file."""
-    with H5adFile(source, counts, gene_ids) as file:
+    with H5adFile(source, counts, gene_ids, max_memory=max_memory) as file:
         return file.read_genes()[0]

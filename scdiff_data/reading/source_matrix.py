@@ -16,9 +16,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from scdiff_data.base import ChunkedValues, Workers, list_filters
-from scdiff_data.errors import CountError
+from scdiff_data.errors import CountError, UnsafeFileError
 from scdiff_data.reading.counts_place import are_counts, explain_values
-from scdiff_data.reading.faults import explain
+from scdiff_data.reading.faults import LEAST_ALLOWANCE, explain
 from scdiff_data.reading.values import (
     BAD_INDEX,
     Block,
@@ -37,6 +37,9 @@ _DENSE_AT_ONCE = 1 << 16
 _CELL_BYTES = 600
 """What a conversion holds of each cell beside its block: name, id, sums; most under pandas 3."""
 
+_MOST_COMPRESSED = 1 << 17
+"""How many times its stored bytes a dataset may be: no filter in use makes that of counts."""
+
 _WORKER_BYTES = 8 << 20
 """What each thread holds beside the block: chunks being inflated, and a tile being filled."""
 
@@ -51,7 +54,7 @@ class SourceMatrix:
     cell_names, gene_names
         Names along its axes, for the errors.
     max_memory
-        Bytes that a block may take.
+        Bytes that a block may take; a single row, or column, may take `LEAST_ALLOWANCE` at least.
     workers
         What inflates and checks.
     cells
@@ -62,6 +65,9 @@ class SourceMatrix:
     CountError
         If pointers do not fit the shape; while reading, if an index does not, or if a value is not
         finite, whole and non-negative.
+    UnsafeFileError
+        If a single row, or column where these lie together, takes more than is allowed, or values
+        are far more than the file stores.
     """
 
     def __init__(
@@ -90,6 +96,7 @@ class SourceMatrix:
             max(max_memory - scratch, max_memory // 4) // np.dtype(self._type).itemsize
         )
         self._cached: list[Block] | None = None
+        self._allowed = max(max_memory, LEAST_ALLOWANCE)
         if isinstance(x, h5py.Group):
             with explain(self._path, f"{self._element}/indptr, indices, data"):
                 self._open_sparse(x, n_majors)
@@ -97,13 +104,21 @@ class SourceMatrix:
             check_type(x, self._element)
             with explain(self._path, self._element):
                 list_filters(x)
-                self._rows = DenseRows(x, _DENSE_AT_ONCE)
+                self._check_stored(x)
+                self._rows = DenseRows(x, _DENSE_AT_ONCE, max_memory=self._allowed)
             self._indptr = np.arange(n_majors + 1, dtype=np.int64) * self._n_minors
         self._majors = range(n_majors) if cells is None or self.by_gene else cells
         starts = self._block_starts()
         longest = max(
             (int(self._indptr[b] - self._indptr[a]) for a, b in pairwise(starts)), default=0
         )
+        if (n_bytes := longest * np.dtype(self._type).itemsize) > self._allowed:
+            raise UnsafeFileError(
+                f"{self._path.name} is refused: {self._element} has a "
+                f"{'column' if self.by_gene else 'row'} of {longest:,} values, which take "
+                f"{n_bytes:,} bytes, and {self._allowed:,} are allowed: if you trust the file, "
+                "raise max_memory, and set retry_failed=true"
+            )
         self._buffer = np.empty(longest, self._type)
 
     def _check_shape(self) -> None:
@@ -119,20 +134,34 @@ class SourceMatrix:
                 f"{expected[0]} x {expected[1]}"
             )
 
+    def _check_stored(self, values: h5py.Dataset) -> None:
+        """Refuse values that take far longer to read than a file of this size is worth."""
+        n_bytes, n_stored = values.size * values.dtype.itemsize, values.id.get_storage_size()
+        if n_bytes > max(_MOST_COMPRESSED * n_stored, self._allowed):
+            raise UnsafeFileError(
+                f"{self._path.name} is refused: {values.name.strip('/')} has the shape "
+                f"{values.shape}, which is {n_bytes:,} bytes, and stores {n_stored:,}; "
+                f"{_MOST_COMPRESSED:,} times that are allowed: write it anew with all its values"
+            )
+
     def _open_sparse(self, x: h5py.Group, n_majors: int) -> None:
         check_parts(x, self._element)
-        self._indptr = x["indptr"][:].astype(np.int64)
+        for part in ("indices", "data"):
+            self._check_stored(x[part])
+        n_pointers = len(x["indptr"])
+        fits = n_pointers == n_majors + 1  # else it is not read: it may have any length
+        self._indptr = x["indptr"][:].astype(np.int64) if fits else np.zeros(1, np.int64)
         self._minors = ChunkedValues(x["indices"])
         self._values = ChunkedValues(x["data"])
         n_values = len(self._values)
         if (
-            len(self._indptr) != n_majors + 1
+            not fits
             or self._indptr[0] != 0
             or not self._indptr[-1] == n_values == len(self._minors)
             or (np.diff(self._indptr, prepend=0) < 0).any()
         ):
             raise CountError(
-                f"{self._path.name} is damaged: {self._element} has {len(self._indptr) - 1} "
+                f"{self._path.name} is damaged: {self._element} has {n_pointers - 1} "
                 f"pointers over {n_values} values, obs and var say {self.n_cells} x "
                 f"{len(self._names[1])}"
             )
@@ -196,7 +225,10 @@ class SourceMatrix:
 
         if high > low:
             parts = list(pairwise(bounds))
+            # What each thread reads is bounded, not what all read together.
+            n_bytes = step * (self._minors.itemsize + self._values.itemsize) * self._workers.n
             in_order = self._minors.is_sequential or self._values.is_sequential
+            in_order |= n_bytes > self._allowed
             jobs = [parts] if in_order else self._workers.divide(parts)
             self._workers.map(read, enumerate(jobs))
         return Block(start, self._indptr[start : end + 1] - low, packed)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scdiff_data.base import ChunkedValues, compiled
 from scdiff_data.constants import MAX_COUNT
 from scdiff_data.errors import CountError
-from scdiff_data.reading.faults import read_text
+from scdiff_data.reading.faults import ALLOWANCE, read_text
 
 BAD_INDEX = 1
 """`pack_values` found an index outside the matrix."""
@@ -135,9 +135,11 @@ class DenseRows:
         The matrix [n_rows, n_columns].
     n_at_once
         Values to give at a time.
+    max_memory
+        Bytes of rows that are kept: where chunks are higher, they are inflated more than once.
     """
 
-    def __init__(self, x: h5py.Dataset, n_at_once: int) -> None:
+    def __init__(self, x: h5py.Dataset, n_at_once: int, *, max_memory: int = ALLOWANCE) -> None:
         self._x = x
         height = x.chunks[0] if x.chunks else 1
         self._step = max(n_at_once // max(x.shape[1], 1), 1)
@@ -148,6 +150,8 @@ class DenseRows:
         self._values = values if values is not None and values.is_sequential else None
         if self._values is not None:
             self._group = self._step
+        row_bytes = max(x.shape[1] * x.dtype.itemsize, 1)
+        self._group = min(self._group, max(max_memory // row_bytes, 1))
         self._kept: tuple[int, NDArray[Any]] | None = None
 
     def read(self, start: int, end: int) -> Iterator[tuple[int, NDArray[Any]]]:

@@ -63,7 +63,7 @@ class PrepareOptions:
         and shards written at a time.
     max_memory
         Bytes that the conversion of one file may take, and then the shards, all threads together;
-        at least 1 MiB.
+        at least 1 MiB. A file of which a single thing takes more is refused: see docs/trust.md.
     keep_downloads
         Whether source files stay in `downloads/` once they are archived.
     refresh_catalog

@@ -27,7 +27,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.base import at_address, compiled, write_json
+from scdiff_data.base import at_address, compiled, open_in_place, write_json
 from scdiff_data.shuffle.packing import PackedRows
 
 HEADER_BYTES = 12
@@ -83,7 +83,7 @@ class Buckets:
     def append(self, bucket: int, records: NDArray[np.uint8]) -> None:
         """Add records to a bucket; from any thread."""
         left = memoryview(records.data)
-        with self._lock, self._path(bucket).open("ab", buffering=0) as file:
+        with self._lock, open_in_place(self._path(bucket), append=True) as file:
             while left:
                 left = left[file.write(left) :]
 

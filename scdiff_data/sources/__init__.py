@@ -1,7 +1,7 @@
 """Where cells come from: which experiments there are (the catalog), and their files.
 
 Read `source`, `scbasecount`, `own_files`, `collection`, `h5ad_folder`, `atlases`, `catalog`,
-`gene_survey`.
+`snapshot`, `gene_survey`.
 """
 
 from scdiff_data.sources.atlases import Census, Tahoe100M
@@ -13,13 +13,12 @@ from scdiff_data.sources.catalog import (
     match_cells,
     match_conditions,
     read_rows,
-    read_snapshot,
-    take_snapshot,
 )
 from scdiff_data.sources.collection import H5adCollection, assign_cells
 from scdiff_data.sources.gene_survey import survey_genes
 from scdiff_data.sources.h5ad_folder import H5adFolder
 from scdiff_data.sources.scbasecount import ScBaseCount
+from scdiff_data.sources.snapshot import read_snapshot, read_stored, take_snapshot
 from scdiff_data.sources.source import (
     Bucket,
     FileLayout,
@@ -50,6 +49,7 @@ __all__ = [
     "read_gene_axis_of",
     "read_rows",
     "read_snapshot",
+    "read_stored",
     "survey_genes",
     "take_snapshot",
 ]

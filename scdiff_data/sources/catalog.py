@@ -1,33 +1,16 @@
-"""The catalog on disk, and which of its experiments the settings allow.
+"""The catalog's experiments, and which of them the settings allow."""
 
-The catalog is snapshotted into the data directory at the first run, because upstream changes its
-files in place; from then on the draw depends on the snapshot alone.
-"""
-
-import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from scdiff_data.base import digest, write_parquet
 from scdiff_data.errors import CountError
-from scdiff_data.sources.source import Bucket, Source
-
-logger = logging.getLogger(__name__)
-
-
-SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
-"""What an experiment may be called: its id becomes a file's name."""
-
 
 MISSING = ("", "none", "not specified", "nan", "null")
 """LazyStrings, lower case, that mean no value."""
@@ -76,47 +59,6 @@ def read_rows(table: pa.Table) -> dict[str, CatalogRow]:
 
 Condition = str | float | Sequence[str | float | None] | Mapping[str, float] | None
 """What a filter asks of a column, see `filter_catalog`."""
-
-
-def read_snapshot(path: Path, source: Source) -> pa.Table | None:
-    """Read the snapshot at `path`; None if there is none of this source."""
-    if not path.exists():
-        return None
-    stored = pq.read_table(path)
-    return stored if (stored.schema.metadata or {}).get(b"source") == _key(source) else None
-
-
-def take_snapshot(path: Path, source: Source, bucket: Bucket) -> pa.Table:
-    """Read the source's catalog and keep it at `path`.
-
-    Rows whose id could not name a file, or repeats, are left out and logged: ids are untrusted.
-    """
-    with bucket.explain_refusals():
-        table = source.read_catalog(bucket)
-    seen: set[str | None] = set()
-    keep, left_out = [], []
-    for experiment_id in table["experiment_id"].to_pylist():
-        usable = (
-            bool(experiment_id and SAFE_ID.fullmatch(experiment_id)) and experiment_id not in seen
-        )
-        seen.add(experiment_id)
-        keep.append(usable)
-        if not usable:
-            left_out.append(experiment_id)
-    if left_out:
-        logger.warning(
-            "left out %d experiments whose id is missing, repeated or unsafe as a file name, such "
-            "as %r",
-            len(left_out),
-            left_out[0],
-        )
-    table = table.filter(pa.array(keep)).replace_schema_metadata({b"source": _key(source)})
-    write_parquet(path, table)
-    return table
-
-
-def _key(source: Source) -> bytes:
-    return digest([CATALOG_COLUMNS, source.settings()]).encode()
 
 
 def normalize_text(values: pa.ChunkedArray) -> pa.ChunkedArray:

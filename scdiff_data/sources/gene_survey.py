@@ -18,6 +18,7 @@ def survey_genes(
     layout: FileLayout,
     *,
     take_all: bool,
+    max_memory: int,
 ) -> GeneAxis:
     """The union or intersection of the genes of all files, see `merge_axes`.
 
@@ -30,6 +31,8 @@ def survey_genes(
         left out with its reason.
     take_all
         Whether genes that not all files have are taken, too.
+    max_memory
+        Bytes that a file's genes may take.
 
     Raises
     ------
@@ -49,7 +52,9 @@ def survey_genes(
         try:
             with (
                 bucket.open(row.path) as stream,
-                H5adFile(name, layout.counts, layout.gene_ids, stream) as file,
+                H5adFile(
+                    name, layout.counts, layout.gene_ids, stream, max_memory=max_memory
+                ) as file,
             ):
                 if any((names := file.name_genes()).values()):
                     named[row.path] = names

@@ -89,7 +89,7 @@ class H5adFolder:
             for old in workdir.glob(f"{file.experiment_id}.{'[0-9a-f]' * 16}.h5ad"):
                 if file.kind != "h5ad" and old != target:  # made of the file as it was
                     old.unlink()
-            if file.kind != "h5ad" and not target.exists():
+            if file.kind != "h5ad" and not _is_made(target):
                 with suppress(CountError):  # `read_catalog` says what is wrong with it
                     convert_foreign(source, target)
             elif file.kind == "h5ad" and not (target.exists() and target.samefile(source)):
@@ -127,12 +127,17 @@ class H5adFolder:
         self, bucket: Bucket, own: Bucket, file: OwnFile
     ) -> list[tuple[str | None, int, str | None]]:
         target = Path(bucket.url) / _place(file)
-        if file.kind != "h5ad" and not target.exists():
+        if file.kind != "h5ad" and not _is_made(target):
             try:
                 convert_foreign(Path(own.url) / file.path, target)
             except CountError as error:
                 return [(None, 0, str(error))]
         return count_cells(bucket, _place(file), self.experiment_key)
+
+
+def _is_made(target: Path) -> bool:
+    """Whether a file was converted already; a link in its place leads to something else."""
+    return target.exists() and not target.is_symlink()
 
 
 def _place(file: OwnFile) -> str:

@@ -9,7 +9,13 @@ import h5py
 import numpy as np
 import pytest
 
-from scdiff_data.base.files import write_aside, write_hdf5, write_json
+from scdiff_data.base.files import (
+    create_file,
+    open_in_place,
+    write_aside,
+    write_hdf5,
+    write_json,
+)
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -77,3 +83,38 @@ def test_an_hdf5_file_is_added_to(tmp_path: Path) -> None:
         file["more"] = [1, 2]
     with h5py.File(tmp_path / "file") as file:
         assert set(file) == {"a", "large", "more"}
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_nothing_is_written_through_a_link(tmp_path: Path, is_there: bool) -> None:
+    victim = tmp_path / "victim"
+    if is_there:
+        victim.write_text("precious")
+
+    def link(name: str) -> Path:
+        (tmp_path / name).symlink_to(victim)
+        return tmp_path / name
+
+    with create_file(link("new")) as file:
+        file.write(b"new")
+    assert not (tmp_path / "new").is_symlink()
+    for append in (False, True):
+        with pytest.raises(OSError, match="symbolic link") as refused:
+            open_in_place(link(f"place {append}"), append=append)
+        assert refused.value.errno == errno.ELOOP
+    with pytest.raises(OSError, match="symbolic link"), write_hdf5(link("h5")):
+        pass
+    link("file.tmp")
+    with write_aside(link("file")) as aside:
+        assert not aside.is_symlink()
+        aside.write_text("whole")
+    assert not (tmp_path / "file").is_symlink()
+    assert victim.exists() == is_there
+    assert not is_there or victim.read_text() == "precious"
+
+
+def test_a_file_open_in_place_keeps_what_it_has(tmp_path: Path) -> None:
+    for append in (True, True, False):
+        with open_in_place(tmp_path / "file", append=append) as file:
+            file.write(b"ab")
+    assert (tmp_path / "file").read_bytes() == b"abab"

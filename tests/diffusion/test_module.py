@@ -1,5 +1,7 @@
 """The system learns what there is to learn, resumes exactly, and is whole in its checkpoint."""
 
+import pickle
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +257,29 @@ def test_codes_of_the_data_are_mapped_to_the_models_by_name() -> None:
     assert maps["cell_type"][torch.tensor([0, 1, -1])].tolist() == [1, 0, -1]
     with pytest.raises(ValueError, match=r"differ in categories: .*no cell_type \['Mast'\]"):
         map_codes({"cell_type": ["B", "Mast"]}, own)
+
+
+class Bomb:
+    """What runs when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return self.path.touch, ()
+
+
+@pytest.mark.parametrize("settings", [{}, {"weights_only": True}, {"map_location": "cpu"}])
+def test_a_checkpoint_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    torch.save({"hyper_parameters": Bomb(tmp_path / "ran")}, tmp_path / "evil.ckpt")
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    with pytest.raises(pickle.UnpicklingError):
+        MaskedDiffusion.load_from_checkpoint(tmp_path / "evil.ckpt", **settings)
+    seen: list[Any] = []
+    monkeypatch.setattr(torch, "load", lambda *_, **given: seen.append(given) or {})
+    with suppress(Exception):
+        MaskedDiffusion.load_from_checkpoint(tmp_path / "evil.ckpt", **settings)
+    assert [given["weights_only"] for given in seen] == [True]
+    assert not (tmp_path / "ran").exists()

@@ -231,6 +231,15 @@ def test_a_link_in_the_way_is_not_written_through(gcs: GcsServer, tmp_path: Path
     assert victim.read_bytes() == b"precious"
 
 
+def test_a_link_in_the_files_own_place_is_not_taken_for_it(gcs: GcsServer, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(bytes(len(CONTENT)))
+    (tmp_path / "local.h5ad").symlink_to(other)
+    assert fetch(gcs.url, tmp_path / "local.h5ad", checksum=None).read_bytes() == CONTENT
+    assert not (tmp_path / "local.h5ad").is_symlink()
+    assert other.read_bytes() == bytes(len(CONTENT))
+
+
 def test_a_fault_of_the_local_disk_is_not_tried_again(gcs: GcsServer, tmp_path: Path) -> None:
     (tmp_path / "local.h5ad.part").mkdir()
     with pytest.raises(

@@ -15,14 +15,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.sparse as sp
 
-from scdiff_data import Recipe, ScBaseCount, plan, prepare
+from scdiff_data import ManifestError, Recipe, ScBaseCount, plan, prepare
 from scdiff_data.fetching import pool
 from scdiff_data.pipeline import make_archives
 from scdiff_data.store.manifest import Manifest
 from support import forks
 from support.cases import ATLAS_SETTINGS, TESTS, GcsServer, digest_tree, pbmc_recipe
 from support.fault_proxy import FaultProxy
+from support.h5ad import GENES, archive, counts_of, write_source
 from support.reading import read_shards
 
 
@@ -149,6 +151,74 @@ def test_links_in_the_way_are_not_written_through(tmp_path: Path, atlas_bucket: 
     archives = [e.path for e in manifest.files if e.path.startswith("cells/")]
     assert len(archives) == 4
     assert not any((data / path).is_symlink() for path in archives)
+
+
+def test_links_at_all_temporary_names_are_not_written_through(tmp_path: Path) -> None:
+    data, victim = tmp_path / "data", tmp_path / "victim"
+    victim.write_text("precious")
+    made = prepare(pbmc_recipe(), tmp_path / "other")
+    names = [entry.path for entry in made.files]
+    names += [path.replace(".h5ad", ".json") for path in names if path.endswith(".h5ad")]
+    plan(pbmc_recipe(), data)  # the folder is ours
+    for name in dict.fromkeys([*names, "config.json", "hvg_analysis.png"]):
+        for end in (".tmp", ".tmp.tmp", ".tmp.shorter"):
+            (data / name).parent.mkdir(exist_ok=True)
+            (data / (name + end)).symlink_to(victim)
+    for folder, name in (("sorting", "00000"), ("sorting", "done.json"), ("ordering", "000.arrow")):
+        (data / folder).mkdir(exist_ok=True)
+        (data / folder / name).symlink_to(victim)
+    assert prepare(pbmc_recipe(), data).files == made.files
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["sorting", "ordering", ".lock"])
+def test_a_link_in_place_of_a_folder_or_the_lock_is_refused(tmp_path: Path, name: str) -> None:
+    plan(pbmc_recipe(), tmp_path / "data")
+    (tmp_path / "data/.lock").unlink(missing_ok=True)
+    victim = tmp_path / "victim"
+    if name == ".lock":
+        victim.write_text("precious")
+    else:
+        victim.mkdir()
+    (tmp_path / "data" / name).symlink_to(victim)
+    with pytest.raises(OSError, match=r"cannot write in .*data"):
+        prepare(pbmc_recipe(), tmp_path / "data")
+    if name == ".lock":
+        assert victim.read_text() == "precious"
+    else:
+        assert not list(victim.iterdir())
+
+
+def test_a_merged_archive_is_not_written_through_a_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    genes = [
+        *GENES[:-1],
+        f"{GENES[0]}.2",
+    ]  # one twice, so that the archive is written again, shorter
+    source = write_source(tmp_path / "s.h5ad", sp.csr_matrix(counts_of()), genes)
+    (tmp_path / "a.h5ad.tmp.shorter").symlink_to(victim)
+    assert archive(source, tmp_path / "a.h5ad").n_genes_duplicated == 1
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "a.h5ad").is_symlink()
+
+
+def test_ids_that_were_put_into_the_snapshot_write_nothing_outside(
+    tmp_path: Path, atlas_bucket: Path
+) -> None:
+    data = tmp_path / "data"
+    recipe = atlas_recipe(atlas_bucket)
+    plan(recipe, data)
+    path = data / "metadata/catalog.parquet"
+    table = pq.read_table(path)
+    evil = pa.array([f"../../evil{i}" for i in range(len(table))])
+    place = table.column_names.index("experiment_id")
+    pq.write_table(table.set_column(place, "experiment_id", evil), path)
+    for step in (prepare, plan):
+        with pytest.raises(ManifestError, match=r"catalog\.parquet is damaged.*refresh_catalog"):
+            step(recipe, data)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
+    assert prepare(recipe, data, refresh_catalog=True).n_cells
 
 
 def test_ids_that_try_to_leave_the_directory_do_not(

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from scdiff_data.sources.catalog import filter_catalog, normalize_text, read_snapshot, take_snapshot
+from scdiff_data.errors import ManifestError
+from scdiff_data.sources.catalog import filter_catalog, normalize_text
+from scdiff_data.sources.snapshot import read_snapshot, read_stored, take_snapshot
 from scdiff_data.sources.source import Bucket
 
 CATALOG = pa.table(
@@ -95,6 +98,66 @@ def test_ids_that_could_name_a_path_are_left_out_and_logged(
     assert load(tmp_path / "c.parquet", Given(ids)) == ["SRX1", "ERX-2.b"]
     assert "left out 9 experiments" in caplog.text
     assert "'../x'" in caplog.text
+
+
+@dataclass(frozen=True)
+class Placed(Given):
+    """A source whose catalog has paths, too."""
+
+    paths: tuple[str | None, ...] = ()
+
+    def read_catalog(self, bucket: Bucket) -> pa.Table:
+        return super().read_catalog(bucket).append_column("path", pa.array(self.paths, pa.string()))
+
+
+OUTSIDE = ("../b.h5ad", "a/../../b.h5ad", "/etc/b.h5ad", "", None, "a\0.h5ad", "..")
+
+
+def test_paths_that_lead_out_of_the_source_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = ("a..b/c.h5ad", *OUTSIDE)
+    ids = tuple(f"E{i}" for i in range(len(paths)))
+    assert load(tmp_path / "c.parquet", Placed(ids, paths=paths)) == ["E0"]
+    assert f"left out {len(OUTSIDE)} experiments" in caplog.text
+
+
+def change(path: Path, column: str, values: list[Any]) -> None:
+    table = pq.read_table(path)
+    place = table.column_names.index(column)
+    pq.write_table(table.set_column(place, column, pa.array(values)), path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *(("experiment_id", name) for name in ("../../evil", "/evil", "", None, ".evil", "E0")),
+        *(("path", path) for path in OUTSIDE),
+    ],
+)
+def test_a_snapshot_that_was_changed_is_refused_whenever_it_is_read(
+    tmp_path: Path, column: str, value: str | None
+) -> None:
+    path, source = tmp_path / "c.parquet", Placed(("E0", "E1"), paths=("0.h5ad", "1.h5ad"))
+    load(path, source)
+    change(path, column, ["E0" if column == "experiment_id" else "0.h5ad", value])
+    for read in (lambda: read_snapshot(path, source), lambda: read_stored(path)):
+        with pytest.raises(
+            ManifestError, match=r"c\.parquet is damaged.*delete it.*refresh_catalog"
+        ):
+            read()
+    assert read_snapshot(path, Placed((), release="2")) is None  # of another source: taken anew
+    assert load(path, source, refresh=True) == ["E0", "E1"]
+
+
+def test_a_snapshot_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    path, source = tmp_path / "c.parquet", Given(("E0",))
+    load(path, source)
+    content = path.read_bytes()
+    for damaged in (content[:40], b"", content[:-9] + b"\0" * 9):
+        path.write_bytes(damaged)
+        with pytest.raises(ManifestError, match=r"c\.parquet is damaged.*delete it"):
+            read_snapshot(path, source)
 
 
 def test_the_snapshot_is_taken_once_and_renewed_when_asked(tmp_path: Path) -> None:

@@ -574,3 +574,18 @@ def test_a_filter_on_whole_numbers_of_64_bits(tmp_path: Path, low: int, n: int) 
         H5adFolder(tmp_path / "files"), tmp_path / "data", cell_filters={"number": {"min": low}}
     )
     assert manifest.n_cells["train"] == n
+
+
+def test_a_link_in_place_of_a_converted_file_is_not_taken_for_it(tmp_path: Path) -> None:
+    source, work = tmp_path / "cells", tmp_path / "work"
+    as_10x_mtx(source, counts_of())
+    folder = H5adFolder(source)
+    (made,) = Path(folder.open(work).url).glob("*.h5ad")
+    content = made.read_bytes()
+    made.rename(tmp_path / "away")
+    made.symlink_to(tmp_path / "away")
+    (tmp_path / "away").write_bytes(b"precious")
+    folder.open(work)
+    assert not made.is_symlink()
+    assert made.read_bytes() == content
+    assert (tmp_path / "away").read_bytes() == b"precious"

@@ -131,3 +131,15 @@ def test_a_checkpoint_of_other_tokens_or_genes_is_refused(
     fit(data_dir, LogBinTokens()).save_checkpoint(data_dir.parent / "run.ckpt")
     with pytest.raises(ValueError, match=message):
         fit(data_dir, tokenizer, data_dir.parent / "run.ckpt", **changes)
+
+
+def test_a_fit_with_a_changed_number_is_made_again(data_dir: Path) -> None:
+    whole, found = LogBinTokens(), LogBinTokens()
+    open_data(data_dir, whole)
+    (path,) = (data_dir / "tokenizers").glob("*.pt")
+    content = bytearray(path.read_bytes())
+    place = content.find(whole.lookup.numpy()[:9].tobytes())
+    content[place + 8] = 9
+    path.write_bytes(content)
+    open_data(data_dir, found)
+    assert same_state(found, whole)

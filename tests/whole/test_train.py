@@ -1,6 +1,7 @@
 """The commands that users type, as they type them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,34 @@ def test_a_run_goes_on_from_a_checkpoint(workdir: Path, first_run: Path) -> None
     assert metrics["epoch"] == 7
     curve = (longer / "logs" / "metrics.csv").read_text()
     assert "val/loss" in curve
+
+
+class Bomb:
+    """What runs when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self.path.touch, ()
+
+
+def test_a_run_that_goes_on_runs_nothing_of_its_checkpoint(workdir: Path, first_run: Path) -> None:
+    content = torch.load(first_run / "checkpoints" / "last.ckpt", weights_only=True)
+    torch.save(content | {"more": Bomb(workdir / "ran")}, workdir / "evil.ckpt")
+    command = [sys.executable, str(ROOT / "train.py"), *SMALL, "ckpt_path=evil.ckpt"]
+    finished = subprocess.run(
+        command,
+        cwd=workdir,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env=os.environ | {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"},  # of who does not say
+    )
+    assert finished.returncode != 0
+    assert "Weights only load failed" in finished.stderr
+    assert not (workdir / "ran").exists()
 
 
 def test_an_experiment_and_another_tokenizer_run(workdir: Path) -> None:
