@@ -17,12 +17,15 @@ MOST_BYTES = 8 << 20
 MOST_SLOWER = 0.2
 """Of the median time of a step: that it may grow by over a whole run."""
 
+NAMES = {"read_batches": "a million batches", "read_epochs": "500 epochs, a loader each"}
+"""Of the parts."""
+
 
 @pytest.mark.parametrize(("job", "n"), [("read_batches", 1_000_000), ("read_epochs", 500)])
 def test_memory_and_speed_stay_what_they_were(pbmc_dir: Path, job: str, n: int) -> None:
     n = max(200, round(SHARE * n))
     name = "n_batches" if job == "read_batches" else "n_epochs"
-    with Isolated("support.long_jobs") as isolated, tally_of(f"{job}, {n:,}") as tally:
+    with Isolated("support.long_jobs") as isolated, tally_of(NAMES[job]) as tally:
         arguments = [{"data_dir": str(pbmc_dir), name: n}]
         (outcome,) = isolated.run(f"support.long_jobs:{job}", arguments, limit=7200)
         assert outcome.how == "returned", describe(outcome)
@@ -30,6 +33,6 @@ def test_memory_and_speed_stay_what_they_were(pbmc_dir: Path, job: str, n: int) 
         # Theil and Sen's: other processes of this machine make single steps slow.
         grown = float(theilslopes(memory).slope) * len(memory)
         slower = float(theilslopes(seconds).slope) * len(seconds) / float(np.median(seconds))
-        tally.note = f"{grown / 1e6:+.2f} MB, {100 * slower:+.1f} % of a step's time"
+        tally.note = f"{n:,}: {grown / 1e6:+.2f} MB, {100 * slower:+.1f} % of a step's time"
         is_flat = grown < MOST_BYTES and slower < MOST_SLOWER
         tally.add("right" if is_flat else "wrong", tally.note)
