@@ -25,8 +25,8 @@ train: $(READY)  ## train the demo model on real cells; ARGS="data.n_hvgs=128" o
 test: $(READY)  ## run every test but the slow ones
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --quiet
 
-soak: $(READY)  ## run the slow soak, fault and scale tests
-	$(BIN)/python -m pytest --quiet -m soak
+soak: $(READY)  ## run the slow soak, fault and scale tests; figures go to docs/reliability.md
+	SCDIFF_SOAK_REPORT=docs/reliability.md $(BIN)/python -m pytest --quiet -m soak
 
 lint: $(READY)  ## check style and docstrings
 	$(BIN)/ruff check .

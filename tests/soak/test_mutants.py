@@ -17,6 +17,23 @@ SEED = 1
 N_SOURCES = 20_000
 """Damaged source files."""
 
+N_DIRECTORIES = 2_000
+"""Damaged files of each kind that a prepared directory has."""
+
+KINDS_ON_DISK = (
+    "config.json",
+    "hvg_info.json",
+    "archives",
+    "records",
+    "statistics",
+    "tables",
+    "experiments.json",
+    "dense shards",
+    "compact shards",
+    "fits of tokenizers",
+)
+"""The kinds of files that `mutant_directories` knows: it loads torch, in processes of its own."""
+
 BATCH = 50
 """Mutants a process."""
 
@@ -66,3 +83,41 @@ def test_a_damaged_source_file_gives_its_counts_or_an_error_that_names_it(
                     tally.add("right")  # ours were made; the comparison broke
                 else:
                     count(tally, outcome, "mutant.h5ad")
+
+
+@pytest.fixture(scope="module")
+def readers() -> Iterator[Isolated]:
+    with Isolated("support.mutant_directories") as isolated:
+        yield isolated
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, readers: Isolated) -> Path:
+    """Directories that are not damaged."""
+    folder = tmp_path_factory.mktemp("whole")
+    job = "support.mutant_directories:write_whole_at"
+    (outcome,) = readers.run(job, [{"folder": str(folder)}])
+    assert outcome.how == "returned", describe(outcome)
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS_ON_DISK)
+def test_a_damaged_file_of_a_prepared_directory_is_named_or_changes_nothing(
+    readers: Isolated, whole: Path, tmp_path: Path, kind: str
+) -> None:
+    numbers = choose(range(N_DIRECTORIES), kind)
+    with tally_of(f"damaged {kind}") as tally:
+        for start in range(0, len(numbers), BATCH):
+            batch = [
+                {
+                    "kind": kind,
+                    "whole": str(whole),
+                    "folder": str(tmp_path),
+                    "seed": SEED,
+                    "number": number,
+                }
+                for number in numbers[start : start + BATCH]
+            ]
+            job = "support.mutant_directories:try_directory"
+            for outcome in readers.run(job, batch, limit=LIMIT):
+                count(tally, outcome, str(tmp_path))

@@ -121,7 +121,7 @@ def _change_value(dataset: h5py.Dataset, rng: random.Random) -> str:
         value = rng.choice((before + 1, before + 0.5, -1.0, np.nan, np.inf, 1e30, 0.0, 40_000.0))
     else:
         text = before.decode("utf-8", "replace") if isinstance(before, bytes) else str(before)
-        value = rng.choice(("", text + "x", text[:-1], "é", "a/b", "\t"))
+        value = rng.choice(("", text + "x", text[:-1], "é", "a/b", "\t")).encode()
     dataset[place] = value
     return f"{place}: {before!r} becomes {value!r}"
 

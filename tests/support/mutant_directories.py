@@ -1,0 +1,182 @@
+"""Prepared directories of which one file is damaged, read and prepared again: what children do."""
+
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scdiff_data import (
+    HVGDataset,
+    LogBinTokens,
+    Manifest,
+    QuantileTokens,
+    ScRNADataModule,
+    ScRNADataset,
+    check_data_dir,
+    convert_shards,
+    prepare,
+)
+from scdiff_data.errors import ScdiffDataError
+from scdiff_data.pipeline import assemble
+from support.cases import digest_tree
+from support.fault_jobs import recipe, write_picture
+from support.mutants import write_mutant
+
+FILES = {
+    "config.json": "config.json",
+    "hvg_info.json": "hvg_info.json",
+    "archives": "cells/*.h5ad",
+    "records": "cells/*.json",
+    "statistics": "statistics/*.npz",
+    "tables": "metadata/*.parquet",
+    "experiments.json": "metadata/experiments.json",
+    "dense shards": "processed/*.h5",
+    "compact shards": "processed/*.h5",
+    "fits of tokenizers": "tokenizers/*.pt",
+}
+"""Each kind of file on disk: the pattern of its paths."""
+
+_PREPARE_EVERY = 4
+"""Of so many mutants one is prepared again: that takes longest."""
+
+
+def write_whole(folder: Path) -> None:
+    """Prepare `dense` and `compact`, each with a fit of a tokenizer."""
+    assemble.plot_hvgs = write_picture
+    for name in ("dense", "compact"):
+        prepare(recipe(None), folder / name, n_threads=1)
+        if name == "compact":
+            convert_shards(folder / name, "compact", n_threads=1)
+        _open_module(folder / name).prepare_data()
+
+
+def write_whole_at(folder: str) -> None:
+    """Do it in a child."""
+    write_whole(Path(folder))
+
+
+def try_directory(kind: str, whole: str, folder: str, seed: int, number: int) -> dict[str, str]:
+    """Damage one file; what became of the readers, of the check and of another `prepare`."""
+    warnings.simplefilter("ignore")
+    assemble.plot_hvgs = write_picture
+    source, work = Path(whole) / _name(kind), Path(folder) / "data"
+    if not work.exists() or digest_tree(work) != digest_tree(source):
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(source, work)
+    paths = sorted(source.glob(FILES[kind]))
+    path = paths[number % len(paths)]
+    target = work / path.relative_to(source)
+    what = f"{kind} {number}: {target.relative_to(work)}: "
+    what += write_mutant(path, target, seed=seed, number=number)
+    print(what, flush=True)
+    if target.read_bytes() == path.read_bytes():
+        return {"kind": "right", "what": what}
+    wanted = _read_all(source)
+    found = [_attempt(lambda: "" if check_data_dir(work) else "unnoticed", target.name)]
+    is_noticed = found[0] in ("", "clear")
+    print("checked", found, flush=True)
+    for read in (_read_shards, _read_archives, _read_tokens):
+        result = _attempt(lambda read=read: _differ(read(work), wanted[read.__name__]), target.name)
+        found.append("clear" if is_noticed and result.startswith("wrong") else result)
+        print(read.__name__, found[-1], flush=True)
+    if number % _PREPARE_EVERY == 0:
+        found.append(_attempt(lambda: _prepare(work, source, is_noticed=is_noticed), target.name))
+    found[0] = "" if found[0] == "unnoticed" else found[0]
+    worst = [text for text in found if text not in ("", "clear")]
+    if worst:
+        return {"kind": worst[0].split(":")[0], "what": f"{what}\n" + "\n".join(worst)}
+    return {"kind": "clear" if "clear" in found or is_noticed else "right", "what": what}
+
+
+def warm_up() -> None:
+    """Do it once."""
+    with TemporaryDirectory() as folder:
+        write_whole(Path(folder))
+        for name in ("dense", "compact"):
+            _read_all(Path(folder) / name)
+
+
+def _name(kind: str) -> str:
+    return "compact" if kind == "compact shards" else "dense"
+
+
+def _open_module(data_dir: Path) -> ScRNADataModule:
+    settings = recipe(None)
+    names = ("min_genes", "min_counts", "n_hvgs", "labels", "shard_size", "min_cells_pct")
+    return ScRNADataModule(
+        settings.source,
+        data_dir,
+        split={"by": "cell"},
+        tokenizer=QuantileTokens(n_tokens=5),
+        batch_size=16,
+        **{name: getattr(settings, name) for name in names},
+    )
+
+
+def _read_shards(data_dir: Path) -> dict[str, NDArray[Any]]:
+    return _to_arrays(HVGDataset(data_dir)[:])
+
+
+def _read_archives(data_dir: Path) -> dict[str, NDArray[Any]]:
+    dense = _to_arrays(ScRNADataset(data_dir)[:])
+    sparse = ScRNADataset(data_dir, sparse=True)[:].expression.to_dense().numpy()
+    return dense | {"sparse": sparse}
+
+
+def _read_tokens(data_dir: Path) -> dict[str, NDArray[Any]]:
+    module = _open_module(data_dir)
+    module.setup()
+    dataset = HVGDataset(data_dir)
+    tokens = module.tokenizer.encode(dataset[:].expression)
+    table = LogBinTokens(n_tokens=8).count_table
+    return {"tokens": tokens.numpy(), "mapped": dataset.read_tokens(slice(None), table)[0].numpy()}
+
+
+def _to_arrays(batch: Any) -> dict[str, NDArray[Any]]:
+    columns = {name: np.asarray(values.tolist()) for name, values in batch.metadata.items()}
+    return columns | {"expression": batch.expression.numpy()}
+
+
+_WHOLE: dict[Path, dict[str, dict[str, NDArray[Any]]]] = {}
+"""What was read from whole directories."""
+
+
+def _read_all(data_dir: Path) -> dict[str, dict[str, NDArray[Any]]]:
+    if data_dir not in _WHOLE:
+        readers = (_read_shards, _read_archives, _read_tokens)
+        _WHOLE[data_dir] = {read.__name__: read(data_dir) for read in readers}
+    return _WHOLE[data_dir]
+
+
+def _differ(found: dict[str, NDArray[Any]], wanted: dict[str, NDArray[Any]]) -> str:
+    different = [name for name in wanted if not np.array_equal(found.get(name), wanted[name])]
+    return f"wrong: {different} differ" if different else ""
+
+
+def _prepare(work: Path, source: Path, *, is_noticed: bool) -> str:
+    prepare(recipe(None), work, n_threads=1)
+    found, wanted = digest_tree(work), digest_tree(source)
+    names = [name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)]
+    names = [name for name in names if not name.startswith(("tokenizers/", "processed/"))]
+    Manifest.read(work)
+    return f"wrong: prepared again, {names} differ" if names and not is_noticed else ""
+
+
+def _attempt(do: Callable[[], str], name: str) -> str:
+    """What a call says; `clear` if it raises an error of ours that names the file."""
+    try:
+        return do()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what became of the call
+        text, is_own = f"{type(error).__name__}: {error}", isinstance(error, ScdiffDataError)
+        if name in text and (is_own or isinstance(error, FileNotFoundError | ValueError)):
+            return "clear"
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        where = "" if place is None else f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}"
+        return f"unclear: {text[:500]} at {where}"
