@@ -120,6 +120,8 @@ def read_parquet(path: Path) -> pa.Table:
     """
     try:
         return pq.read_table(path, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise
     except (pa.ArrowException, OSError, ValueError) as error:
         if getattr(error, "errno", None):
             raise

@@ -161,11 +161,13 @@ def _write_label(
 
 
 def read_key(path: Path) -> str | None:
-    """What a shard was made from; None if there is none, or it was cut short."""
-    if not path.exists() or not h5py.is_hdf5(path):
+    """What a shard was made from; None if there is none, or it is damaged."""
+    try:
+        with h5py.File(path) as file:
+            key = file.attrs.get("key")
+    except (OSError, RuntimeError, ValueError):  # none there, or cut short
         return None
-    with h5py.File(path) as file:
-        return str(file.attrs["key"]) if "key" in file.attrs else None
+    return key if isinstance(key, str) else None
 
 
 def check_shards(manifest: Manifest, *, full: bool) -> None:

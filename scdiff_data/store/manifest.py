@@ -103,17 +103,19 @@ class Manifest:
         if not directory.manifest.exists() and directory.path.name == above.shards.name:
             directory = above
         path = directory.manifest
-        if not path.exists():
-            if is_being_prepared(directory):
-                raise FileNotFoundError(
-                    f"another process prepares {folder}, which is not finished: wait for it, or "
-                    "call prepare(recipe, data_dir), which waits"
-                )
+        try:
+            return cls._parse(directory, path)
+        except FileNotFoundError:  # another run may take it away between a look and the reading
+            pass
+        if is_being_prepared(directory):
             raise FileNotFoundError(
-                f"no shards in {folder}: {path.name} is missing; call prepare(recipe, data_dir) or "
-                "datamodule.prepare_data(), or run 'scdiff-data train prepare_only=true'"
+                f"another process prepares {folder}, which is not finished: wait for it, or "
+                "call prepare(recipe, data_dir), which waits"
             )
-        return cls._parse(directory, path)
+        raise FileNotFoundError(
+            f"no shards in {folder}: {path.name} is missing; call prepare(recipe, data_dir) or "
+            "datamodule.prepare_data(), or run 'scdiff-data train prepare_only=true'"
+        )
 
     @classmethod
     def read_replaced(cls, directory: DataDirectory) -> "Manifest | None":

@@ -149,3 +149,18 @@ def test_a_changed_digit_of_a_record_is_not_believed(data_dir: Path, pbmc_dir: P
     (data_dir / "config.json").unlink()
     prepare(pbmc_recipe(), data_dir)
     assert digest_tree(data_dir) == digest_tree(pbmc_dir)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 100, 8174])
+def test_a_shard_that_was_cut_short_is_written_again(
+    data_dir: Path, pbmc_dir: Path, n_bytes: int
+) -> None:
+    path = data_dir / "processed" / "batch_0001.h5"
+    path.write_bytes(path.read_bytes()[:n_bytes])
+    prepare(pbmc_recipe(), data_dir)
+    assert digest_tree(data_dir) == digest_tree(pbmc_dir)
+
+
+def test_a_fresh_run_speaks_of_no_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    prepare(pbmc_recipe(gene_axis="union"), tmp_path / "data")
+    assert "damaged" not in caplog.text

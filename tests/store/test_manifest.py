@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -21,6 +22,22 @@ def test_a_missing_manifest_says_what_to_run(tmp_path: Path) -> None:
         FileNotFoundError, match=r"config\.json is missing; call prepare\(recipe, data_dir\)"
     ):
         Manifest.read(tmp_path / "processed")
+
+
+def test_a_manifest_that_is_taken_away_while_it_is_looked_for_says_what_to_run(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+
+    def take_away(path: Path) -> None:
+        path.unlink()
+        path.read_text()
+
+    with (
+        patch("scdiff_data.store.manifest.read_sealed", take_away),
+        pytest.raises(FileNotFoundError, match=r"call prepare\(recipe, data_dir\)"),
+    ):
+        Manifest.read(tmp_path)
 
 
 @pytest.mark.parametrize(
