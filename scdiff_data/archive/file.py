@@ -19,6 +19,7 @@ from scdiff_data.base import (
     FrameParts,
     ask_for,
     create_file,
+    explain_damage,
     give_back,
     map_file_datasets,
     open_in_place,
@@ -134,16 +135,11 @@ def map_matrix(path: Path, *, at_random: bool = False) -> CsrRows:
     ManifestError
         If it is damaged.
     """
-    try:
-        with h5py.File(path) as file:
-            x = file["X"]
-            n_rows, n_genes = (int(n) for n in x.attrs["shape"])
-            parts = [x[name] for name in ("indptr", "indices", "data")]
-            indptr, indices, data = map_file_datasets(path, parts, at_random=at_random)
-    except FileNotFoundError:
-        raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise ManifestError.damaged(path, str(error)) from error
+    with explain_damage(path), h5py.File(path) as file:
+        x = file["X"]
+        n_rows, n_genes = (int(n) for n in x.attrs["shape"])
+        parts = [x[name] for name in ("indptr", "indices", "data")]
+        indptr, indices, data = map_file_datasets(path, parts, at_random=at_random)
     types = [array.dtype.str for array in (indptr, indices, data)]
     if types not in (["<i4", "<i4", "<i2"], ["<i8", "<i8", "<i2"]):
         raise ManifestError.damaged(path, f"X has types {', '.join(types)}")

@@ -24,6 +24,13 @@ _SEAL = "checksum"
 """Of a sealed JSON object, the name of its checksum."""
 
 
+_DAMAGE = (
+    *(OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError),
+    pa.ArrowException,
+)
+"""What is raised over a file of ours whose bytes are not those that were written."""
+
+
 @contextmanager
 def write_aside(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success, flush it to disk and rename it to `path`.
@@ -68,6 +75,22 @@ def open_in_place(path: Path, *, append: bool = False) -> BinaryIO:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(path, flags | (os.O_APPEND if append else 0), 0o666)
     return cast("BinaryIO", os.fdopen(descriptor, "r+b", buffering=0))
+
+
+@contextmanager
+def explain_damage(path: Path) -> Iterator[None]:
+    """Let whatever goes wrong while a file of ours is read be a ManifestError that names it.
+
+    What is no fault of the file stays as it is: none is there, none may be read, too many are open.
+    """
+    try:
+        yield
+    except (FileNotFoundError, ManifestError):
+        raise
+    except _DAMAGE as error:
+        if getattr(error, "errno", None):
+            raise
+        raise ManifestError.damaged(path, str(error)) from error
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -118,14 +141,8 @@ def read_parquet(path: Path) -> pa.Table:
     ManifestError
         If it is damaged.
     """
-    try:
+    with explain_damage(path):
         return pq.read_table(path, page_checksum_verification=True)
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if getattr(error, "errno", None):
-            raise
-        raise ManifestError.damaged(path, str(error)) from error
 
 
 @contextmanager

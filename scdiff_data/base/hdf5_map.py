@@ -26,6 +26,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from scdiff_data.base.compiling import compiled
+from scdiff_data.base.files import explain_damage
 from scdiff_data.errors import ManifestError
 
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
@@ -127,7 +128,7 @@ def find_datasets(
         If a dataset is missing, lies in pieces or beyond the file's end.
     """
     found, length = [], path.stat().st_size
-    try:
+    with explain_damage(path):
         file = h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY)
         for name in names:
             dataset = h5py.h5d.open(file, name.encode())
@@ -138,10 +139,6 @@ def find_datasets(
             found.append((offset, n_bytes))
         text = h5py.File(file).attrs.get(attribute)
         file.close()
-    except FileNotFoundError:
-        raise
-    except (KeyError, OSError, RuntimeError, ValueError) as error:
-        raise ManifestError(f"{path} is damaged: {error}") from error
     return text if isinstance(text, str) else None, found
 
 

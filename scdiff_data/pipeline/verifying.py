@@ -79,9 +79,9 @@ def check_data_dir(data_dir: str | Path, *, n_threads: int | None = None) -> lis
     for path in sorted(manifest.directory.archives.glob("*.json")):
         try:
             ExperimentRecord.read(path)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ManifestError) as error:
             problems.append(
-                f"{path} is damaged ({error}): delete it; where it is needed, prepare makes it "
-                "again, with the archive"
+                f"{path} is damaged ({error.__cause__ or error}): delete it; where it is needed, "
+                "prepare makes it again, with the archive"
             )
     return problems

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from scdiff_data.base import write_aside, write_categorical, write_hdf5
+from scdiff_data.base import explain_damage, write_aside, write_categorical, write_hdf5
 from scdiff_data.errors import ManifestError
 from scdiff_data.shards.fallback import write_replacements
 from scdiff_data.shards.formats import ShardFormat, choose_starts_type, stamp
@@ -187,11 +187,8 @@ def check_shards(manifest: Manifest, *, full: bool) -> None:
         first += manifest.shard_size
         if full:  # before the library reads a byte of it
             manifest.check_file(entry, full=True)
-        try:
-            with h5py.File(path) as file:
-                found = (str(file.attrs["key"]), _measure(file))
-        except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-            raise ManifestError.damaged(path, str(error)) from error
+        with explain_damage(path), h5py.File(path) as file:
+            found = (str(file.attrs["key"]), _measure(file))
         if found != wanted:
             raise ManifestError(
                 f"{path} is of another run: it has key and shape {found}, {name} says {wanted}: "

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import h5py
 import numpy as np
 
+from scdiff_data.base import explain_damage
 from scdiff_data.errors import ManifestError
 from scdiff_data.shuffle import most_row_bytes
 
@@ -83,13 +84,11 @@ def open_shard(path: Path, key: str) -> Iterator[h5py.File]:
         If there is another one or none, since another run replaced it; or if it is damaged.
     """
     try:
-        with h5py.File(path) as file:
+        with explain_damage(path), h5py.File(path) as file:
             check_key(path, file.attrs.get("key"), key)
             yield file
     except FileNotFoundError as error:
         raise ManifestError.replaced(path) from error
-    except (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise ManifestError.damaged(path, str(error)) from error
 
 
 def check_key(path: Path, found: Any, key: str) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from scdiff_data.archive import ArchiveReport
-from scdiff_data.base import FileEntry, read_sealed, write_sealed
+from scdiff_data.base import FileEntry, explain_damage, read_sealed, write_sealed
+from scdiff_data.errors import ManifestError
 from scdiff_data.reading import GeneAxis
 from scdiff_data.sources import CatalogRow
 from scdiff_data.store.layout import DataDirectory
@@ -62,10 +63,14 @@ class ExperimentRecord:
         ------
         FileNotFoundError
             If there is none.
-        ValueError, TypeError, KeyError, AttributeError
+        ManifestError
             If it is damaged.
         """
-        content = read_sealed(path)
+        with explain_damage(path):
+            return cls._parse(path, read_sealed(path))
+
+    @classmethod
+    def _parse(cls, path: Path, content: Mapping[str, Any]) -> "ExperimentRecord":
         own = content["experiment_id"], content["key"]
         if content["status"] == "failed":
             return cls(*own, reason=str(content["reason"]))
@@ -135,8 +140,8 @@ class Records:
             record = ExperimentRecord.read(path)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            logger.warning("%s is damaged (%s) and is made again", path, error)
+        except ManifestError as error:
+            logger.warning("%s is damaged (%s) and is made again", path, error.__cause__)
             return None
         if record.key != self._key_of(row):
             return None

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scdiff_data.errors import ManifestError
 from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.records import ExperimentRecord
 
@@ -66,7 +67,7 @@ def _is_ours(directory: DataDirectory) -> bool:
 def _is_record(path: Path) -> bool:
     try:
         ExperimentRecord.read(path)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ManifestError):
         return False
     return True
 

@@ -9,8 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
+from scdiff_data import ManifestError
 from scdiff_data.base.files import (
     create_file,
+    explain_damage,
     open_in_place,
     write_aside,
     write_hdf5,
@@ -118,3 +120,13 @@ def test_a_file_open_in_place_keeps_what_it_has(tmp_path: Path) -> None:
         with open_in_place(tmp_path / "file", append=append) as file:
             file.write(b"ab")
     assert (tmp_path / "file").read_bytes() == b"abab"
+
+
+def test_what_is_no_fault_of_a_file_is_not_called_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    for error in (OSError(errno.EMFILE, "too many open files"), FileNotFoundError("gone")):
+        with pytest.raises(type(error), match=str(error.args[-1])), explain_damage(path):
+            raise error
+    for fault in (OSError("truncated"), KeyError("X"), UnicodeDecodeError("utf-8", b"", 0, 1, "")):
+        with pytest.raises(ManifestError, match=r"a\.h5 is damaged"), explain_damage(path):
+            raise fault
