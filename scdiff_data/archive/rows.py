@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,13 @@ _MOST_MAPS = 40_000
 
 _Places = NDArray[np.integer[Any]]
 """Whole numbers, one a row."""
+
+
+class _MappedArchive(NamedTuple):
+    """An archive in memory, and of each of its rows whether it was looked at."""
+
+    rows: CsrRows
+    seen: NDArray[np.uint8]
 
 
 class ArchiveRows:
@@ -61,8 +68,7 @@ class ArchiveRows:
         self._forget()
 
     def _forget(self) -> None:
-        self._maps: dict[int, CsrRows] = {}
-        self._seen: dict[int, NDArray[np.uint8]] = {}
+        self._maps: dict[int, _MappedArchive] = {}
         self.watch = DiskWatch()
         self._addresses = np.zeros((len(self._paths), 7), np.int64)
         self._pools = {name: ArrayPool() for name in ("indices", "data", "dense")}
@@ -129,7 +135,7 @@ class ArchiveRows:
     def _explain(self, archives: _Places, rows: _Places, totals: _Places) -> NoReturn:
         """Say which of the rows is damaged, and what is wrong with it."""
         for archive, row, total in zip(archives, rows, totals, strict=True):
-            cells, path = self._maps[archive], self._paths[archive]
+            cells, path = self._maps[archive].rows, self._paths[archive]
             if not 0 <= row < len(cells.indptr) - 1:
                 raise ManifestError.damaged(
                     path, f"it has {len(cells.indptr) - 1} rows, row {row} is asked for"
@@ -150,7 +156,7 @@ class ArchiveRows:
         if len(self._maps) + len(missing) > _MOST_MAPS:
             # Those mapped first go. Not in place: a hint on its way still reads by the old ones.
             gone = set(list(self._maps)[: max(len(missing), _MOST_MAPS // 4)])
-            self._maps = {a: rows for a, rows in self._maps.items() if a not in gone}
+            self._maps = {a: mapped for a, mapped in self._maps.items() if a not in gone}
             self._addresses = self._addresses.copy()
             missing = [archive for archive in np.unique(archives) if archive not in self._maps]
         for archive in missing:
@@ -165,10 +171,10 @@ class ArchiveRows:
             is_same = False
         if not is_same:
             raise ManifestError.replaced(path)
-        self._maps[archive] = rows
+        seen = np.zeros(len(rows.indptr), np.uint8)
+        self._maps[archive] = _MappedArchive(rows, seen)
         ask_for(rows.indptr)
         arrays = rows.indptr, rows.indices, rows.data
         self._addresses[archive, :3] = [array.ctypes.data for array in arrays]
         self._addresses[archive, 3] = rows.indptr.dtype == np.int64
-        seen = self._seen[archive] = np.zeros(len(rows.indptr), np.uint8)
         self._addresses[archive, 4:] = rows.n_genes, len(rows.indptr) - 1, seen.ctypes.data

@@ -250,6 +250,31 @@ def describe_file(path: Path, root: Path) -> FileEntry:
     return FileEntry(path.relative_to(root).as_posix(), path.stat().st_size, hash_file(path))
 
 
+def find_change(entry: FileEntry, root: Path, *, by: str, full: bool) -> str | None:
+    """How a file below `root` differs from its description; None if it does not.
+
+    Parameters
+    ----------
+    entry
+        What was written.
+    root
+        Where its path begins.
+    by
+        What described it, for the answer.
+    full
+        Whether every byte is read; else only the size is looked at.
+    """
+    path = root / entry.path
+    size = path.stat().st_size if path.exists() else None
+    if size is None:
+        return "is missing"
+    if size != entry.size:
+        return f"has {size} bytes, {by} says {entry.size}"
+    if full and hash_file(path) != entry.sha256:
+        return f"has another checksum than {by} says, so bytes of it have changed"
+    return None
+
+
 def _flush_folder(folder: Path) -> None:
     """Make a rename durable: it lives in the folder's own blocks."""
     descriptor = os.open(folder, os.O_RDONLY)

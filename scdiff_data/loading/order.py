@@ -149,7 +149,7 @@ class BalancedDraw:
 
     def __init__(self, classes: NDArray[np.integer[Any]]) -> None:
         index_type = np.int32 if len(classes) < 2**31 else np.int64
-        chunks = [slice(at, at + _CHUNK_ROWS) for at in range(0, len(classes), _CHUNK_ROWS)]
+        chunks = divide_rows(len(classes))
         known = find_distinct(classes[chunk] for chunk in chunks)
         sizes = np.zeros(len(known), np.int64)
         for chunk in chunks:
@@ -169,6 +169,11 @@ class BalancedDraw:
         places = self._starts[label] + _draw_below(positions, row_key, sizes)
         rows: NDArray[np.int64] = self._rows[places].astype(np.int64)
         return rows
+
+
+def divide_rows(n: int) -> list[slice]:
+    """Rows 0 … n - 1, some at a time, for what takes much memory of each."""
+    return [slice(at, min(at + _CHUNK_ROWS, n)) for at in range(0, n, _CHUNK_ROWS)]
 
 
 def find_distinct(chunks: Iterable[NDArray[Any]]) -> NDArray[Any]:

@@ -15,10 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
 from scdiff_data.loading.keyed_permutation import KeyedPermutation
-from scdiff_data.loading.order import BalancedDraw, WindowPermutation
-
-_CHUNK_CELLS = 1 << 16
-"""Classes whose checksum is taken at a time."""
+from scdiff_data.loading.order import BalancedDraw, WindowPermutation, divide_rows
 
 _N_STEPS = 16
 """Steps whose rows are worked out together: a call costs more than the rows of a step."""
@@ -199,6 +196,6 @@ class CellSampler(DistributedSampler[Any]):
 def _sum_up(classes: NDArray[np.integer[Any]]) -> int:
     """CRC32 of the classes as int64, some at a time."""
     checksum = 0
-    for at in range(0, len(classes), _CHUNK_CELLS):
-        checksum = crc32(classes[at : at + _CHUNK_CELLS].astype(np.int64).tobytes(), checksum)
+    for chunk in divide_rows(len(classes)):
+        checksum = crc32(classes[chunk].astype(np.int64).tobytes(), checksum)
     return checksum

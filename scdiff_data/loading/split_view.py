@@ -14,12 +14,9 @@ from numpy.typing import NDArray
 from scdiff_data.archive import ArchiveRows
 from scdiff_data.constants import SPLITS
 from scdiff_data.loading.lazy_strings import LazyStrings
-from scdiff_data.loading.order import find_distinct
+from scdiff_data.loading.order import divide_rows, find_distinct
 from scdiff_data.shards import ShardRows
 from scdiff_data.store import Manifest, list_exact
-
-_CHUNK_CELLS = 1 << 16
-"""Cells whose classes are read at a time."""
 
 _ID_COLUMNS = ("cell_id", "experiment_id")
 """Columns that come out as `LazyStrings`."""
@@ -106,14 +103,15 @@ class SplitView:
         known = [*self.shards.labels, "experiment_id"]
         if name not in known:
             raise ValueError(f"balance={name}: the shards keep no such label; they have {known}")
-        chunks = [
-            np.arange(at, min(at + _CHUNK_CELLS, len(self)))
-            for at in range(0, len(self), _CHUNK_CELLS)
-        ]
-        distinct = find_distinct(self._read(name, rows) for rows in chunks)
+
+        def read(chunk: slice) -> NDArray[Any]:
+            return self._read(name, np.arange(chunk.start, chunk.stop))
+
+        chunks = divide_rows(len(self))
+        distinct = find_distinct(map(read, chunks))
         classes = np.empty(len(self), np.min_scalar_type(max(len(distinct) - 1, 0)))
-        for rows in chunks:
-            classes[rows] = np.searchsorted(distinct, self._read(name, rows))
+        for chunk in chunks:
+            classes[chunk] = np.searchsorted(distinct, read(chunk))
         return classes
 
     def _read(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:

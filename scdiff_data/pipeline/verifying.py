@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from scdiff_data.base import FileEntry, Workers, hash_file
+from scdiff_data.base import FileEntry, Workers, find_change
 from scdiff_data.errors import ManifestError
 from scdiff_data.shards import check_shards
 from scdiff_data.store import DataDirectory, ExperimentRecord, Manifest
@@ -23,10 +23,9 @@ def find_damaged(
     ):
 
         def is_damaged(known: tuple[ExperimentRecord, FileEntry]) -> bool:
-            path = directory.path / known[1].path
-            damaged = not path.exists() or hash_file(path) != known[1].sha256
+            change = find_change(known[1], directory.path, by="its record", full=True)
             bar.update()
-            return damaged
+            return change is not None
 
         found = workers.map(is_damaged, with_files)
     return [record for (record, _), bad in zip(with_files, found, strict=True) if bad]

@@ -11,8 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from scdiff_data.base import create_file
-
 _MOST_BUCKETS = 256
 """Files open at a time."""
 
@@ -51,10 +49,10 @@ class TableSorter:
     def __enter__(self) -> "TableSorter":
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
-        paths = [self._path(bucket) for bucket in range(-(-self._n_rows // self._n_bucket))]
-        for path in paths:
-            create_file(path).close()
-        self._writers = [pa.ipc.new_stream(path, self._schema) for path in paths]
+        self._writers = [
+            pa.ipc.new_stream(self._path(bucket), self._schema)
+            for bucket in range(-(-self._n_rows // self._n_bucket))
+        ]
         return self
 
     def __exit__(

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from scdiff_data.base import FileEntry, hash_file, read_sealed, write_sealed
+from scdiff_data.base import FileEntry, find_change, read_sealed, write_sealed
 from scdiff_data.constants import SPLITS
 from scdiff_data.errors import ManifestError
 from scdiff_data.store.layout import DataDirectory
@@ -250,17 +250,10 @@ class Manifest:
     def check_file(self, entry: FileEntry, *, full: bool) -> None:
         """Compare one of `files`, as `check_files` does."""
         path, name = self.data_dir / entry.path, self.directory.manifest.name
-        size = path.stat().st_size if path.exists() else None
-        if size == entry.size and not (full and hash_file(path) != entry.sha256):
-            return
-        found = f"has {size} bytes, {name} says {entry.size}"
-        if size is None:
-            found = "is missing"
-        elif size == entry.size:
-            found = f"has another checksum than {name} says, so bytes of it have changed"
-        raise ManifestError(
-            f"{path} {found}: delete {path} and {name}, and prepare again; what is whole stays"
-        )
+        if found := find_change(entry, self.data_dir, by=name, full=full):
+            raise ManifestError(
+                f"{path} {found}: delete {path} and {name}, and prepare again; what is whole stays"
+            )
 
 
 def mark_unfinished(directory: DataDirectory, *, keep: bool = False) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scdiff_data.archive import ArchiveReport
-from scdiff_data.base import FileEntry, explain_damage, read_sealed, write_sealed
+from scdiff_data.base import FileEntry, explain_damage, find_change, read_sealed, write_sealed
 from scdiff_data.errors import ManifestError
 from scdiff_data.reading import GeneAxis
 from scdiff_data.sources import CatalogRow
@@ -149,8 +149,8 @@ class Records:
             return None if self._retry_failed else record
         if record.file is None or record.report is None:
             return record
-        archive = self._directory.path / record.file.path
-        is_whole = archive.exists() and archive.stat().st_size == record.file.size
+        root = self._directory.path
+        is_whole = find_change(record.file, root, by="its record", full=False) is None
         is_on_axis = axis is not None and record.axis == axis.digest
         if is_reference:
             is_on_axis &= record.report.file_genes == record.axis

@@ -1,6 +1,6 @@
 """Damaged files: the counts are right, or an error of ours names the file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -59,6 +59,16 @@ def count(tally: Tally, outcome: Outcome, name: str) -> None:
         tally.add(outcome.how, f"signal {outcome.signal}\n" + "\n".join(printed))
 
 
+def try_mutants(
+    isolated: Isolated, job: str, numbers: Sequence[int], where: Mapping[str, str]
+) -> Iterator[Outcome]:
+    """What becomes of a job over mutants, some at a time in one process."""
+    for start in range(0, len(numbers), BATCH):
+        chosen = numbers[start : start + BATCH]
+        batch = [{**where, "seed": SEED, "number": number} for number in chosen]
+        yield from isolated.run(job, batch, limit=LIMIT)
+
+
 @pytest.mark.parametrize("kind", mutant_sources.KINDS)
 def test_a_damaged_source_file_gives_its_counts_or_an_error_that_names_it(
     isolated: Isolated, tmp_path: Path, kind: str
@@ -66,23 +76,13 @@ def test_a_damaged_source_file_gives_its_counts_or_an_error_that_names_it(
     mutant_sources.write_whole(tmp_path)
     numbers = choose(range(N_SOURCES // len(mutant_sources.KINDS)), kind)
     with tally_of(f"damaged source files, {kind}") as tally:
-        for start in range(0, len(numbers), BATCH):
-            batch = [
-                {
-                    "kind": kind,
-                    "sources": str(tmp_path),
-                    "folder": str(tmp_path),
-                    "seed": SEED,
-                    "number": number,
-                }
-                for number in numbers[start : start + BATCH]
-            ]
-            job = "support.mutant_sources:try_source"
-            for outcome in isolated.run(job, batch, limit=LIMIT):
-                if outcome.how in ("crashed", "hung") and mutant_sources.is_anndatas(outcome):
-                    tally.add("right")  # ours were made; the comparison broke
-                else:
-                    count(tally, outcome, "mutant.h5ad")
+        job = "support.mutant_sources:try_source"
+        where = {"kind": kind, "sources": str(tmp_path), "folder": str(tmp_path)}
+        for outcome in try_mutants(isolated, job, numbers, where):
+            if outcome.how in ("crashed", "hung") and mutant_sources.is_anndatas(outcome):
+                tally.add("right")  # ours were made; the comparison broke
+            else:
+                count(tally, outcome, "mutant.h5ad")
 
 
 @pytest.fixture(scope="module")
@@ -107,17 +107,7 @@ def test_a_damaged_file_of_a_prepared_directory_is_named_or_changes_nothing(
 ) -> None:
     numbers = choose(range(N_DIRECTORIES), kind)
     with tally_of(f"damaged {kind}") as tally:
-        for start in range(0, len(numbers), BATCH):
-            batch = [
-                {
-                    "kind": kind,
-                    "whole": str(whole),
-                    "folder": str(tmp_path),
-                    "seed": SEED,
-                    "number": number,
-                }
-                for number in numbers[start : start + BATCH]
-            ]
-            job = "support.mutant_directories:try_directory"
-            for outcome in readers.run(job, batch, limit=LIMIT):
-                count(tally, outcome, str(tmp_path))
+        job = "support.mutant_directories:try_directory"
+        where = {"kind": kind, "whole": str(whole), "folder": str(tmp_path)}
+        for outcome in try_mutants(readers, job, numbers, where):
+            count(tally, outcome, str(tmp_path))
