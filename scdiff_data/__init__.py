@@ -5,6 +5,7 @@ it and is entered by its `__init__`, which names its files in their order.
 
     base/           machinery that knows nothing of cells
     fetching/       a file, brought to this machine and checked
+    opening/        a file of anyone's, opened: nothing leads out of it or never ends
     reading/        a file of anyone's, as it is: cells, genes, counts in blocks
     sources/        where cells come from: the catalog of experiments
     offline/        sources that need no network: real cells of scanpy's, and simulated ones

@@ -103,6 +103,9 @@ class CellSums:
         Counts of such genes above 32,767, int64 [n_cells].
     is_sorted
         Whether indices increase along every column (CSC) or row, as canonical matrices' do.
+    lost
+        Every cell's counts of genes that the reference axis lacks, and those above 32,767; int64
+        [n_cells].
     n_rounded
         Values that were not quite whole, int64 [n_cells].
     mito_counts
@@ -114,6 +117,7 @@ class CellSums:
     n_values: NDArray[np.int64]
     n_saturated: NDArray[np.int64]
     is_sorted: bool
+    lost: NDArray[np.int64]
     n_rounded: NDArray[np.int64]
     mito_counts: NDArray[np.int64] | None = None
 
@@ -142,7 +146,7 @@ def count_cells(
     CountError
         If a value is not finite, whole and non-negative.
     """
-    sums = [np.zeros((4, matrix.n_cells), np.int64) for _ in range(workers.n)]
+    sums = [np.zeros((5, matrix.n_cells), np.int64) for _ in range(workers.n)]
     marked = np.zeros((workers.n, 0 if is_marked is None else matrix.n_cells), np.int64)
     rounded: dict[int, NDArray[np.int64]] = {}  # of each thread, which seldom meets any
     edges: list[tuple[int, bool, int, int]] = []  # of each part: its first and last index
@@ -151,16 +155,18 @@ def count_cells(
 
     def visit(part: Part) -> None:
         edges.append((part.start, part.is_rest, int(part.minors[0]), int(part.minors[-1])))
-        totals, n_genes, n_unknown, n_saturated = sums[part.worker]
+        own_sums = sums[part.worker]
         n_descents[part.worker] += _count_descents(part.pointers, part.minors)
         if is_marked is not None:
             arrays = (part.pointers, part.minors, part.values, is_marked)
             _add_marked(part.first, *arrays, matrix.by_gene, marked[part.worker])
-        if add(
-            part.first, part.pointers, part.minors, part.values, target, totals, n_genes, n_unknown
-        ):
-            cells, genes = part.locate(np.flatnonzero(part.values > MAX_COUNT))
-            np.add.at(n_saturated, cells[target[genes] >= 0], 1)
+        if add(part.first, part.pointers, part.minors, part.values, target, own_sums):
+            large = np.flatnonzero(part.values > MAX_COUNT)
+            cells, genes = part.locate(large)
+            known = target[genes] >= 0
+            beyond = part.values[large[known]].astype(np.int64) - MAX_COUNT
+            np.add.at(own_sums[3], cells[known], beyond)
+            np.add.at(own_sums[4], cells[known], 1)
         if part.rounded is not None:
             own = rounded.setdefault(part.worker, np.zeros(matrix.n_cells, np.int64))
             np.add.at(own, part.locate(part.rounded)[0], 1)
@@ -171,7 +177,7 @@ def count_cells(
     is_sorted = not any(n_descents) and not any(
         is_rest and index <= before for (_, _, _, before), (_, is_rest, index, _) in pairwise(edges)
     )
-    totals, n_genes, n_unknown, n_saturated = reduce(iadd, sums)
+    totals, n_genes, n_unknown, lost, n_saturated = reduce(iadd, sums)
     del sums[1:]
     n_rounded = sum(rounded.values(), np.zeros(matrix.n_cells, np.int64))
     n_values = n_genes - n_unknown
@@ -179,7 +185,7 @@ def count_cells(
         for first, pointers, packed in matrix.blocks():
             _take_repeats(first, pointers, packed, matrix.by_gene, n_genes)
     of_marked = None if is_marked is None else marked.sum(axis=0)
-    return CellSums(totals, n_genes, n_values, n_saturated, is_sorted, n_rounded, of_marked)
+    return CellSums(totals, n_genes, n_values, n_saturated, is_sorted, lost, n_rounded, of_marked)
 
 
 # What the loops below see of a CSC matrix of 3 cells, where a part begins with column 7:
@@ -192,6 +198,7 @@ def count_cells(
 #     totals    [cell] += value:        4   9   1
 #     n_genes   [cell] += value > 0:    1   1   1
 #     n_unknown [cell] += target < 0:   0   1   0
+#     lost      [cell] += its value:    0   9   0
 #
 # Each thread adds to arrays of its own, [n_cells] each, so that no two write to one place.
 @compiled
@@ -201,12 +208,10 @@ def _add_columns(
     cells: NDArray[Any],
     values: NDArray[Any],
     target: NDArray[Any],
-    totals: NDArray[Any],
-    n_genes: NDArray[Any],
-    n_unknown: NDArray[Any],
+    sums: NDArray[Any],
 ) -> int:
     """Add a CSC matrix's part to its cells; gives how many counts int16 cannot hold."""
-    n_large = 0
+    n_large, totals, n_genes, n_unknown, lost = 0, sums[0], sums[1], sums[2], sums[3]
     for k in range(len(values)):
         cell, count = np.uint64(cells[k]), np.int64(values[k])
         totals[cell] += count
@@ -216,6 +221,7 @@ def _add_columns(
         if target[first + j] < 0:
             for k in range(pointers[j], pointers[j + 1]):
                 n_unknown[cells[k]] += values[k] > 0
+                lost[cells[k]] += np.int64(values[k])
     return n_large
 
 
@@ -226,18 +232,17 @@ def _add_rows(
     genes: NDArray[Any],
     values: NDArray[Any],
     target: NDArray[Any],
-    totals: NDArray[Any],
-    n_genes: NDArray[Any],
-    n_unknown: NDArray[Any],
+    sums: NDArray[Any],
 ) -> int:
     """Add a CSR matrix's part to its cells; gives how many counts int16 cannot hold."""
-    n_large = 0
+    n_large, totals, n_genes, n_unknown, lost = 0, sums[0], sums[1], sums[2], sums[3]
     for j in range(len(pointers) - 1):
         for k in range(pointers[j], pointers[j + 1]):
             count = np.int64(values[k])
             totals[first + j] += count
             n_genes[first + j] += count > 0
             n_unknown[first + j] += (count > 0) & (target[genes[k]] < 0)
+            lost[first + j] += count * (target[genes[k]] < 0)
             n_large += int(count > MAX_COUNT)
     return n_large
 

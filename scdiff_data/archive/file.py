@@ -30,6 +30,9 @@ from scdiff_data.base import (
 from scdiff_data.errors import ManifestError
 from scdiff_data.reading import GeneAxis
 
+ARCHIVED = "archived_counts"
+"""Column of the cells in archives that lack some of their counts: what those there add up to."""
+
 _READ_BYTES = 16 << 20
 """Bytes of a matrix that are read in one go."""
 
@@ -108,12 +111,15 @@ class CsrRows(NamedTuple):
         The counts, int16 [n_values].
     n_genes
         Genes of the axis.
+    sums
+        What each row adds up to, int64 [n_rows]; None if the archive says nothing but the totals.
     """
 
     indptr: NDArray[Any]
     indices: NDArray[Any]
     data: NDArray[np.int16]
     n_genes: int
+    sums: NDArray[np.int64] | None = None
 
 
 def map_matrix(path: Path, *, at_random: bool = False) -> CsrRows:
@@ -139,7 +145,8 @@ def map_matrix(path: Path, *, at_random: bool = False) -> CsrRows:
         x = file["X"]
         n_rows, n_genes = (int(n) for n in x.attrs["shape"])
         parts = [x[name] for name in ("indptr", "indices", "data")]
-        indptr, indices, data = map_file_datasets(path, parts, at_random=at_random)
+        parts += [file["obs"][name] for name in (ARCHIVED,) if name in file["obs"]]
+        indptr, indices, data, *sums = map_file_datasets(path, parts, at_random=at_random)
     types = [array.dtype.str for array in (indptr, indices, data)]
     if types not in (["<i4", "<i4", "<i2"], ["<i8", "<i8", "<i2"]):
         raise ManifestError.damaged(path, f"X has types {', '.join(types)}")
@@ -148,7 +155,9 @@ def map_matrix(path: Path, *, at_random: bool = False) -> CsrRows:
         raise ManifestError.damaged(
             path, f"X/indptr does not divide {len(data)} values into {n_rows} rows"
         )
-    return CsrRows(indptr, indices, data, n_genes)
+    if any(column.dtype != np.int64 or len(column) != n_rows for column in sums):
+        raise ManifestError.damaged(path, f"obs/{ARCHIVED} is not of {n_rows} whole numbers")
+    return CsrRows(indptr, indices, data, n_genes, *sums)
 
 
 def _ascend(values: NDArray[Any]) -> bool:

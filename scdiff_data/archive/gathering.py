@@ -23,17 +23,19 @@ _AHEAD = 2048
 
 # What the loops below see, with the rows (archive 1, row 0) and (archive 0, row 2) asked for:
 #
-#     addresses [archive, 7]    indptr   indices   data   are these int64?   genes   rows   seen
-#         0                       p0       i0       d0      0                 10      3      s0
-#         1                       p1       i1       d1      0                 10      7      s1
+#     addresses [archive, 8]   indptr   indices   data  are these int64?   genes   rows   seen  sums
+#         0                      p0       i0       d0     0                  10      3      s0    0
+#         1                      p1       i1       d1     0                  10      7      s1    t1
 #
 #     archive 0 of 3 cells:   indptr  0   2   5   6         where each cell's values start
 #                             indices 4 9 | 0 4 7 | 2       genes, ascending in a cell
 #                             data    1 3 | 1 1 2 | 8       counts
 #
 #     places [row, 8]   indices      data        values   int64?   genes   total   exactly?   seen
+#         0             i1           d1            4        0       10    t1          2      s1
 #         1             i0 + 4 * 5   d0 + 2 * 5    1        0       10       8        1      s0 + 2
 #
+# A row adds up to its cell's total exactly, or to no more (0), or to what stands in memory (2).
 # `find_rows` fills `places`, and `starts`, so that `copy_rows` has room for just these values;
 # `scatter_rows` writes dense rows instead. A row is looked at when it is first taken: a byte at
 # `seen` says that it was. All of it lies at random places of memory, so each loop prefetches the
@@ -62,6 +64,8 @@ def find_rows(
         places[i, 0], places[i, 1], places[i, 2], places[i, 3] = index_at, data_at, n, is_wide
         places[i, 4], places[i, 5] = address[4], totals[i]
         places[i, 6], places[i, 7] = are_exact[archives[i]], address[6] + rows[i]
+        if address[7]:
+            places[i, 5], places[i, 6] = address[7] + 8 * rows[i], 2
         starts[i + 1] = starts[i] + n
         if is_wide:
             state = WIDE
@@ -140,6 +144,8 @@ def _is_sound(place: NDArray[Any], index_at: int, is_wide: bool) -> bool:  # noq
     seen = numba.carray(at_address(seen_at), 1, np.uint8)
     if seen[0]:
         return True
+    if is_exact == 2:
+        total = numba.carray(at_address(total), 1, np.int64)[0]
     largest, added = np.uint64(0), np.int64(0)
     if is_wide:
         for gene in numba.carray(at_address(index_at), n, np.uint64):

@@ -46,7 +46,8 @@ class ArchiveRows:
         The archives. A row is named by its archive's place in this list, and its place there.
     are_exact
         Of each, whether its rows hold all counts of their cells: then they add up to the cells'
-        totals, else to no more. Bool [n_archives].
+        totals, else to what the archive says, or to no more where an older one says nothing. Bool
+        [n_archives].
 
     Raises
     ------
@@ -70,7 +71,7 @@ class ArchiveRows:
     def _forget(self) -> None:
         self._maps: dict[int, _MappedArchive] = {}
         self.watch = DiskWatch()
-        self._addresses = np.zeros((len(self._paths), 7), np.int64)
+        self._addresses = np.zeros((len(self._paths), 8), np.int64)
         self._pools = {name: ArrayPool() for name in ("indices", "data", "dense")}
 
     def gather(
@@ -145,8 +146,15 @@ class ArchiveRows:
             if len(genes) and not 0 <= genes.min() <= genes.max() < cells.n_genes:
                 found = f"{genes.min()} … {genes.max()}"
                 raise ManifestError.damaged(path, f"row {row} has genes {found} of {cells.n_genes}")
-            if added > total or (added < total and self._are_exact[archive]):
-                raise ManifestError.damaged(path, f"row {row} has {added} counts, its cell {total}")
+            is_exact = self._are_exact[archive]
+            if cells.sums is not None:
+                total, is_exact = cells.sums[row], True
+            if added > total or (added < total and is_exact):
+                raise ManifestError(
+                    f"{path} is damaged, or total_counts in a shard is: row {row} has {added} "
+                    f"counts, not {total}: run 'scdiff-data check', which says which one and what "
+                    "to do"
+                )
         raise AssertionError("a row that was refused is right")
 
     def _map_missing(self, archives: _Places) -> None:
@@ -177,4 +185,5 @@ class ArchiveRows:
         arrays = rows.indptr, rows.indices, rows.data
         self._addresses[archive, :3] = [array.ctypes.data for array in arrays]
         self._addresses[archive, 3] = rows.indptr.dtype == np.int64
-        self._addresses[archive, 4:] = rows.n_genes, len(rows.indptr) - 1, seen.ctypes.data
+        self._addresses[archive, 4:7] = rows.n_genes, len(rows.indptr) - 1, seen.ctypes.data
+        self._addresses[archive, 7] = 0 if rows.sums is None else rows.sums.ctypes.data

@@ -131,12 +131,12 @@ def _tiles(starts: NDArray[np.int64], first: int, end: int) -> list[tuple[int, i
 @compiled
 def sort_rows(
     starts: NDArray[Any], indices: NDArray[Any], data: NDArray[Any]
-) -> tuple[NDArray[np.int64], int]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
     """Sort each row by gene, sum repeated genes, and close the gaps between rows.
 
-    Returns each row's number of values, and how many of the sums saturated.
+    Returns each row's number of values, what its sums lost, and how many of them saturated.
     """
-    n_merged = np.zeros(len(starts) - 1, np.int64)
+    n_merged, lost = np.zeros(len(starts) - 1, np.int64), np.zeros(len(starts) - 1, np.int64)
     n_saturated, at = 0, 0
     for row in range(len(starts) - 1):
         low, high = starts[row], starts[row + 1]
@@ -147,11 +147,12 @@ def sort_rows(
                 total = int(data[at - 1]) + int(counts[k])
                 n_saturated += int(total > MAX_COUNT > max(int(data[at - 1]), int(counts[k])))
                 data[at - 1] = np.int16(min(total, MAX_COUNT))
+                lost[row] += max(total - MAX_COUNT, 0)
             else:
                 indices[at], data[at] = genes[k], counts[k]
                 n_merged[row] += 1
                 at += 1
-    return n_merged, n_saturated
+    return n_merged, lost, n_saturated
 
 
 # How a block of columns becomes rows, with 2 genes, 4 cells and tiles of 2 cells:

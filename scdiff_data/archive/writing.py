@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scdiff_data.archive.cell_totals import CellSums
-from scdiff_data.archive.file import RowStore, close_gap, lay_out_archive, open_room
+from scdiff_data.archive.file import ARCHIVED, RowStore, close_gap, lay_out_archive, open_room
 from scdiff_data.archive.transpose import is_ascending, sort_rows, transpose
 from scdiff_data.archive.word_order import sort_naturally
 from scdiff_data.base import FrameParts, Workers, write_aside
@@ -94,7 +94,8 @@ class CountedCells:
         fill: Callable[[RowStore], None],
     ) -> int:
         """Write one archive, whose values `fill` puts into their room."""
-        obs = self._choose_columns(experiment_id, rows)
+        lost = self.sums.lost[rows]
+        obs = self._choose_columns(experiment_id, rows, lost)
         starts = np.concatenate([[0], np.cumsum(self.sums.n_values[rows])])
         with (
             write_aside(targets[experiment_id]) as aside,
@@ -104,20 +105,25 @@ class CountedCells:
             if self.sums.is_sorted and is_ascending(self.target):
                 return 0
             indices, data = store.map()
-            n_merged, n_saturated = sort_rows(starts, indices, data)
+            n_merged, more_lost, n_saturated = sort_rows(starts, indices, data)
             if n_merged.sum() < starts[-1]:
+                obs = self._choose_columns(experiment_id, rows, lost + more_lost)
                 close_gap(aside, n_merged, indices, data, obs, self.axis)
         return int(n_saturated)
 
-    def _choose_columns(self, experiment_id: str, rows: NDArray[np.int64]) -> FrameParts:
+    def _choose_columns(
+        self, experiment_id: str, rows: NDArray[np.int64], lost: NDArray[np.int64]
+    ) -> FrameParts:
         """The source's columns of some cells, as `_plain` has them, under our own."""
         own: dict[str, Callable[[], Any]] = {
             "experiment_id": lambda: pd.Categorical([experiment_id]).repeat(len(rows)),
             "total_counts": lambda: self.sums.totals[rows],
             "n_genes": lambda: self.sums.n_genes[rows].astype(np.int32),
         }
+        if lost.any() or (self.target < 0).any():  # by which readers know a damaged row
+            own[ARCHIVED] = lambda: self.sums.totals[rows] - lost
         index = "_index" if "cell_id" in self.obs else "cell_id"
-        theirs = self.obs.columns.difference([*own, index], sort=False)
+        theirs = self.obs.columns.difference([*own, ARCHIVED, index], sort=False)
         columns = {
             str(name): partial(self._read_column, name, rows)
             for name in theirs

@@ -36,7 +36,6 @@ from scdiff_data.base.hashing import digest, hash_file, keyed_hash, order_by_has
 from scdiff_data.base.hdf5_chunks import ChunkedValues, list_filters
 from scdiff_data.base.hdf5_frame import (
     FrameParts,
-    write_categorical,
     write_frame,
     write_mappings,
     write_sparse,
@@ -101,7 +100,6 @@ __all__ = [
     "tell_here",
     "translate_sixteen",
     "write_aside",
-    "write_categorical",
     "write_frame",
     "write_hdf5",
     "write_json",

@@ -23,6 +23,8 @@ from scdiff_data.errors import ManifestError
 _SEAL = "checksum"
 """Of a sealed JSON object, the name of its checksum."""
 
+_HAS_SEAL = "has_checksum"
+"""What says that there is one: older objects have neither, and one that lost it is damaged."""
 
 _DAMAGE = (
     *(OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError),
@@ -103,6 +105,7 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object with a checksum of what it says, which `read_sealed` compares."""
     plain = json.loads(json.dumps(content))
     plain.pop(_SEAL, None)
+    plain[_HAS_SEAL] = True
     write_json(path, {**plain, _SEAL: digest(plain)})
 
 
@@ -120,8 +123,9 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"it holds no JSON object but a {type(content).__name__}")
     seal = content.pop(_SEAL, None)
-    if seal is not None and seal != digest(content):
+    if seal != (digest(content) if seal is not None or _HAS_SEAL in content else None):
         raise ValueError("what it says does not match its checksum")
+    content.pop(_HAS_SEAL, None)
     return content
 
 

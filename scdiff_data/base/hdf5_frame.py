@@ -68,7 +68,7 @@ def write_frame(
     for column, make in parts.columns.items():
         values = make()
         if isinstance(values.dtype, pd.CategoricalDtype):
-            write_categorical(group, column, values)
+            _write_categorical(group, column, values)
         elif isinstance(values.dtype, np.dtype) and values.dtype.kind in "biufc":
             _write_array(group, column, values, compression)
         else:
@@ -89,7 +89,7 @@ def _slice(values: Any) -> Callable[[int, int], Iterable[Any]]:
     return lambda start, stop: values[start:stop]
 
 
-def write_categorical(parent: h5py.Group, name: str, values: pd.Categorical) -> None:
+def _write_categorical(parent: h5py.Group, name: str, values: pd.Categorical) -> None:
     """Write a categorical of texts: its codes, -1 where missing, and its categories."""
     group = parent.create_group(name)
     group.attrs["ordered"] = bool(values.ordered)

@@ -139,6 +139,8 @@ def find_datasets(
             found.append((offset, n_bytes))
         text = h5py.File(file).attrs.get(attribute)
         file.close()
+    if isinstance(text, np.bytes_):
+        text = text.decode("utf-8", "replace")
     return text if isinstance(text, str) else None, found
 
 

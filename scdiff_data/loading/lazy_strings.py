@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scdiff_data.errors import ManifestError
+
 
 class LazyStrings:
     """LazyStrings that are read when somebody looks at them: most batches' ids never are.
@@ -36,14 +38,14 @@ class LazyStrings:
     def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
         """Decode all."""
         del copy
-        return np.char.decode(self._encoded, "utf-8").astype(dtype or np.str_, copy=False)
+        return _decode(self._encoded).astype(dtype or np.str_, copy=False)
 
     def __getitem__(self, index: Any) -> Any:
         """Decode one, or an array of them; a slice is read when somebody looks at it."""
         if isinstance(index, slice):
             return LazyStrings(len(range(*index.indices(self._n))), lambda: self._encoded[index])
-        chosen = self._encoded[index]
-        return chosen.decode() if isinstance(chosen, bytes) else np.char.decode(chosen, "utf-8")
+        chosen = _decode(self._encoded[index])
+        return chosen if chosen.ndim else str(chosen)
 
     def __iter__(self) -> Iterator[str]:
         return iter(np.asarray(self).tolist())
@@ -62,3 +64,13 @@ class LazyStrings:
 
     def __repr__(self) -> str:
         return f"LazyStrings({np.asarray(self)!r})"
+
+
+def _decode(encoded: Any) -> NDArray[np.str_]:
+    try:
+        return np.char.decode(encoded, "utf-8")
+    except UnicodeDecodeError as error:
+        raise ManifestError(
+            f"a shard is damaged, an id of its cells is no text ({error}): run 'scdiff-data "
+            "check', which says which one it is and what to do"
+        ) from error

@@ -1,7 +1,7 @@
 """A file of anyone's, as it is: its cells, its genes, and its counts in blocks of bounded size.
 
-Read `faults`, `frames`, `gene_axis`, `gene_names`, `counts_place`, `h5ad`, `values`,
-`source_matrix`, `foreign`.
+Read `frames`, `gene_axis`, `gene_names`, `counts_place`, `h5ad`, `values`, `source_matrix`,
+`foreign`.
 """
 
 from scdiff_data.reading.counts_place import check_place

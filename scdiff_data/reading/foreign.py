@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from scdiff_data.base import write_aside, write_hdf5
 from scdiff_data.errors import CountError, UnsafeFileError
-from scdiff_data.reading.faults import explain, open_hdf5, release
+from scdiff_data.opening import explain, open_hdf5, release
 
 FileKind = Literal["h5ad", "10x h5", "10x mtx", "zarr"]
 """Kinds of files that are read."""

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scdiff_data.errors import CountError, UnsafeFileError
-from scdiff_data.reading.faults import (
+from scdiff_data.opening import (
     check_allowance,
     decode_text,
     explain,

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from scdiff_data.errors import CountError
+from scdiff_data.opening import ALLOWANCE, explain, open_hdf5
 from scdiff_data.reading.counts_place import find_counts
-from scdiff_data.reading.faults import ALLOWANCE, explain, open_hdf5
 from scdiff_data.reading.frames import Frame
 from scdiff_data.reading.gene_axis import GeneAxis, strip_versions
 from scdiff_data.reading.gene_names import name_genes

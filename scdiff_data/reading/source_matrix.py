@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from scdiff_data.base import ChunkedValues, Workers, list_filters
 from scdiff_data.errors import CountError, UnsafeFileError
+from scdiff_data.opening import LEAST_ALLOWANCE, explain
 from scdiff_data.reading.counts_place import are_counts, explain_values
-from scdiff_data.reading.faults import LEAST_ALLOWANCE, explain
 from scdiff_data.reading.values import (
     BAD_INDEX,
     Block,

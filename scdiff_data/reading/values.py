@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scdiff_data.base import ChunkedValues, compiled
 from scdiff_data.constants import MAX_COUNT
 from scdiff_data.errors import CountError
-from scdiff_data.reading.faults import ALLOWANCE, read_text
+from scdiff_data.opening import ALLOWANCE, read_text
 
 BAD_INDEX = 1
 """`pack_values` found an index outside the matrix."""

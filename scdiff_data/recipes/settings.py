@@ -34,7 +34,10 @@ _LATER: dict[str, Any] = {
 }
 """Settings that older directories did not know, as they were then."""
 
-CELL_COLUMNS = ("cell_id", "experiment_id", "archive_row", "total_counts", "n_genes")
+CELL_COLUMNS = (
+    *("cell_id", "experiment_id", "archive_row"),
+    *("total_counts", "n_genes", "archived_counts"),
+)
 """What is known of every cell beside its labels."""
 
 _TAKE_WHAT_IS_THERE = frozenset(

@@ -65,7 +65,7 @@ class ShardColumns:
     """
 
     def __init__(self, path: Path, key: str) -> None:
-        self._key = key
+        self._first, self._key = path, key
         with open_shard(path, key) as file:
             self.gene_ids: list[str] = [gene.decode() for gene in file["gene_ids"][:]]
             self.gene_symbols: list[str] = [gene.decode() for gene in file["gene_symbols"][:]]
@@ -113,9 +113,9 @@ class ShardColumns:
                 raise ManifestError.replaced(path)
         except FileNotFoundError as error:
             raise ManifestError.replaced(path) from error
-        except ManifestError:
+        except ManifestError as error:
             with open_shard(path, self._key):  # one of other columns says so itself
-                raise
+                raise self._blame(path, str(error.__cause__ or error)) from error
         check_key(path, key, self._key)
         spans = dict(zip(self._places.values(), found, strict=True))
         for name, column in self.layout.items():
@@ -124,17 +124,24 @@ class ShardColumns:
             else:
                 n_wanted = column.row_bytes * n_cells
             if spans[column.place][1] != n_wanted:
-                raise ManifestError.damaged(
+                raise self._blame(
                     path, f"{name} has {spans[column.place][1]} bytes, not {n_wanted}"
                 )
         for name, words in self.categories.items():
             first, n_bytes = spans[self.layout[name].place]
             codes = content[first : first + n_bytes].view(self.layout[name].dtype)
             if n_cells and not -1 <= codes.min() <= codes.max() < len(words):
-                raise ManifestError.damaged(
-                    path, f"a code of {name} stands for none of {len(words)} words"
-                )
+                raise self._blame(path, f"a code of {name} stands for none of {len(words)} words")
         return MappedShard(content, spans)
+
+    def _blame(self, path: Path, what: str) -> ManifestError:
+        """That a shard is damaged, unless the first one is, which says what columns are like."""
+        if path == self._first:
+            return ManifestError.damaged(path, what)
+        return ManifestError(
+            f"{path} is damaged, or the first shard, {self._first}, is, to which it is compared "
+            f"({what}): run 'scdiff-data check', which says which one and what to do"
+        )
 
 
 class CopyJobs(NamedTuple):

@@ -5,7 +5,7 @@ A shard is an HDF5 file of contiguous, uncompressed datasets, mapped into memory
     cell_ids         fixed-length bytes [n_cells]
     experiment_ids   fixed-length bytes [n_cells]
     total_counts     int32 [n_cells]            of the whole cell, over all genes
-    labels/NAME      numbers [n_cells], or for texts the codes and categories that anndata writes
+    labels/NAME      numbers [n_cells], or for texts `codes` and `categories`, fixed-length bytes
     gene_ids, gene_symbols   fixed-length bytes [n_genes]
     gene_indices     int32 [n_genes]            places on the reference axis; -1: the data lack it
     expression       int16 [n_cells, n_genes]   counts, the best gene first; in a dense shard
@@ -28,10 +28,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from scdiff_data.base import explain_damage, write_aside, write_categorical, write_hdf5
+from scdiff_data.base import explain_damage, write_aside, write_hdf5
 from scdiff_data.errors import ManifestError
 from scdiff_data.shards.fallback import write_replacements
-from scdiff_data.shards.formats import ShardFormat, choose_starts_type, stamp
+from scdiff_data.shards.formats import ShardFormat, choose_starts_type, get_key, set_key, stamp
 from scdiff_data.shuffle import PackedRows
 from scdiff_data.store import Manifest
 
@@ -108,7 +108,7 @@ class ShardWriter:
     def write(self, path: Path, cells: pa.Table, rows: PackedRows) -> None:
         """Write a shard, whole or not at all; `cells` and `rows` are in its order."""
         with write_aside(path) as aside, create_shard(aside) as file:
-            file.attrs["key"] = self._key
+            set_key(file, self._key)
             for name in ID_COLUMNS:
                 values = cells[name].cast(pa.string()).to_numpy()
                 encoded = np.char.encode(values.astype(str), "utf-8")
@@ -156,18 +156,18 @@ def _write_label(
         return
     found = pc.index_in(values.cast(pa.string()), pa.array(words, pa.string()))
     codes = found.combine_chunks().fill_null(-1).to_numpy()
-    encoded: Any = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(list(words)))
-    write_categorical(file.require_group("labels"), name, encoded)
+    of_words = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(list(words)))
+    file[f"labels/{name}/codes"] = of_words.codes  # in as few bytes as they fit into
+    file[f"labels/{name}/categories"] = np.char.encode(np.array(words, np.str_), "utf-8")
 
 
 def read_key(path: Path) -> str | None:
     """What a shard was made from; None if there is none, or it is damaged."""
     try:
         with h5py.File(path) as file:
-            key = file.attrs.get("key")
+            return get_key(file)
     except (OSError, RuntimeError, ValueError):  # none there, or cut short
         return None
-    return key if isinstance(key, str) else None
 
 
 def check_shards(manifest: Manifest, *, full: bool) -> None:
@@ -188,7 +188,7 @@ def check_shards(manifest: Manifest, *, full: bool) -> None:
         if full:  # before the library reads a byte of it
             manifest.check_file(entry, full=True)
         with explain_damage(path), h5py.File(path) as file:
-            found = (str(file.attrs["key"]), _measure(file))
+            found = (get_key(file), _measure(file))
         if found != wanted:
             raise ManifestError(
                 f"{path} is of another run: it has key and shape {found}, {name} says {wanted}: "

@@ -19,6 +19,7 @@ from scdiff_data.shards.contents import (
 from scdiff_data.shards.formats import (
     ShardFormat,
     choose_starts_type,
+    set_key,
     stamp,
 )
 from scdiff_data.shuffle import PackedRows, most_row_bytes, pack_rows
@@ -73,7 +74,7 @@ def rewrite_shards(
             n_cells = len(old["total_counts"])
             if found != key:
                 with write_aside(path) as aside, create_shard(aside) as new:
-                    new.attrs["key"] = key
+                    set_key(new, key)
                     for name in old:
                         if name not in (*_COUNTS, "fallback"):
                             old.copy(name, new)

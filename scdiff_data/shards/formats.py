@@ -85,10 +85,27 @@ def open_shard(path: Path, key: str) -> Iterator[h5py.File]:
     """
     try:
         with explain_damage(path), h5py.File(path) as file:
-            check_key(path, file.attrs.get("key"), key)
+            check_key(path, get_key(file), key)
             yield file
     except FileNotFoundError as error:
         raise ManifestError.replaced(path) from error
+
+
+def set_key(file: h5py.File, key: str) -> None:
+    """Write a shard's attribute `key`.
+
+    Of fixed length, as all texts of a shard: those of variable length lie in a heap, in which the
+    library would search for ever if it were damaged.
+    """
+    file.attrs["key"] = np.bytes_(key)
+
+
+def get_key(file: h5py.File) -> str | None:
+    """A shard's attribute `key`; older ones have it with variable length."""
+    key = file.attrs.get("key")
+    if isinstance(key, np.bytes_):
+        return key.decode("utf-8", "replace")
+    return key if isinstance(key, str) else None
 
 
 def check_key(path: Path, found: Any, key: str) -> None:

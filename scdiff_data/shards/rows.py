@@ -165,14 +165,19 @@ class ShardRows:
 
     def _explain(self, state: int, rows: NDArray[np.int64], within: range) -> NoReturn:
         if state == DAMAGED:
-            shards = np.unique((rows % len(within) + within.start) // self._shard_size)
-            raise ManifestError(
-                f"a row of {', '.join(str(self._paths[s]) for s in shards[:3])} lies outside its "
-                "shard, which is damaged: run with data.verify=full to find it, delete it and "
-                "config.json, and prepare again"
-            )
+            shard = self._find_damaged(rows % len(within) + within.start)
+            raise ManifestError.damaged(self._paths[shard], "a row lies outside of it")
         n = len(within)
         raise IndexError(f"rows are {-n} … {n - 1}, got {rows.min()} … {rows.max()}")
+
+    def _find_damaged(self, rows: NDArray[np.int64]) -> int:
+        """The shard that one of these global rows cannot be unpacked from."""
+        wide = np.empty((1, len(self.gene_ids)), np.int16)
+        span = (0, self.n_cells, self._shard_size)
+        for row in rows:
+            if self._decode(row[None], span, wide, None) == DAMAGED:
+                break
+        return int(row // self._shard_size)
 
     def ask_for(self, rows: NDArray[np.int64], *, within: range) -> None:
         """Start to fetch the counts of rows that a later `gather` takes, but for a probe at times.

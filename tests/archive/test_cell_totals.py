@@ -23,6 +23,7 @@ def test_unknown_missing_and_repeated_genes_are_placed_and_counted(tmp_path: Pat
     cells = ad.read_h5ad(tmp_path / "a.h5ad")
     assert cells.X.toarray().tolist() == [[4, 0, 9, 0], [0, 0, 1, 0]]
     assert cells.obs["total_counts"].tolist() == [15, 2]  # of the source, unknown genes too
+    assert cells.obs["archived_counts"].tolist() == [13, 1]
     assert cells.obs["n_genes"].tolist() == [4, 2]
     counted = (report.n_genes_unknown, report.n_genes_missing, report.n_genes_duplicated)
     assert counted == (1, 2, 1)
@@ -37,6 +38,7 @@ def test_counts_above_int16_saturate_and_are_counted(tmp_path: Path) -> None:
     cells = ad.read_h5ad(tmp_path / "a.h5ad")
     assert cells.X.toarray()[0].tolist() == [32_767] * 3
     assert cells.obs["total_counts"].iloc[0] == 112_767
+    assert cells.obs["archived_counts"].tolist() == [3 * 32_767, 0]
     assert report.n_saturated == 2
 
 

@@ -80,7 +80,10 @@ def test_genes_that_repeat_are_summed_in_each_experiment(tmp_path: Path) -> None
     assert [r.n_genes_duplicated for r in reports.values() if isinstance(r, ArchiveReport)] == [
         1
     ] * 3
-    of_b = ad.read_h5ad(tmp_path / "B.h5ad").to_df()["ENSG003"]
+    cells = ad.read_h5ad(tmp_path / "B.h5ad")
+    archived = cells.obs.get("archived_counts", cells.obs["total_counts"])
+    assert archived.tolist() == cells.X.sum(axis=1).A1.tolist()
+    of_b = cells.to_df()["ENSG003"]
     expected = np.minimum(counts[:, 0] + counts[:, 3], 32_767)
     assert of_b.tolist() == [expected[i] for i in range(60) if i % 3 == 1 and i % 7]
     assert reports["B"].n_saturated == int(counts[4, 0] + counts[4, 3] > 32_767)

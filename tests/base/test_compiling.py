@@ -13,7 +13,7 @@ USE = """
 import numpy as np
 from scdiff_data.archive.transpose import sort_rows
 starts, genes = np.array([0, 3]), np.array([4, 2, 4], np.int32)
-n_merged, _ = sort_rows(starts, genes, np.array([1, 2, 3], np.int16))
+n_merged, *_ = sort_rows(starts, genes, np.array([1, 2, 3], np.int16))
 print(n_merged.tolist(), genes[:2].tolist())
 """
 

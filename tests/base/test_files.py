@@ -1,6 +1,7 @@
 """Files appear whole or not at all."""
 
 import errno
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from scdiff_data.base.files import (
     create_file,
     explain_damage,
     open_in_place,
+    read_sealed,
     write_aside,
     write_hdf5,
     write_json,
+    write_sealed,
 )
 
 
@@ -130,3 +133,19 @@ def test_what_is_no_fault_of_a_file_is_not_called_damage(tmp_path: Path) -> None
     for fault in (OSError("truncated"), KeyError("X"), UnicodeDecodeError("utf-8", b"", 0, 1, "")):
         with pytest.raises(ManifestError, match=r"a\.h5 is damaged"), explain_damage(path):
             raise fault
+
+
+@pytest.mark.parametrize("name", ["checksum", "has_checksum"])
+def test_json_that_lost_its_checksum_is_not_taken_for_an_older_one(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "said.json"
+    write_sealed(path, {"n_cells": 3})
+    assert read_sealed(path) == {"n_cells": 3}
+    content = json.loads(path.read_text())
+    content[f"{name}x"] = content.pop(name)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="does not match its checksum"):
+        read_sealed(path)
+    path.write_text(json.dumps({"n_cells": 3}))  # as earlier versions wrote it
+    assert read_sealed(path) == {"n_cells": 3}

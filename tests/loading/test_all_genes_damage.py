@@ -1,6 +1,7 @@
 """All genes of cells: what is damaged or was replaced is named, and never read as other counts."""
 
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,10 @@ def change_shape(file: h5py.File) -> None:
         *((set_value("indices", 10, v), "has genes") for v in (2**31 - 1, 765, -1)),
         *((set_value("indptr", 5, v), "does not divide") for v in (2**31 - 1, -(2**31), 0)),
         *((set_value("indptr", p, 1), "does not divide") for p in (0, -1)),
-        *((set_value("data", 3, v), "counts, its cell") for v in (999, 0, -3)),
+        *(
+            (set_value("data", 3, v), r"total_counts in a shard is: row 0 has")
+            for v in (999, 0, -3)
+        ),
         (change_type, "X has types <i4, <i8, <i2"),
         (change_shape, "into 10 rows"),
     ],
@@ -69,8 +73,33 @@ def test_a_damaged_archive_is_named(
             if path.match(entry["path"]):
                 entry["size"] = path.stat().st_size
         write_sealed(data_dir / "config.json", content)
-    with pytest.raises(ManifestError, match=rf"{path.name} is damaged \(.*{message}"):
+    with pytest.raises(ManifestError, match=rf"{path.name} is damaged.*{message}"):
         read_all(data_dir, sparse=sparse)
+
+
+@pytest.mark.parametrize("change", [1, -1])
+def test_a_count_that_changed_is_found_where_others_are_missing_from_the_archive(
+    atlas_dir: Path, tmp_path: Path, change: int
+) -> None:
+    data_dir = tmp_path / "data"
+    shutil.copytree(atlas_dir, data_dir)
+    n_seen = 0
+    for path in sorted((data_dir / "cells").glob("*.h5ad")):
+        with h5py.File(path, "r+") as file:
+            if "archived_counts" not in file["obs"]:
+                continue
+            row = np.argmax(file["obs/archived_counts"][:] < file["obs/total_counts"][:])
+            place = file["X/indptr"][row]
+            assert file["obs/archived_counts"][row] < file["obs/total_counts"][row]
+            file["X/data"][place] += change
+        for sparse in (True, False):
+            with pytest.raises(ManifestError, match=rf"{path.name} is damaged.*row {row} has"):
+                read_all(data_dir, sparse=sparse)
+        with h5py.File(path, "r+") as file:
+            file["X/data"][place] -= change
+        n_seen += 1
+    assert n_seen
+    read_all(data_dir, sparse=True)
 
 
 @pytest.mark.parametrize("row", [10**6, -1, 2**31 - 1])

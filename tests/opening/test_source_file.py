@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from scdiff_data.archive import QualityFilter, write_archive
 from scdiff_data.errors import CountError, UnsafeFileError
+from scdiff_data.opening import open_hdf5, release
+from scdiff_data.opening import source_file as module
 from scdiff_data.reading import H5adFile, convert_foreign, is_10x, read_gene_axis
-from scdiff_data.reading import faults as faults_module
-from scdiff_data.reading.faults import open_hdf5, release
 from support.h5ad import archive, counts_of, write_source
 
 N = 60
@@ -262,8 +262,8 @@ def test_a_read_takes_what_is_allowed_and_no_byte_more(
     path = tmp_path_factory.getbasetemp() / "n.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("x", (n,), "i8", chunks=(min(n, 1000),))
-    terms = faults_module._Terms("n.h5", 8 * (n - 1))
-    with faults_module.SourceFile(path, terms) as file:
+    terms = module._Terms("n.h5", 8 * (n - 1))
+    with module.SourceFile(path, terms) as file:
         assert len(file["x"][: n - 1]) == n - 1
         if n > 1:
             assert len(file["x"][1:]) == n - 1

@@ -1,14 +1,13 @@
-"""What can go wrong with a file of anyone's: one error for it all, and no step outside of the file.
-
-Whatever is raised while a file is read becomes one error: file, element and reason.
+"""A file of anyone's, opened so that nothing leads out of it, fills the memory, or never ends.
 
 An HDF5 file may lead to others, by links and by datasets whose values another file keeps: whoever
 makes it chooses what is read. It may say of itself that it is larger than any memory. So files are
-opened here alone, as a `SourceFile`: its objects are looked at first, and every read is bounded.
+opened here alone, as a `SourceFile`: its heaps and objects are looked at first, and every read is
+bounded.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -16,7 +15,9 @@ from typing import Any, NamedTuple, NoReturn
 import h5py
 import numpy as np
 
+from scdiff_data.base import identify_file
 from scdiff_data.errors import CountError, UnsafeFileError
+from scdiff_data.opening.heaps import check_heaps
 
 ALLOWANCE = 1 << 30
 """Bytes that a read may take where no setting says it."""
@@ -31,54 +32,13 @@ _MOST_LINKS = 16
 _TEXTS_AT_ONCE = 1 << 14
 """Texts read at a time: how long they are is not known before."""
 
+_SIZES = (8, 8)
+"""Bytes of an address and of a length, as all writers choose them today."""
+
 _WAY_OUT = (
     "copy the data into the file, e.g. with anndata.read_h5ad(...).write_h5ad(...), if you trust it"
 )
 """What to do about a file that leads to others."""
-
-
-@contextmanager
-def explain(path: Path, element: str) -> Iterator[None]:
-    """Turn what anndata, h5py, numba, numpy or scipy raise over an element into a CountError.
-
-    What is not the file's fault passes: a missing plug-in, a full disk, too many open files.
-    """
-    try:
-        yield
-    except (CountError, ImportError, MemoryError):
-        raise
-    except Exception as error:  # a damaged file makes libraries raise anything
-        if getattr(error, "errno", None) or "No space left" in str(error):
-            raise
-        what = " ".join(str(error).split()) or "no reason given"
-        raise CountError(
-            f"{path.name} cannot be read: {element}: {type(error).__name__}: {what[:300]}"
-        ) from error
-
-
-def read_text(attributes: Any, name: str) -> str | None:
-    """An attribute that is a text, whatever its string type; None if it is not there.
-
-    h5py gives a text of variable length as str, and one of fixed length, as Julia writes it, as
-    bytes; R writes an array of one.
-    """
-    if name not in attributes:
-        return None
-    return decode_text(attributes[name])
-
-
-def read_texts(attributes: Any, name: str) -> list[str] | None:
-    """An attribute that is a list of texts; None if it is not there."""
-    if name not in attributes:
-        return None
-    return [decode_text(text) for text in np.atleast_1d(attributes[name])]
-
-
-def decode_text(value: Any) -> str:
-    """One text as h5py gives it: bytes, a str, or an array of one of these."""
-    if isinstance(value, np.ndarray):
-        value = value.reshape(-1)[0] if value.size else ""
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 class _Terms(NamedTuple):
@@ -121,11 +81,14 @@ def open_hdf5(path: Path, stream: Any = None, *, max_memory: int = ALLOWANCE) ->
     """
     try:
         terms = _Terms(path.name, max(max_memory, LEAST_ALLOWANCE))
-        return SourceFile(path if stream is None else stream, terms)
+        file = SourceFile(path if stream is None else stream, terms)
     except OSError as error:
         if error.errno:  # this machine's fault, such as too many open files: not the file's
             raise
         raise CountError(f"{path.name} is not a readable h5ad file: {error}") from error
+    if stream is None and file.id.get_create_plist().get_sizes() == _SIZES:
+        check_heaps(path, identify_file(path))
+    return file
 
 
 class _Looking:
