@@ -145,7 +145,7 @@ def map_matrix(path: Path, *, at_random: bool = False) -> CsrRows:
         x = file["X"]
         n_rows, n_genes = (int(n) for n in x.attrs["shape"])
         parts = [x[name] for name in ("indptr", "indices", "data")]
-        parts += [file["obs"][name] for name in (ARCHIVED,) if name in file["obs"]]
+        parts += [file[name] for name in (f"obs/{ARCHIVED}",) if name in file]
         indptr, indices, data, *sums = map_file_datasets(path, parts, at_random=at_random)
     types = [array.dtype.str for array in (indptr, indices, data)]
     if types not in (["<i4", "<i4", "<i2"], ["<i8", "<i8", "<i2"]):

@@ -178,6 +178,9 @@ def _read_values(element: h5py.Group | h5py.Dataset) -> Any:
     """A column's values: a numpy array, or a pandas array where some are missing."""
     if isinstance(element, h5py.Dataset):
         values = _decode(element[()])
+        says_texts = read_text(element.attrs, "encoding-type") == "string-array"
+        if says_texts and values.dtype.kind not in "OU":
+            raise ValueError(f"it is said to hold texts, and holds {values.dtype}")
         if "categories" in element.attrs:  # of anndata 0.7: a reference to the words
             words = _read_values(element.file[element.attrs["categories"]])
             return pd.Categorical.from_codes(values, pd.Index(np.atleast_1d(words)))

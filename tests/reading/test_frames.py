@@ -136,3 +136,24 @@ def test_columns_of_any_name_leave_the_archive_whole(tmp_path: Path, name: str) 
     found = ad.read_h5ad(tmp_path / "a.h5ad")
     assert found.obs_names[7] == "SRX1_BARCODE7"
     assert np.array_equal(found.X.toarray(), counts_of())
+
+
+@pytest.mark.parametrize(("frame", "name"), [("var", "the index of var"), ("obs", "cell_type")])
+def test_what_is_said_to_be_texts_and_is_numbers_is_refused_as_anndata_does(
+    tmp_path: Path, frame: str, name: str
+) -> None:
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of()))
+    with h5py.File(source, "r+") as file:
+        place = "var/_index" if frame == "var" else "obs/cell_type/categories"
+        attributes, n = dict(file[place].attrs), len(file[place])
+        del file[place]
+        file[place] = np.zeros(n, np.int32)
+        file[place].attrs.update(attributes)
+    with pytest.raises(TypeError):
+        ad.read_h5ad(source)
+    if frame == "var":
+        with pytest.raises(CountError, match=f"{name}: ValueError: it is said to hold texts"):
+            archive(source, tmp_path / "a.h5ad")
+        return
+    archive(source, tmp_path / "a.h5ad")  # a label that cannot be read is left out
+    assert "cell_type" not in ad.read_h5ad(tmp_path / "a.h5ad").obs
