@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import scanpy as sc
@@ -160,3 +161,12 @@ def test_an_empty_split_has_no_cell_of_another(unvalidated_dir: Path, kind: Any)
     assert len(empty) == len(empty[:].expression) == 0
     with pytest.raises(IndexError):
         empty[[0]]
+
+
+def test_an_id_that_is_no_text_is_damage(data_dir: Path) -> None:
+    with h5py.File(data_dir / "processed" / "batch_0000.h5", "r+") as file:
+        file["cell_ids"][3] = b"\xff\xfe"
+    _, metadata = HVGDataset(data_dir)[:8]
+    for look in (list, lambda ids: ids[3]):
+        with pytest.raises(ManifestError, match=r"a shard is damaged.*'scdiff-data check'"):
+            look(metadata["cell_id"])
