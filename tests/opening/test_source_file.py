@@ -32,10 +32,17 @@ def make(folder: Path, **settings: Any) -> Path:
     with h5py.File(source, "r+") as file:
         for name in ("layers", "raw"):
             file.require_group(name)
+        for name in ("obs/_index", "var/_index"):
+            if isinstance(index := file[name], h5py.Group):  # as anndata 0.13 writes texts
+                texts = index["values"][:]
+                del file[name]
+                file.create_dataset(name, data=texts, dtype=h5py.string_dtype())
+                said = {"encoding-type": "string-array", "encoding-version": "0.2.0"}
+                file[name].attrs.update(said)
         file.copy("X", "layers/umi")
         file.copy("X", "raw/X")
         file.copy("var", "raw/var")
-        ad.io.write_elem(file, "obs/score", pd.array([1, None] * (N // 2), "Int32"))
+        ad.io.write_elem(file["obs"], "score", pd.array([1, None] * (N // 2), "Int32"))
         columns = [*file["obs"].attrs["column-order"], "score"]
         file["obs"].attrs["column-order"] = columns
     return source
