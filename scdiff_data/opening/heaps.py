@@ -2,11 +2,13 @@
 
 A collection of the global heap begins with `GCOL` and is divided by its objects: each says how long
 it is, and so where the next one begins. The library believes this: one of no length is followed by
-itself, for ever. So all collections of a file are walked before the library reads a text.
+itself, for ever. So all collections of a file on this machine are walked before the library reads a
+text. Of one elsewhere, each is when the library fetches it.
 
 Source: "HDF5 File Format Specification", III.E, "Disk Format: Level 1E - Global Heap".
 """
 
+import io
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +22,9 @@ from scdiff_data.errors import CountError
 
 _BYTES_AT_ONCE = 8 << 20
 """Bytes of a file that are looked through at a time."""
+
+_LEAST = 4096
+"""Bytes of a collection that the library fetches first, and most have."""
 
 _HEADER = 16
 """Bytes that a collection begins with, and each of its objects."""
@@ -43,20 +48,60 @@ def check_heaps(path: Path, identity: tuple[int, int, int]) -> None:
     """
     del identity
     with path.open("rb", buffering=0) as file:
-        size, start, end = file.seek(0, os.SEEK_END), 0, -1
-        buffer: Any = np.empty(min(_BYTES_AT_ONCE, size), np.uint8)
-        while size - start >= _HEADER:
-            file.seek(start)
-            content = buffer[: file.readinto(buffer)]
-            if len(content) < _HEADER:  # cut short by somebody
-                return
-            at, end, is_endless = _walk(content, end, size - start)
-            if is_endless:
-                raise CountError(
-                    f"{path.name} cannot be read: the heap of its texts is damaged at byte "
-                    f"{start + at}; if other programs read it, copy it with h5repack"
-                )
-            start, end = start + at, end - at if end >= 0 else -1
+        _look_through(file, path.name, 0, file.seek(0, os.SEEK_END))
+
+
+class WatchedStream(io.RawIOBase):
+    """A file elsewhere as HDF5 reads it: heaps are walked when the library fetches them.
+
+    Parameters
+    ----------
+    stream
+        Its bytes.
+    name
+        Its name, for the error.
+    """
+
+    def __init__(self, stream: Any, name: str) -> None:
+        self._stream, self._name = stream, name
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a byte."""
+        return int(self._stream.seek(offset, whence))
+
+    def tell(self) -> int:
+        """The byte that comes next."""
+        return int(self._stream.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer, and walk what begins there; how many bytes were read."""
+        start, view = self.tell(), memoryview(buffer).cast("B")
+        content = self._stream.read(len(view))
+        view[: len(content)] = content
+        bytes_read, at = np.frombuffer(content, np.uint8), 0
+        while (at := _find_signature(bytes_read, at)) < len(content) - 3:
+            _look_through(self._stream, self._name, start + at, start + at + 1)
+            at += 1
+        self._stream.seek(start + len(content))
+        return len(content)
+
+
+def _look_through(file: Any, name: str, start: int, stop: int) -> None:
+    """Walk all collections that begin at the bytes start … stop - 1."""
+    size, end = file.seek(0, os.SEEK_END), -1
+    while size - start >= _HEADER and (start < stop or end >= 0):
+        file.seek(start)
+        n_wanted = _BYTES_AT_ONCE if end >= 0 or stop - start > 1 else _LEAST
+        content = np.frombuffer(file.read(n_wanted), np.uint8)
+        if len(content) < _HEADER:  # cut short by somebody
+            return
+        at, end, is_endless = _walk(content, end, size - start)
+        if is_endless:
+            raise CountError(
+                f"{name} cannot be read: the heap of its texts is damaged at byte {start + at}; "
+                "if other programs read it, copy it with h5repack"
+            )
+        start, end = start + at, end - at if end >= 0 else -1
 
 
 # What the loop below sees of a file, of which it is given one part after another:

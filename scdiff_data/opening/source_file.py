@@ -17,7 +17,7 @@ import numpy as np
 
 from scdiff_data.base import identify_file
 from scdiff_data.errors import CountError, UnsafeFileError
-from scdiff_data.opening.heaps import check_heaps
+from scdiff_data.opening.heaps import WatchedStream, check_heaps
 
 ALLOWANCE = 1 << 30
 """Bytes that a read may take where no setting says it."""
@@ -81,7 +81,7 @@ def open_hdf5(path: Path, stream: Any = None, *, max_memory: int = ALLOWANCE) ->
     """
     try:
         terms = _Terms(path.name, max(max_memory, LEAST_ALLOWANCE))
-        file = SourceFile(path if stream is None else stream, terms)
+        file = SourceFile(path if stream is None else WatchedStream(stream, path.name), terms)
     except OSError as error:
         if error.errno:  # this machine's fault, such as too many open files: not the file's
             raise

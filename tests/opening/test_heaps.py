@@ -75,6 +75,12 @@ def test_a_file_is_looked_through_before_the_library_reads_a_text(tmp_path: Path
     path.write_bytes(changed)
     with pytest.raises(CountError, match=f"^cells.h5ad cannot be read: .* at byte {at}"):
         H5adFile(path)
+    with (
+        path.open("rb") as stream,
+        pytest.raises(CountError, match=rf"^cells.h5ad .*heap of its texts.* at byte {at}"),
+        H5adFile(path, stream=stream) as file,
+    ):
+        list(file.obs.index)
 
 
 def test_a_file_that_is_no_hdf5_or_empty_is_said_to_be_none(tmp_path: Path) -> None:
