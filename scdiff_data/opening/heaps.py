@@ -10,6 +10,7 @@ Source: "HDF5 File Format Specification", III.E, "Disk Format: Level 1E - Global
 
 import io
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from scdiff_data.base import compiled
 from scdiff_data.errors import CountError
 
-_BYTES_AT_ONCE = 8 << 20
+_BYTES_AT_ONCE = 1 << 20
 """Bytes of a file that are looked through at a time."""
 
 _LEAST = 4096
@@ -28,6 +29,12 @@ _LEAST = 4096
 
 _HEADER = 16
 """Bytes that a collection begins with, and each of its objects."""
+
+_SIGNATURE = re.compile(b"GCOL")
+"""The first of them; searched for twice as fast as `bytes.find` does."""
+
+_VERSION = b"\1\0\0\0"
+"""Those that follow: a version, and three that are not used."""
 
 
 @lru_cache(maxsize=1024)
@@ -78,10 +85,9 @@ class WatchedStream(io.RawIOBase):
         start, view = self.tell(), memoryview(buffer).cast("B")
         content = self._stream.read(len(view))
         view[: len(content)] = content
-        bytes_read, at = np.frombuffer(content, np.uint8), 0
-        while (at := _find_signature(bytes_read, at)) < len(content) - 3:
-            _look_through(self._stream, self._name, start + at, start + at + 1)
-            at += 1
+        for found in _SIGNATURE.finditer(content):
+            at = start + found.start()
+            _look_through(self._stream, self._name, at, at + 1)
         self._stream.seek(start + len(content))
         return len(content)
 
@@ -92,10 +98,10 @@ def _look_through(file: Any, name: str, start: int, stop: int) -> None:
     while size - start >= _HEADER and (start < stop or end >= 0):
         file.seek(start)
         n_wanted = _BYTES_AT_ONCE if end >= 0 or stop - start > 1 else _LEAST
-        content = np.frombuffer(file.read(n_wanted), np.uint8)
+        content = file.read(n_wanted)
         if len(content) < _HEADER:  # cut short by somebody
             return
-        at, end, is_endless = _walk(content, end, size - start)
+        at, end, is_endless = _walk_all(content, end, size - start)
         if is_endless:
             raise CountError(
                 f"{name} cannot be read: the heap of its texts is damaged at byte {start + at}; "
@@ -104,20 +110,8 @@ def _look_through(file: Any, name: str, start: int, stop: int) -> None:
         start, end = start + at, end - at if end >= 0 else -1
 
 
-# What the loop below sees of a file, of which it is given one part after another:
-#
-#     G C O L | 1 0 0 0 | bytes of all (8) | object | object | ... | free | other bytes of the file
-#     signature version                    |                              |
-#                                          at                             end
-#
-#     object    number (2)   users (2)   0 (4)   bytes (8)   content, up to a multiple of 8 bytes
-#     free      0 (2)        0 (2)       0 (4)   bytes (8), these 16 among them
-#
-# Bytes that happen to read `GCOL` are no collection unless what follows is that of one. Runs of
-# 4,096 bytes are searched without a branch, so that one instruction compares 32 of them.
-@compiled
-def _walk(content: NDArray[Any], end: int, left: int) -> tuple[int, int, bool]:
-    """Walk collections; where the next part begins, what is left there of one, -1 if none is.
+def _walk_all(content: bytes, end: int, left: int) -> tuple[int, int, bool]:
+    """Walk the collections in a part of a file.
 
     Parameters
     ----------
@@ -127,56 +121,52 @@ def _walk(content: NDArray[Any], end: int, left: int) -> tuple[int, int, bool]:
         Where the collection ends in whose midst it begins; -1 if it does in none.
     left
         Bytes of the file from its beginning on.
+
+    Returns
+    -------
+    tuple
+        Where the next part begins, or what is damaged; where the collection ends in whose midst
+        that is, -1 if it is in none; whether it is damaged.
     """
-    at, n = 0, len(content)
+    at, array = 0, np.frombuffer(content, np.uint8)
     while True:
         if end < 0:
-            at = _find_signature(content, at)
-            if at + 16 > n:
+            found = _SIGNATURE.search(content, at)
+            if found is None:  # one may begin in the last bytes, and go on
+                return max(len(content) - 3, at), -1, False
+            at = found.start()
+            if at + _HEADER > len(content):
                 return at, -1, False
-            length = _read_number(content, at + 8, 8)
-            if _read_number(content, at + 4, 4) != 1 or not 16 <= length <= left - at:
+            length = int.from_bytes(content[at + 8 : at + _HEADER], "little")
+            # Other bytes may happen to read as a signature does.
+            if content[at + 4 : at + 8] != _VERSION or not _HEADER <= length <= left - at:
                 at += 1
                 continue
-            at, end = at + 16, at + length
-        if at + 16 > end:
-            end = -1
-            continue
-        if at + 16 > n:
-            return at, end, False
-        taken = _read_number(content, at + 8, 8)
-        if _read_number(content, at, 2):
+            at, end = at + _HEADER, at + length
+        at, is_endless = _walk(array, at, end)
+        if is_endless or at + _HEADER <= end:  # what follows is in the next part
+            return int(at), end, bool(is_endless)
+        end = -1
+
+
+# What the loop below sees of a collection:
+#
+#     G C O L | 1 0 0 0 | bytes of all (8) | object | object | ... | free |
+#     signature version                    |                              |
+#                                          at                             end
+#
+#     object    number (2)   users (2)   0 (4)   bytes (8)   content, up to a multiple of 8 bytes
+#     free      0 (2)        0 (2)       0 (4)   bytes (8), these 16 among them
+@compiled
+def _walk(content: NDArray[Any], at: int, end: int) -> tuple[int, bool]:
+    """Walk objects, as far as they begin in the part; the next one, and whether it is endless."""
+    while at + 16 <= end and at + 16 <= len(content):
+        taken: Any = np.int64(0)  # of 8 bytes; one from 2^63 on is negative
+        for k in range(8):
+            taken |= np.int64(content[at + 8 + k]) << np.int64(8 * k)
+        if content[at] | content[at + 1]:
             taken = 16 + (taken + 7) // 8 * 8
         if taken <= 0:
-            return at, end, True
+            return at, True
         at += min(taken, end - at)
-
-
-@compiled
-def _read_number(content: NDArray[Any], at: int, n_bytes: int) -> int:
-    """A whole number, lowest byte first; of 8 bytes, one from 2^63 on is negative."""
-    number = np.int64(0)
-    for k in range(n_bytes):
-        number |= np.int64(content[at + k]) << np.int64(8 * k)
-    return int(number)
-
-
-@compiled
-def _find_signature(content: NDArray[Any], start: int) -> int:
-    """Place of the next signature from `start` on; else where one might begin that goes on."""
-    last = max(len(content) - 3, 0)
-    for low in range(start, last, 4096):
-        high, n_found = min(low + 4096, last), 0
-        for k in range(low, high):
-            n_found += _is_signature(content, k)
-        if n_found:
-            for k in range(low, high):
-                if _is_signature(content, k):
-                    return int(k)
-    return int(max(last, start))
-
-
-@compiled
-def _is_signature(content: NDArray[Any], k: int) -> bool:
-    first = (content[k] == 71) & (content[k + 1] == 67)
-    return bool(first & (content[k + 2] == 79) & (content[k + 3] == 76))
+    return at, False
