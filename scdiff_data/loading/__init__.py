@@ -1,6 +1,6 @@
 """From a finished directory to batches, on every rank, from any position.
 
-Read `keyed_permutation`, `order`, `sampler`, `lazy_strings`, `split_view`, `dataset`,
+Read `lazy_strings`, `split_view`, `dataset`,
 `worker_transport`, `read_ahead`, `loader`.
 """
 
@@ -17,17 +17,14 @@ from scdiff_data.loading.loader import (
     create_dataloader,
     create_hvg_dataloader,
 )
-from scdiff_data.loading.sampler import CellSampler, check_shuffle
 
 __all__ = [
     "CellBatch",
-    "CellSampler",
     "HVGDataset",
     "ResumableLoader",
     "ScRNADataset",
     "TokenBatch",
     "TokenDataset",
-    "check_shuffle",
     "collate",
     "create_dataloader",
     "create_hvg_dataloader",

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from scdiff_data.loading.dataset import HVGDataset, ScRNADataset, TokenDataset
 from scdiff_data.loading.read_ahead import ReadAhead
-from scdiff_data.loading.sampler import CellSampler
 from scdiff_data.loading.worker_transport import PREFETCH, BatchGroupSampler, SharedSlots
+from scdiff_data.sampling import CellSampler
 
 _MESSAGE_BYTES = 2 << 20
 """Counts in a message from a worker, about: enough that its cost is small beside gathering them."""

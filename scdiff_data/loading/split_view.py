@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scdiff_data.archive import ArchiveRows
 from scdiff_data.constants import SPLITS
 from scdiff_data.loading.lazy_strings import LazyStrings
-from scdiff_data.loading.order import divide_rows, find_distinct
+from scdiff_data.sampling import divide_rows, find_distinct
 from scdiff_data.shards import ShardRows
 from scdiff_data.store import Manifest, list_exact
 

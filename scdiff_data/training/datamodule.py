@@ -12,15 +12,14 @@ from lightning import LightningDataModule
 
 from scdiff_data.loading import (
     CellBatch,
-    CellSampler,
     HVGDataset,
     ResumableLoader,
     TokenBatch,
     TokenDataset,
-    check_shuffle,
 )
 from scdiff_data.pipeline import Plan, plan, prepare
 from scdiff_data.recipes import PrepareOptions, Recipe
+from scdiff_data.sampling import CellSampler, check_shuffle
 from scdiff_data.sources import Condition, Source
 from scdiff_data.tokenizers import Tokenizer, describe_fit, open_fit, restore_fit, store_fit
 from scdiff_data.training.fit_data import open_fit_data

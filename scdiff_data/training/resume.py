@@ -18,7 +18,8 @@ from typing import Any
 
 from lightning import Trainer
 
-from scdiff_data.loading import CellSampler, ResumableLoader
+from scdiff_data.loading import ResumableLoader
+from scdiff_data.sampling import CellSampler
 
 _STAGES = ("ready", "started", "processed", "completed")
 """What Lightning counts of every epoch and batch, in the order in which it happens."""

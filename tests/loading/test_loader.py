@@ -16,9 +16,9 @@ from scdiff_data import (
     create_dataloader,
     create_hvg_dataloader,
 )
-from scdiff_data.loading.keyed_permutation import KeyedPermutation
-from scdiff_data.loading.order import WindowPermutation
-from scdiff_data.loading.sampler import CellSampler
+from scdiff_data.sampling.keyed_permutation import KeyedPermutation
+from scdiff_data.sampling.order import WindowPermutation
+from scdiff_data.sampling.sampler import CellSampler
 
 
 def ids_of(loader: ResumableLoader) -> list[list[str]]:

@@ -14,8 +14,8 @@ import torch
 
 from scdiff_data import HVGDataset, ResumableLoader, ScRNADataset, create_dataloader
 from scdiff_data.loading.loader import create_hvg_dataloader
-from scdiff_data.loading.sampler import CellSampler
 from scdiff_data.loading.worker_transport import BatchGroupSampler
+from scdiff_data.sampling.sampler import CellSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 

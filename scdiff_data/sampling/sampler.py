@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
-from scdiff_data.loading.keyed_permutation import KeyedPermutation
-from scdiff_data.loading.order import BalancedDraw, WindowPermutation, divide_rows
+from scdiff_data.sampling.keyed_permutation import KeyedPermutation
+from scdiff_data.sampling.order import BalancedDraw, WindowPermutation, divide_rows
 
 _N_STEPS = 16
 """Steps whose rows are worked out together: a call costs more than the rows of a step."""
