@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -40,6 +41,8 @@ class SplitView:
         The rows of all shards.
     rows
         The contiguous range of these rows that the split is.
+    key
+        A number that other cells, or another order of them, would not have.
     labels, categories
         The labels to read, and what the codes of each text label stand for.
 
@@ -56,6 +59,7 @@ class SplitView:
         first = 0 if split is None else sum(sizes[name] for name in SPLITS[: SPLITS.index(split)])
         n_cells = sum(sizes.values())
         self.rows = range(first, first + (n_cells if split is None else sizes[split]))
+        self.key = _digest_cells(manifest, self.rows)
         self.shards = ShardRows(manifest)
         stored = self.shards.labels
         if missing := set(labels or ()) - set(stored):
@@ -89,6 +93,10 @@ class SplitView:
             gene_ids = self.shards.gather_gene_ids(rows, n_genes)
             metadata["gene_ids"] = torch.from_numpy(gene_ids)
         return expression, metadata
+
+    def read_ids(self, name: str) -> NDArray[np.str_]:
+        """Every cell's id, or `experiment_id`, in the order of the rows."""
+        return np.char.decode(self._read(name, np.arange(len(self))), "utf-8")
 
     def read_classes(self, name: str) -> NDArray[np.integer[Any]]:
         """Each cell's value of a label or `experiment_id`, numbered from 0; a missing one, too.
@@ -128,6 +136,13 @@ class SplitView:
                 values = values.astype(np.int64)
             metadata[name] = torch.from_numpy(values)
         return metadata
+
+
+def _digest_cells(manifest: Manifest, rows: range) -> int:
+    """CRC32 of the table of cells, which holds each cell's row, and of the rows."""
+    path = manifest.directory.cells.relative_to(manifest.data_dir).as_posix()
+    tables = [entry.sha256 for entry in manifest.files if entry.path == path]
+    return crc32(f"{tables} {rows}".encode())
 
 
 def open_archives(
