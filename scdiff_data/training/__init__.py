@@ -1,6 +1,7 @@
 """What Lightning takes: the DataModule, exact resuming, an optimizer.
 
-Read `prepared`, `fit_data`, `resume`, `token_batches`, `datamodule`; `optimizer` stands alone.
+Read `plain_values`, `prepared`, `fit_data`, `serving`, `resume`, `token_batches`, `predictions`,
+`datamodule`; `optimizer` stands alone.
 """
 
 from scdiff_data.training.datamodule import ScRNADataModule
