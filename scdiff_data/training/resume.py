@@ -172,7 +172,16 @@ def _describe(trainer: Trainer, loader: ResumableLoader) -> dict[str, Any]:
         "n_waiting": n_waiting,
         "is_exhausted": not loader.own_sampler.count_batches(state["position"]),
         "is_validation_due": _is_validation_due(trainer),
+        "loader_at": _find_place(trainer, loader),
     }
+
+
+def _find_place(trainer: Trainer, loader: ResumableLoader) -> int:
+    """Which of the states that a checkpoint keeps of loaders is this one's."""
+    combined: Any = trainer.fit_loop._combined_loader
+    loaders = [] if combined is None else combined.flattened
+    stateful = [one for one in loaders if hasattr(one, "state_dict")]
+    return next((at for at, one in enumerate(stateful) if one is loader), 0)
 
 
 def _is_validation_due(trainer: Trainer) -> bool:
@@ -254,7 +263,10 @@ def _mend(
             moved = n_batches - n_left - counts["ready"]
             for stage in _STAGES:
                 counts[stage] += moved
-    progress["state_dict"]["combined_loader"] = [place]
+    # A module may train on several loaders; the others' states are their own.
+    states = list(progress["state_dict"].get("combined_loader") or [place])
+    states[state.get("loader_at", 0)] = place
+    progress["state_dict"]["combined_loader"] = states
     return place
 
 
