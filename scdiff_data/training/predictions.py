@@ -102,7 +102,7 @@ def align(
         raise ValueError(f"cell_ids must name each cell once, {twice!r} is there twice")
     at = pd.Index(known).get_indexer(index)
     if (at < 0).any():
-        raise ValueError(f"cell_ids must be ids of cells predicted, got {ids[at < 0][0]!r}")
+        raise ValueError(f"cell_ids must be ids of cells predicted, got {str(ids[at < 0][0])!r}")
     experiments = cells.read_ids("experiment_id")[at]
     barcodes = pd.Index([i.removeprefix(f"{e}_") for i, e in zip(ids, experiments, strict=True)])
     places = _find_places(adata.obs_names, index, barcodes)
