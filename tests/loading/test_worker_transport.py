@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from scdiff_data import HVGDataset, ResumableLoader, ScRNADataset, create_dataloader
-from scdiff_data.loading.loader import create_hvg_dataloader
+from scdiff_data.loading import create_hvg_dataloader
 from scdiff_data.loading.worker_transport import BatchGroupSampler
 from scdiff_data.sampling.sampler import CellSampler
 

@@ -223,3 +223,14 @@ def test_settings_of_any_type_are_plain_in_checkpoints(
         tmp_path / "run.ckpt", source=Pbmc(), weights_only=True
     )
     assert opened.n_genes == 64
+
+
+def test_a_value_is_logged_by_the_number_of_cells_without_a_warning(pbmc_dir: Path) -> None:
+    class Logging(Seeing):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("mean", batch[0].float().mean())
+
+    cells, trainer = make(pbmc_dir), quiet_trainer()
+    found = trainer.validate(Logging(), datamodule=cells, verbose=False)  # warnings are errors
+    expected = cells.val_dataset[:].expression.float().mean()
+    assert found[0]["mean"] == pytest.approx(float(expected), rel=1e-5)
