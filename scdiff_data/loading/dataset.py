@@ -118,6 +118,9 @@ class HVGDataset(Dataset[CellBatch]):
         shards = self._cells.shards
         return shards.gene_indices[: self.n_genes].tolist() if shards.has_fallback else None
 
+    def __repr__(self) -> str:
+        return self._cells.describe(type(self).__name__, self.n_genes)
+
     def __len__(self) -> int:
         return len(self._cells)
 
@@ -221,6 +224,9 @@ class ScRNADataset(Dataset[CellBatch]):
         self.gene_ids = list(axis.ids)
         self.gene_symbols = list(axis.symbols)
         self.n_genes = len(axis)
+
+    def __repr__(self) -> str:
+        return self._cells.describe(type(self).__name__, self.n_genes)
 
     def __len__(self) -> int:
         return len(self._cells)

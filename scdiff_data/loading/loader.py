@@ -106,6 +106,9 @@ class ResumableLoader(DataLoader[Any]):
         batches = self.own_sampler if is_here else self._groups
         return ReadAhead(batches, self.own_sampler, self.dataset, gathers_here=is_here)
 
+    def __repr__(self) -> str:
+        return f"ResumableLoader({self.dataset!r}, {self.own_sampler!r})"
+
     def __len__(self) -> int:
         """Batches of a whole epoch."""
         return len(self.own_sampler)

@@ -54,6 +54,7 @@ class SplitView:
 
     def __init__(self, manifest: Manifest, split: str | None, labels: Sequence[str] | None) -> None:
         sizes = manifest.n_cells
+        self._split, self._data_dir = split, manifest.data_dir
         if split is not None and split not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS} or None, got {split!r}")
         first = 0 if split is None else sum(sizes[name] for name in SPLITS[: SPLITS.index(split)])
@@ -73,6 +74,11 @@ class SplitView:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def describe(self, kind: str, n_genes: int) -> str:
+        """A line for `repr` of a dataset of these cells."""
+        cells = f"{len(self):,} {self._split or 'of all'} cells x {n_genes:,} genes"
+        return f"{kind}({cells}, labels {self.labels}, {str(self._data_dir)!r})"
 
     def read_metadata(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Ids as `LazyStrings`, total counts and labels as tensors."""

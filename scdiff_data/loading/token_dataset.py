@@ -28,6 +28,9 @@ class TokenDataset(Dataset[TokenBatch]):
         self.ask_for_columns = cells.ask_for_columns
         self.cells_key = cells.cells_key
 
+    def __repr__(self) -> str:
+        return f"TokenDataset({self._cells!r})"
+
     def __len__(self) -> int:
         return len(self._cells)
 

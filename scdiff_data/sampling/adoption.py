@@ -41,6 +41,9 @@ class UndividedSampler(Sampler[NDArray[np.int64]]):
         """Cells: Lightning asks whether there are enough for all ranks."""
         return self.cells.n_cells
 
+    def __repr__(self) -> str:
+        return repr(self.cells)
+
     def __getattr__(self, name: str) -> Any:
         if name == "cells":  # while it is unpickled
             raise AttributeError(name)

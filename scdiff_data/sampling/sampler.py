@@ -157,6 +157,13 @@ class CellSampler(DistributedSampler[Any]):
         """Whether somebody named the ranks; else the process group does."""
         return self._n_ranks is not None
 
+    def __repr__(self) -> str:
+        kind = "balanced" if self._draw else (self._kind if self.shuffle else "in order")
+        return (
+            f"CellSampler({self.n_cells:,} cells, batches of {self.batch_size}, {kind}, seed "
+            f"{self.seed}, epoch {self.epoch}, rank {self.rank} of {self.num_replicas})"
+        )
+
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes, until this is called again."""
         super().set_epoch(epoch)

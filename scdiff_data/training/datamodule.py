@@ -147,6 +147,10 @@ class ScRNADataModule(LightningDataModule):
         self._opened: ServedCells | None = None
         self._bookmark = Bookmark()
 
+    def __repr__(self) -> str:
+        found = "not opened" if self._opened is None else self._opened.describe_sizes()
+        return f"ScRNADataModule({self.recipe.source!r}, {str(self.data_dir)!r}: {found})"
+
     def plan(self) -> Plan:
         """What `prepare_data` would draw, fetch and store, without fetching a cell."""
         options = {k: v for k, v in asdict(self._options).items() if k != "replace"}  # nothing is

@@ -189,6 +189,18 @@ def test_a_prepared_directory_is_opened_when_first_asked_for(pbmc_dir: Path) -> 
     assert make(pbmc_dir).state_dict()["progress"] is None
 
 
+def test_what_is_printed_says_what_is_in_it(pbmc_dir: Path) -> None:
+    cells = make(pbmc_dir)
+    assert repr(cells) == f"ScRNADataModule(Pbmc(), {str(pbmc_dir)!r}: not opened)"
+    loader = cells.val_dataloader()
+    assert "569 train of 7, 65 val of 7" in repr(cells)
+    assert repr(loader.dataset) == (
+        f"HVGDataset(65 val cells x 64 genes, labels ['cell_type', 'n_counts'], {str(pbmc_dir)!r})"
+    )
+    assert "65 cells, batches of 32, in order, seed 0, epoch 0, rank 0 of 1" in repr(loader)
+    assert "700 of all cells x 765 genes" in repr(create_dataloader(pbmc_dir, 8, split=None))
+
+
 @pytest.mark.parametrize("name", ["categories", "gene_ids", "n_genes", "train_dataset"])
 def test_before_anything_is_prepared_the_error_says_what_to_call(tmp_path: Path, name: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"call .*datamodule\.prepare_data\(\)"):
