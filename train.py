@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from scdiff_data import ScdiffDataError, ScRNADataModule
 from scdiff_data.base import write_aside
-from scdiff_data.training import exit_when_told
+from scdiff_data.callbacks import exit_when_told
 
 
 @hydra.main(config_path="configs", config_name="train", version_base="1.3")

@@ -16,7 +16,7 @@ import numpy as np
 from fixtures.goals import print_goal
 from numpy.typing import NDArray
 
-from scdiff_data.loading.sampler import CellSampler
+from scdiff_data.sampling.sampler import CellSampler
 
 N_CELLS, N_EXPERIMENTS, BATCH_SIZE = 1_000_000, 10, 128
 STEPS = 16

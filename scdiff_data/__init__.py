@@ -16,9 +16,11 @@ it and is entered by its `__init__`, which names its files in their order.
     shards/         what training reads, dense or compact, gathered from memory maps
     recipes/        what is wanted, and how it is done: settings, checked before any work
     pipeline/       all of these in order, from a recipe to a finished directory   (writes)
+    sampling/       which cells come when: orders that are computed, and each rank's part
     loading/        from a finished directory to batches, on every rank            (reads)
     tokenizers/     counts to tokens and back
-    training/       what Lightning takes: the DataModule, exact resuming, optimizer, callbacks
+    training/       what Lightning takes: the DataModule, exact resuming, optimizer
+    callbacks/      beside any module: averaged weights, speed, an orderly stop
     evaluation/     how good a model is, beside baselines and beside real cells
     diffusion/      the demo model
 
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from scdiff_data.errors import CountError, DownloadError, ManifestError, ScdiffDataError
     from scdiff_data.loading import (
         CellBatch,
-        CellSampler,
         HVGDataset,
         ResumableLoader,
         ScRNADataset,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
         prepare,
     )
     from scdiff_data.recipes import Recipe, Split
+    from scdiff_data.sampling import CellSampler
     from scdiff_data.sources import (
         Bucket,
         Census,
@@ -130,7 +132,7 @@ _ROOM_OF = {
     "ManifestError": "errors",
     "ScdiffDataError": "errors",
     "CellBatch": "loading",
-    "CellSampler": "loading",
+    "CellSampler": "sampling",
     "HVGDataset": "loading",
     "ResumableLoader": "loading",
     "ScRNADataset": "loading",

@@ -5,9 +5,9 @@ Read `process` (which genes are masked, and the objective), `blocks` and `denois
 imputed genes), `module` (what Lightning trains and saves).
 """
 
+from scdiff_data.callbacks import Speed, StopCheckpoint, WeightEMA
 from scdiff_data.diffusion.denoiser import Denoiser
 from scdiff_data.diffusion.module import MaskedDiffusion
 from scdiff_data.evaluation import RunReport
-from scdiff_data.training import Speed, StopCheckpoint, WeightEMA
 
 __all__ = ["Denoiser", "MaskedDiffusion", "RunReport", "Speed", "StopCheckpoint", "WeightEMA"]

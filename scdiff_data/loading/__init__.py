@@ -1,33 +1,26 @@
 """From a finished directory to batches, on every rank, from any position.
 
-Read `keyed_permutation`, `order`, `sampler`, `lazy_strings`, `split_view`, `dataset`,
-`worker_transport`, `read_ahead`, `loader`.
+Read `lazy_strings`, `split_view`, `dataset`, `token_dataset`,
+`worker_transport`, `read_ahead`, `loader`, `creating`.
 """
 
+from scdiff_data.loading.creating import create_dataloader, create_hvg_dataloader
 from scdiff_data.loading.dataset import (
     CellBatch,
     HVGDataset,
     ScRNADataset,
     TokenBatch,
-    TokenDataset,
 )
-from scdiff_data.loading.loader import (
-    ResumableLoader,
-    collate,
-    create_dataloader,
-    create_hvg_dataloader,
-)
-from scdiff_data.loading.sampler import CellSampler, check_shuffle
+from scdiff_data.loading.loader import ResumableLoader, collate
+from scdiff_data.loading.token_dataset import TokenDataset
 
 __all__ = [
     "CellBatch",
-    "CellSampler",
     "HVGDataset",
     "ResumableLoader",
     "ScRNADataset",
     "TokenBatch",
     "TokenDataset",
-    "check_shuffle",
     "collate",
     "create_dataloader",
     "create_hvg_dataloader",

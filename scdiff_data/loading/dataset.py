@@ -118,8 +118,20 @@ class HVGDataset(Dataset[CellBatch]):
         shards = self._cells.shards
         return shards.gene_indices[: self.n_genes].tolist() if shards.has_fallback else None
 
+    def __repr__(self) -> str:
+        return self._cells.describe(type(self).__name__, self.n_genes)
+
     def __len__(self) -> int:
         return len(self._cells)
+
+    @property
+    def cells_key(self) -> int:
+        """A number that other cells, or another order of them, would not have."""
+        return self._cells.key
+
+    def read_ids(self, name: str = "cell_id") -> NDArray[np.str_]:
+        """Every cell's id, or `experiment_id`, in the order of the rows."""
+        return self._cells.read_ids(name)
 
     def __getitem__(self, index: Index) -> CellBatch:
         """Gather cells; an int gives one cell, without the first dimension."""
@@ -171,37 +183,6 @@ class HVGDataset(Dataset[CellBatch]):
         self._cells.shards.ask_for_columns(runs, within=self._cells.rows)
 
 
-class TokenDataset(Dataset[TokenBatch]):
-    """The same cells as tokens, a sixth of the work where shards are compact.
-
-    Parameters
-    ----------
-    cells
-        The cells.
-    count_table
-        What each count 0 … 32,767 becomes, uint8 or int16 [32768]: a tokenizer's `count_table`.
-    """
-
-    def __init__(self, cells: HVGDataset, count_table: NDArray[Any]) -> None:
-        self._cells = cells
-        self._count_table = count_table
-        self.n_genes, self.is_compact = cells.n_genes, cells.is_compact
-        self.ask_for, self.ask_for_runs = cells.ask_for, cells.ask_for_runs
-        self.ask_for_columns = cells.ask_for_columns
-
-    def __len__(self) -> int:
-        return len(self._cells)
-
-    def __getitem__(self, index: Index) -> TokenBatch:
-        """Gather cells; an int gives a batch of one."""
-        return self._cells.read_tokens(index, self._count_table)
-
-    @property
-    def watch(self) -> DiskWatch:
-        """Whether rows come from the disk."""
-        return self._cells.watch
-
-
 class ScRNADataset(Dataset[CellBatch]):
     """All genes of every drawn cell, from the archive, in the same order as `HVGDataset`.
 
@@ -244,8 +225,20 @@ class ScRNADataset(Dataset[CellBatch]):
         self.gene_symbols = list(axis.symbols)
         self.n_genes = len(axis)
 
+    def __repr__(self) -> str:
+        return self._cells.describe(type(self).__name__, self.n_genes)
+
     def __len__(self) -> int:
         return len(self._cells)
+
+    @property
+    def cells_key(self) -> int:
+        """A number that other cells, or another order of them, would not have."""
+        return self._cells.key
+
+    def read_ids(self, name: str = "cell_id") -> NDArray[np.str_]:
+        """Every cell's id, or `experiment_id`, in the order of the rows."""
+        return self._cells.read_ids(name)
 
     def __getitem__(self, index: Index) -> CellBatch:
         """Gather cells; an int gives one cell, without the first dimension (dense only)."""

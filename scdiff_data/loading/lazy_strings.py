@@ -1,8 +1,10 @@
 """Ids of a batch's cells, which most training never looks at."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +12,9 @@ from numpy.typing import NDArray
 from scdiff_data.errors import ManifestError
 
 
+@dataclass(init=False, repr=False, eq=False)  # for Lightning, see below
 class LazyStrings:
-    """LazyStrings that are read when somebody looks at them: most batches' ids never are.
+    """Strings that are read when somebody looks at them: most batches' ids never are.
 
     Works as an array of str does: `texts[3]`, `texts[:5]`, `list(texts)`, `np.asarray(texts)`.
     Pickled, they are read first.
@@ -44,15 +47,37 @@ class LazyStrings:
         """Decode one, or an array of them; a slice is read when somebody looks at it."""
         if isinstance(index, slice):
             return LazyStrings(len(range(*index.indices(self._n))), lambda: self._encoded[index])
-        chosen = _decode(self._encoded[index])
-        return chosen if chosen.ndim else str(chosen)
+        chosen = self._encoded[index]
+        if isinstance(chosen, bytes):
+            with _naming_damage():
+                return chosen.decode()
+        return _decode(chosen)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(np.asarray(self).tolist())
+    # Lightning finds the size of a batch for `self.log` by looking at all that is in it, would read
+    # every id, and would warn that each is of another size. A dataclass without fields says
+    # nothing of its size, if it is no `Iterable`: so `__iter__` is there for those who ask the
+    # object, such as pandas, and not in the class. Loops go by `__getitem__`.
+    if TYPE_CHECKING:
+
+        def __iter__(self) -> Iterator[str]: ...
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__iter__":
+            return lambda: iter(self.tolist())
+        raise AttributeError(f"LazyStrings has no attribute {name!r}")
 
     def tolist(self) -> list[str]:
         """All as a list."""
-        return list(self)
+        texts: list[str] = np.asarray(self).tolist()
+        return texts
+
+    def to(self, device: Any, **_: Any) -> "LazyStrings":
+        """Themselves: strings stay in the main memory, whatever device a batch is moved to."""
+        del device
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "LazyStrings":
+        return self  # nothing changes them, and a copy would read them
 
     def __eq__(self, other: object) -> Any:
         return np.asarray(self) == np.asarray(other)
@@ -67,8 +92,15 @@ class LazyStrings:
 
 
 def _decode(encoded: Any) -> NDArray[np.str_]:
-    try:
+    with _naming_damage():
         return np.char.decode(encoded, "utf-8")
+
+
+@contextmanager
+def _naming_damage() -> Iterator[None]:
+    """Say of an id that is no text that the shard is damaged."""
+    try:
+        yield
     except UnicodeDecodeError as error:
         raise ManifestError(
             f"a shard is damaged, an id of its cells is no text ({error}): run 'scdiff-data "

@@ -1,18 +1,20 @@
-"""A DataLoader that resumes, and the two-line way to one."""
+"""A DataLoader that resumes."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from time import perf_counter
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, cast
 
-from numpy.typing import NDArray
 from torch import Generator
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from scdiff_data.loading.dataset import HVGDataset, ScRNADataset, TokenDataset
 from scdiff_data.loading.read_ahead import ReadAhead
-from scdiff_data.loading.sampler import CellSampler
 from scdiff_data.loading.worker_transport import PREFETCH, BatchGroupSampler, SharedSlots
+from scdiff_data.sampling import (
+    CellSampler,
+    UndividedSampler,
+    adopt_sampler,
+    compare_orders,
+)
 
 _MESSAGE_BYTES = 2 << 20
 """Counts in a message from a worker, about: enough that its cost is small beside gathering them."""
@@ -28,15 +30,26 @@ class ResumableLoader(DataLoader[Any]):
     main process hands them out, not when a worker fetches them ahead. Nothing is drawn before the
     first batch is asked for, because Lightning makes the iterator before it sets the epoch.
 
+    Each iteration is the next epoch, in another order, unless `loader.sampler.set_epoch` says which
+    epoch comes: then it is that one until it is called again.
+
     Parameters
     ----------
     dataset
         Takes an array of row numbers as index and gives a batch.
     sampler
-        Gives the row numbers.
+        Gives the row numbers. One that was not told its ranks learns them from Lightning or Fabric,
+        else from torch's process group.
     num_workers, pin_memory, persistent_workers, multiprocessing_context
         As those of `DataLoader`. A worker sends several batches in one message: moving them between
         processes costs more than gathering them.
+    shuffle, batch_sampler, own_sampler
+        Left alone: what Lightning gives when it builds the loader again, see `adopt_sampler`.
+
+    Raises
+    ------
+    ValueError
+        If rows come from another sampler.
     """
 
     sampler: CellSampler
@@ -44,17 +57,23 @@ class ResumableLoader(DataLoader[Any]):
     def __init__(
         self,
         dataset: Dataset[Any],
-        sampler: CellSampler,
+        sampler: CellSampler | Sampler[Any],
         *,
         num_workers: int = 0,
         pin_memory: bool = False,
         persistent_workers: bool = False,
         multiprocessing_context: str | None = None,
+        shuffle: bool | None = None,
+        batch_sampler: Any = None,
+        own_sampler: CellSampler | None = None,
     ) -> None:
+        if batch_sampler is not None:
+            raise ValueError("a ResumableLoader's batches are those of its sampler, got others")
+        cells = adopt_sampler(sampler, own_sampler, is_built_again=shuffle is not None)
         super().__init__(
             dataset,
             batch_size=None,  # the sampler makes the batches
-            sampler=sampler,
+            sampler=cells if cells.has_ranks else UndividedSampler(cells),
             num_workers=num_workers,
             prefetch_factor=PREFETCH if num_workers else None,
             collate_fn=collate,
@@ -65,30 +84,42 @@ class ResumableLoader(DataLoader[Any]):
         )
         self.seconds_waited = 0.0
         """How long batches were waited for, over all iterations."""
+        self.own_sampler = cells
         self._epoch = 0
         self._position = 0
         self._is_restored = False
-        batch_bytes = 2 * sampler.batch_size * getattr(dataset, "n_genes", 1)
+        self._has_begun = False
+        batch_bytes = 2 * cells.batch_size * getattr(dataset, "n_genes", 1)
         n_batches = min(max(_MESSAGE_BYTES // batch_bytes, 1), _MOST_BATCHES)
-        self._groups = BatchGroupSampler(sampler, n_batches)
+        self._groups = BatchGroupSampler(cells, n_batches)
         self._group_bytes = n_batches * batch_bytes
         self._slots: SharedSlots | None = None
+        # Lightning keeps the arguments of loaders that are made in a hook, and fails where a
+        # sampler was given by position: without them it reads the attributes, as of any other.
+        for name in ("args", "kwargs", "arg_names", "default_kwargs"):
+            self.__dict__.pop(f"__pl_saved_{name}", None)
 
     @property
     def _index_sampler(self) -> Any:
         """What one call of the dataset, in a worker or here, is asked for; DataLoader reads it."""
         is_here = not self.num_workers
-        batches = self.sampler if is_here else self._groups
-        return ReadAhead(batches, self.sampler, self.dataset, gathers_here=is_here)
+        batches = self.own_sampler if is_here else self._groups
+        return ReadAhead(batches, self.own_sampler, self.dataset, gathers_here=is_here)
+
+    def __repr__(self) -> str:
+        return f"ResumableLoader({self.dataset!r}, {self.own_sampler!r})"
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
-        return len(self.sampler)
+        return len(self.own_sampler)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Batches of the sampler's epoch, from where a restored state left it."""
-        sampler = self.sampler
+        sampler = self.own_sampler
         goes_on = self._is_restored and self._epoch == sampler.epoch
+        if self._has_begun and not sampler.is_pinned:
+            sampler.epoch += 1
+        self._has_begun = True
         sampler.start = self._position if goes_on else 0
         self._epoch = sampler.epoch
         self._position = sampler.start
@@ -119,123 +150,45 @@ class ResumableLoader(DataLoader[Any]):
         yield from slots.open(super().__iter__())
         self._slots = slots
 
-    def state_dict(self) -> dict[str, int]:
-        """The epoch, and the cells of it that all ranks together were given."""
-        epoch = self.sampler.epoch
-        return {"epoch": epoch, "position": self._position if epoch == self._epoch else 0}
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch, and the cells of it that all ranks together were given; and in which order."""
+        sampler = self.own_sampler
+        position = self._position if sampler.epoch == self._epoch else 0
+        return {
+            "epoch": sampler.epoch,
+            "position": position,
+            "is_exhausted": sampler.count_batches(position) == 0,
+            "order": sampler.order,
+        }
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next iteration go on from `state`, or where its epoch is over with the next one.
 
         If the sampler's epoch is set to another one before, that one starts afresh; if to that of
         `state`, nothing is left of it where it is over.
+
+        Raises
+        ------
+        ValueError
+            If it is from the middle of an epoch of other cells, or in another order.
         """
-        self._epoch, self._position = int(state["epoch"]), int(state["position"])
+        sampler = self.own_sampler
+        position = min(int(state["position"]), sampler.n_cells)
+        is_over = sampler.count_batches(position) == 0
+        if different := compare_orders(state.get("order", sampler.order), sampler.order):
+            is_over = bool(state.get("is_exhausted", False))
+            if position and not is_over:
+                raise ValueError(
+                    "the state is from the middle of an epoch in another order of cells "
+                    f"({', '.join(different)}): restore it into a loader of the same data, split, "
+                    "seed, shuffle and balance, or start the epoch afresh without it"
+                )
+        self._epoch, self._position = int(state["epoch"]), position
         self._is_restored = True
-        is_over = self.sampler.count_batches(self._position) == 0
-        self.sampler.set_epoch(self._epoch + is_over)
+        self._has_begun = False
+        sampler.epoch, sampler.is_pinned = self._epoch + is_over, False
 
 
 def collate(batch: Any) -> Any:
     """Leave a batch as the dataset assembled it; for `DataLoader(dataset, collate_fn=collate)`."""
     return batch
-
-
-def create_hvg_dataloader(
-    folder: str | Path,
-    batch_size: int = 128,
-    *,
-    split: str | None = "train",
-    n_hvgs: int | None = None,
-    labels: Sequence[str] | None = None,
-    shuffle: bool | Literal["window", "global"] = "window",
-    seed: int = 0,
-    window_size: int = 65_536,
-    run_size: int = 256,
-    balance: str | None = None,
-    num_workers: int = 0,
-    count_table: NDArray[Any] | None = None,
-) -> ResumableLoader:
-    """Batches of the chosen genes from a prepared directory, shuffled anew each epoch.
-
-    Parameters
-    ----------
-    folder, split, n_hvgs, labels
-        As `HVGDataset`.
-    batch_size
-        Cells a batch.
-    shuffle
-        `window` (or True) or `global`, see `CellSampler`, and an incomplete last batch is left
-        out; with False, cells come in the order of the rows, all of them.
-    seed
-        Of the shuffle; call `loader.sampler.set_epoch(epoch)` for another order.
-    window_size, run_size
-        Rows of a window and of its runs, see `CellSampler`.
-    balance
-        A label, or `experiment_id`: cells are drawn with replacement, each of its values as often
-        as any other. A missing value counts as one.
-    num_workers
-        Worker processes; 0 is fastest unless the trainer itself is busy.
-    count_table
-        What each count becomes, such as a tokenizer's `count_table`: batches are then a
-        `TokenBatch`, their tokens as narrow as the table's.
-    """
-    dataset = HVGDataset(folder, split=split, n_hvgs=n_hvgs, labels=labels)
-    order = _BatchOrder(batch_size, shuffle, seed, window_size, run_size, balance)
-    return _load(dataset, order, num_workers, count_table)
-
-
-def create_dataloader(
-    folder: str | Path,
-    batch_size: int = 128,
-    *,
-    split: str | None = "train",
-    sparse: bool = False,
-    labels: Sequence[str] | None = None,
-    shuffle: bool | Literal["window", "global"] = "window",
-    seed: int = 0,
-    window_size: int = 65_536,
-    run_size: int = 256,
-    balance: str | None = None,
-    num_workers: int = 0,
-) -> ResumableLoader:
-    """Batches of all genes from a prepared directory; arguments as `create_hvg_dataloader`.
-
-    `sparse` gives sparse CSR tensors instead of dense ones.
-    """
-    dataset = ScRNADataset(folder, split=split, sparse=sparse, labels=labels)
-    order = _BatchOrder(batch_size, shuffle, seed, window_size, run_size, balance)
-    return _load(dataset, order, num_workers)
-
-
-class _BatchOrder(NamedTuple):
-    """Which cells come together, and in which order."""
-
-    batch_size: int
-    shuffle: bool | Literal["window", "global"]
-    seed: int
-    window_size: int
-    run_size: int
-    balance: str | None
-
-
-def _load(
-    cells: HVGDataset | ScRNADataset,
-    order: _BatchOrder,
-    num_workers: int,
-    count_table: NDArray[Any] | None = None,
-) -> ResumableLoader:
-    sampler = CellSampler(
-        len(cells),
-        order.batch_size,
-        seed=order.seed,
-        shuffle=order.shuffle,
-        drop_last=bool(order.shuffle),
-        window_size=order.window_size,
-        run_size=order.run_size,
-        classes=None if order.balance is None else cells.read_classes(order.balance),
-    )
-    dataset: Dataset[Any] = cells
-    if count_table is not None and isinstance(cells, HVGDataset):
-        dataset = TokenDataset(cells, count_table)
-    return ResumableLoader(dataset, sampler, num_workers=num_workers)

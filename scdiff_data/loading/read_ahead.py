@@ -26,8 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scdiff_data.base import tell_here
-from scdiff_data.loading.order import WindowPermutation
-from scdiff_data.loading.sampler import CellSampler
+from scdiff_data.sampling import CellSampler, WindowPermutation
 
 _CONSECUTIVE_ROWS = 4096
 """Rows that are asked for together where cells come in the order of the rows."""

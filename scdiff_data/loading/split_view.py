@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from scdiff_data.archive import ArchiveRows
 from scdiff_data.constants import SPLITS
 from scdiff_data.loading.lazy_strings import LazyStrings
-from scdiff_data.loading.order import divide_rows, find_distinct
+from scdiff_data.sampling import divide_rows, find_distinct
 from scdiff_data.shards import ShardRows
 from scdiff_data.store import Manifest, list_exact
 
@@ -40,6 +41,8 @@ class SplitView:
         The rows of all shards.
     rows
         The contiguous range of these rows that the split is.
+    key
+        A number that other cells, or another order of them, would not have.
     labels, categories
         The labels to read, and what the codes of each text label stand for.
 
@@ -51,11 +54,13 @@ class SplitView:
 
     def __init__(self, manifest: Manifest, split: str | None, labels: Sequence[str] | None) -> None:
         sizes = manifest.n_cells
+        self._split, self._data_dir = split, manifest.data_dir
         if split is not None and split not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS} or None, got {split!r}")
         first = 0 if split is None else sum(sizes[name] for name in SPLITS[: SPLITS.index(split)])
         n_cells = sum(sizes.values())
         self.rows = range(first, first + (n_cells if split is None else sizes[split]))
+        self.key = _digest_cells(manifest, self.rows)
         self.shards = ShardRows(manifest)
         stored = self.shards.labels
         if missing := set(labels or ()) - set(stored):
@@ -69,6 +74,11 @@ class SplitView:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def describe(self, kind: str, n_genes: int) -> str:
+        """A line for `repr` of a dataset of these cells."""
+        cells = f"{len(self):,} {self._split or 'of all'} cells x {n_genes:,} genes"
+        return f"{kind}({cells}, labels {self.labels}, {str(self._data_dir)!r})"
 
     def read_metadata(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Ids as `LazyStrings`, total counts and labels as tensors."""
@@ -89,6 +99,10 @@ class SplitView:
             gene_ids = self.shards.gather_gene_ids(rows, n_genes)
             metadata["gene_ids"] = torch.from_numpy(gene_ids)
         return expression, metadata
+
+    def read_ids(self, name: str) -> NDArray[np.str_]:
+        """Every cell's id, or `experiment_id`, in the order of the rows."""
+        return np.char.decode(self._read(name, np.arange(len(self))), "utf-8")
 
     def read_classes(self, name: str) -> NDArray[np.integer[Any]]:
         """Each cell's value of a label or `experiment_id`, numbered from 0; a missing one, too.
@@ -128,6 +142,13 @@ class SplitView:
                 values = values.astype(np.int64)
             metadata[name] = torch.from_numpy(values)
         return metadata
+
+
+def _digest_cells(manifest: Manifest, rows: range) -> int:
+    """CRC32 of the table of cells, which holds each cell's row, and of the rows."""
+    path = manifest.directory.cells.relative_to(manifest.data_dir).as_posix()
+    tables = [entry.sha256 for entry in manifest.files if entry.path == path]
+    return crc32(f"{tables} {rows}".encode())
 
 
 def open_archives(

@@ -29,7 +29,7 @@ from torch.utils.data import Sampler, get_worker_info
 
 from scdiff_data.base import ArrayPool
 from scdiff_data.loading.dataset import CellBatch, TokenBatch
-from scdiff_data.loading.sampler import CellSampler
+from scdiff_data.sampling import CellSampler
 
 PREFETCH = 2
 """Groups of batches that a worker works ahead."""

@@ -3,29 +3,27 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
-import torch
+from anndata import AnnData
 from lightning import LightningDataModule
 
 from scdiff_data.loading import (
     CellBatch,
-    CellSampler,
     HVGDataset,
     ResumableLoader,
     TokenBatch,
-    TokenDataset,
-    check_shuffle,
 )
 from scdiff_data.pipeline import Plan, plan, prepare
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.sources import Condition, Source
-from scdiff_data.tokenizers import Tokenizer, describe_fit, open_fit, restore_fit, store_fit
+from scdiff_data.tokenizers import Tokenizer, describe_fit, restore_fit, store_fit
 from scdiff_data.training.fit_data import open_fit_data
-from scdiff_data.training.prepared import open_manifest
+from scdiff_data.training.plain_values import make_plain, pass_on
+from scdiff_data.training.predictions import Placement, align, join_batches
 from scdiff_data.training.resume import Bookmark
+from scdiff_data.training.serving import LoaderSettings, ServedCells, open_cells
 from scdiff_data.training.token_batches import finish_batch, serve_tokens
 
 logger = logging.getLogger(__name__)
@@ -62,15 +60,17 @@ class ScRNADataModule(LightningDataModule):
     balance
         A label, or `experiment_id`: training cells are drawn with replacement, each of its values
         as often as any other. A missing value counts as one.
-    num_workers
-        Worker processes of each loader; 0 is fastest unless the trainer itself is busy.
-    persistent_workers
-        Whether workers live on between epochs.
+    num_workers, persistent_workers
+        Worker processes of each loader, 0 is fastest unless the trainer itself is busy; and whether
+        they live on between epochs.
     tokenizer
         Turns counts into tokens; None leaves counts. One with a `count_table` does so while cells
         are gathered, any other on the batch's own device.
     train_counts
         Whether training batches of tokens carry the counts, too; others always do.
+    predict_split
+        Whose cells `Trainer.predict` is given, every one in the order of the rows: `train`, `val`,
+        `test` or `all`.
     verify
         What `setup` compares with the manifest: sizes and headers of the shards, or with `full`
         also the checksum of every byte.
@@ -128,51 +128,32 @@ class ScRNADataModule(LightningDataModule):
         persistent_workers: bool = False,
         tokenizer: Tokenizer | None = None,
         train_counts: bool = False,
+        predict_split: Literal["train", "val", "test", "all"] = "test",
         verify: Literal["headers", "full"] = "headers",
     ) -> None:
-        given = dict(locals())
+        given = make_plain(dict(locals()))
         super().__init__()
         self.save_hyperparameters(ignore=["source", "tokenizer"], logger=False)
-        # Checkpoints hold plain values only.
-        self.hparams["data_dir"] = str(data_dir)
-        self.hparams["genes"] = str(genes) if isinstance(genes, Path) else genes
-        self.hparams["gene_axis"] = str(gene_axis) if isinstance(gene_axis, Path) else gene_axis
-        self.recipe = Recipe(**{name: given[name] for name in signature(Recipe).parameters})
-        if batch_size < 1 or num_workers < 0:
-            found = f"{batch_size} and {num_workers}"
-            raise ValueError(f"batch_size must be at least 1, num_workers at least 0, got {found}")
-        check_shuffle(shuffle, window_size, run_size)
-        if cell_count is not None and batch_size > cell_count:
-            raise ValueError(
-                f"batch_size={batch_size} exceeds cell_count={cell_count}: lower batch_size or "
-                "draw more cells"
-            )
+        self.hparams.update({name: given[name] for name in self.hparams})
+        self.recipe = pass_on(Recipe, given)
+        self._settings = pass_on(LoaderSettings, given)
+        self._options = pass_on(PrepareOptions, given | {"replace": given["replace_data"]})
         self.data_dir = Path(data_dir)
-        self.batch_size = batch_size
-        self.seed = seed
-        if verify not in ("headers", "full"):
-            raise ValueError(f"verify must be headers or full, got {verify!r}")
+        self.batch_size: int = given["batch_size"]
+        self.seed: int = given["seed"]
+        self.predict_split: str = given["predict_split"]
         self.tokenizer = tokenizer
         self._train_counts = train_counts
-        self._verify = verify
-        self._shuffle, self._window_size, self._run_size = shuffle, window_size, run_size
-        self._balance = balance
+        self._opened: ServedCells | None = None
         self._bookmark = Bookmark()
-        self._options = PrepareOptions(
-            n_threads=n_threads,
-            max_memory=max_memory,
-            keep_downloads=keep_downloads,
-            refresh_catalog=refresh_catalog,
-            retry_failed=retry_failed,
-            replace=replace_data,
-        )
-        self._num_workers = num_workers
-        self._persistent_workers = persistent_workers
+
+    def __repr__(self) -> str:
+        found = "not opened" if self._opened is None else self._opened.describe_sizes()
+        return f"ScRNADataModule({self.recipe.source!r}, {str(self.data_dir)!r}: {found})"
 
     def plan(self) -> Plan:
         """What `prepare_data` would draw, fetch and store, without fetching a cell."""
-        options = asdict(self._options)
-        del options["replace"]  # nothing is
+        options = {k: v for k, v in asdict(self._options).items() if k != "replace"}  # nothing is
         return plan(self.recipe, self.data_dir, **options)
 
     def prepare_data(self) -> None:
@@ -197,33 +178,57 @@ class ScRNADataModule(LightningDataModule):
         ValueError
             If a batch exceeds a rank's share of the training cells.
         """
-        del stage
-        manifest = open_manifest(self.recipe, self.data_dir, full=self._verify == "full")
-        self.train_dataset = HVGDataset(self.data_dir, split="train")
-        self.val_dataset = HVGDataset(self.data_dir, split="val")
-        self.test_dataset = HVGDataset(self.data_dir, split="test")
-        balance = self._balance
-        self._classes = None if balance is None else self.train_dataset.read_classes(balance)
-        self._sampler(self.train_dataset, train=True)  # says at once if batches are too large
-        if self.tokenizer is not None:
-            open_fit(self.tokenizer, open_fit_data(manifest))
-        self._manifest = manifest
+        self._bookmark.close()  # what was read of another checkpoint is not this run's
+        self._opened = None
+        if stage in (None, "fit"):
+            self._cells.make_train_sampler(self.trainer)  # says at once if batches are too large
         if self.trainer is None or self.trainer.is_global_zero:
-            n_experiments = manifest.n_experiments
-            sizes = [f"{n:,} {s} of {n_experiments[s]:,}" for s, n in manifest.n_cells.items()]
-            logger.info("cells: %s experiments", ", ".join(sizes))
+            logger.info("cells: %s experiments", self._cells.describe_sizes())
+
+    @property
+    def _cells(self) -> ServedCells:
+        """What `setup` opened; opened now, if it was not called yet."""
+        if self._opened is None:
+            self._opened = open_cells(self.recipe, self.data_dir, self.tokenizer, self._settings)
+        self._settings.batch_size = self.batch_size  # Lightning's Tuner sets it
+        return self._opened
 
     def state_dict(self) -> dict[str, Any]:
         """What checkpoints keep: the genes' fingerprint, the tokenizer's fit, how far it went."""
-        kept = describe_fit(self.tokenizer, open_fit_data(self._manifest))
+        kept = describe_fit(self.tokenizer, open_fit_data(self._cells.manifest))
         return kept | {"progress": self._bookmark.describe(self.trainer)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the cells not seen; raises ValueError if genes or tokens are others."""
-        restore_fit(self.tokenizer, open_fit_data(self._manifest), state_dict)
+        restore_fit(self.tokenizer, open_fit_data(self._cells.manifest), state_dict)
         if self.trainer is not None and self.trainer.training and state_dict.get("progress"):
-            sampler = self._sampler(self.train_dataset, train=True)
+            sampler = self._cells.make_train_sampler(self.trainer)
             self._bookmark.open(self.trainer, state_dict["progress"], sampler)
+
+    @property
+    def train_dataset(self) -> HVGDataset:
+        """The training cells."""
+        return self._cells.dataset("train")
+
+    @property
+    def val_dataset(self) -> HVGDataset:
+        """The validation cells."""
+        return self._cells.dataset("val")
+
+    @property
+    def test_dataset(self) -> HVGDataset:
+        """The test cells."""
+        return self._cells.dataset("test")
+
+    @property
+    def predict_dataset(self) -> HVGDataset:
+        """The cells of `predict_split`."""
+        return self._cells.dataset(self.predict_split)
+
+    @property
+    def n_genes(self) -> int:
+        """Genes of a batch."""
+        return self.train_dataset.n_genes
 
     @property
     def gene_ids(self) -> list[str]:
@@ -243,7 +248,7 @@ class ScRNADataModule(LightningDataModule):
     @property
     def n_reference_genes(self) -> int:
         """Genes of the reference axis, of which a place may hold any with `fallback_min_genes`."""
-        return self._manifest.genes.n_reference
+        return self._cells.manifest.genes.n_reference
 
     @property
     def categories(self) -> dict[str, list[str]]:
@@ -253,15 +258,39 @@ class ScRNADataModule(LightningDataModule):
     def train_dataloader(self) -> ResumableLoader:
         """Full batches of training cells, in another order every epoch."""
         dataset = serve_tokens(self.train_dataset, self.tokenizer, with_counts=self._train_counts)
-        return self._bookmark.follow(self._loader(dataset, train=True), self.trainer)
+        loader = self._cells.make_train_loader(dataset, self.trainer)
+        return self._bookmark.follow(loader, self.trainer)
 
     def val_dataloader(self) -> ResumableLoader | list[Any]:
         """Every validation cell once; nothing, if the split has no validation cells."""
-        return self._loader(self.val_dataset) if len(self.val_dataset) else []
+        return self._cells.make_loader("val", self.trainer)
 
     def test_dataloader(self) -> ResumableLoader | list[Any]:
         """Every test cell once; nothing, if the split has no test cells."""
-        return self._loader(self.test_dataset) if len(self.test_dataset) else []
+        return self._cells.make_loader("test", self.trainer)
+
+    def predict_dataloader(self) -> ResumableLoader | list[Any]:
+        """Every cell of `predict_split` once, in the order of the rows."""
+        return self._cells.make_loader(self.predict_split, self.trainer)
+
+    def write_obs(self, adata: AnnData, name: str, values: Any, **how: Unpack[Placement]) -> None:
+        """Write one predicted value a cell into `adata.obs[name]`.
+
+        `values` are those of the cells of `predict_dataloader` in their order, as one array or a
+        batch at a time, as `Trainer.predict` gives them; or of `cell_ids`, if these are given.
+        `obs_names` are our ids, `{experiment_id}_{barcode}`, or the source's barcodes. Cells
+        without a value get `fill`.
+
+        Raises
+        ------
+        ValueError
+            If values and cells do not pair, or a cell has no value and there is no `fill`.
+        """
+        adata.obs[name] = align(adata, join_batches(values, 1), self.predict_dataset, **how)
+
+    def write_obsm(self, adata: AnnData, name: str, values: Any, **how: Unpack[Placement]) -> None:
+        """Write a predicted row of values a cell into `adata.obsm[name]`, as `write_obs` does."""
+        adata.obsm[name] = align(adata, join_batches(values, 2), self.predict_dataset, **how)
 
     def on_after_batch_transfer(
         self, batch: CellBatch | TokenBatch, dataloader_idx: int
@@ -269,28 +298,3 @@ class ScRNADataModule(LightningDataModule):
         """Tokenise, or widen tokens, on the device that the batch is now on."""
         del dataloader_idx
         return finish_batch(batch, self.tokenizer)
-
-    def _sampler(self, dataset: HVGDataset | TokenDataset, *, train: bool) -> CellSampler:
-        return CellSampler(
-            len(dataset),
-            self.batch_size,
-            n_ranks=self.trainer.world_size if self.trainer else 1,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            seed=self.seed,
-            shuffle=train and self._shuffle,
-            drop_last=train,
-            window_size=self._window_size,
-            run_size=self._run_size,
-            classes=self._classes if train else None,
-        )
-
-    def _loader(
-        self, dataset: HVGDataset | TokenDataset, *, train: bool = False
-    ) -> ResumableLoader:
-        return ResumableLoader(
-            dataset,
-            self._sampler(dataset, train=train),
-            num_workers=self._num_workers,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self._persistent_workers,
-        )

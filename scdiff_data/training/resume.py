@@ -15,10 +15,12 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from operator import attrgetter
 from typing import Any
+from weakref import WeakSet
 
 from lightning import Trainer
 
-from scdiff_data.loading import CellSampler, ResumableLoader
+from scdiff_data.loading import ResumableLoader
+from scdiff_data.sampling import CellSampler, compare_orders
 
 _STAGES = ("ready", "started", "processed", "completed")
 """What Lightning counts of every epoch and batch, in the order in which it happens."""
@@ -44,11 +46,9 @@ _STAGES = ("ready", "started", "processed", "completed")
 # the cells seen (`position`), which mean the same in every run.
 
 
-_IF_MISSING = {"window_size": 0, "run_size": 0, "block_size": 1}
-"""What checkpoints mean that lack a setting of the order: older ones had blocks, and no windows."""
-
 _PRIVATE = (
     "_checkpoint_connector._loaded_checkpoint",
+    "fit_loop._combined_loader",
     "fit_loop._data_fetcher",
     "fit_loop.epoch_loop._should_check_val_fx",
     "fit_loop.epoch_loop.batch_progress.current.processed",
@@ -77,11 +77,14 @@ class Bookmark:
     """Where a run is: what its checkpoints say of it, and where its next training loader starts."""
 
     def __init__(self) -> None:
+        self._given: WeakSet[ResumableLoader] = WeakSet()
         self._loader: ResumableLoader | None = None
         self._place: dict[str, int] | None = None
 
     def follow(self, loader: ResumableLoader, trainer: Trainer | None) -> ResumableLoader:
-        """Follow a training loader from now on; it starts where a checkpoint was opened.
+        """Follow a training loader, if the fit loop takes it; it starts where a checkpoint says.
+
+        Others are given to callbacks and to users, and do not move the bookmark.
 
         Raises
         ------
@@ -91,15 +94,28 @@ class Bookmark:
         """
         if trainer is not None:
             _check_lightning(trainer)
-        self._loader = loader
-        place = self._place
-        self._place = None
-        if place is not None:
-            loader.load_state_dict(place)
+        if self._find_loader(trainer) is not None:
+            self._place = None  # the fit loop's loader has started there
+        self._given.add(loader)
+        if self._place is not None:
+            loader.load_state_dict(self._place)
         return loader
+
+    def close(self) -> None:
+        """Forget the place that a checkpoint said: another run starts."""
+        self._place = None
+
+    def _find_loader(self, trainer: Trainer | None) -> ResumableLoader | None:
+        """The loader that the fit loop iterates, if it is one of those given."""
+        combined = None if trainer is None else trainer.fit_loop._combined_loader
+        loaders = [] if combined is None else combined.flattened
+        ours = [loader for loader in loaders if isinstance(loader, ResumableLoader)]
+        # One that Lightning built again, to overfit, is not among those given.
+        return next((x for x in ours if x in self._given), next(iter(ours), None))
 
     def describe(self, trainer: Trainer | None) -> dict[str, Any] | None:
         """What a checkpoint keeps."""
+        self._loader = self._find_loader(trainer) or self._loader
         if trainer is None or self._loader is None:
             return None
         return _describe(trainer, self._loader)
@@ -112,13 +128,12 @@ class Bookmark:
         ValueError
             If its order of cells is another one, in which the rest of an epoch has no meaning.
         """
-        there, here = _IF_MISSING | state["order"], _IF_MISSING | sampler.order
-        different = [f"{k}: {there[k]} there, {here[k]} here" for k in here if there[k] != here[k]]
+        different = compare_orders(state["order"], sampler.order)
         if different and state["position"] and not state["is_exhausted"]:
             settings = "window_size and run_size (where they are 0, with shuffle=global)"
             way_out = (
                 f"go on with its settings of the draw, seed, balance, {settings}, or"
-                if there["block_size"] == 1
+                if state["order"].get("block_size", 1) == 1
                 else "there is no block_size any more, so go on"
             )
             raise ValueError(
@@ -133,8 +148,8 @@ class Bookmark:
         except KeyError as error:
             raise RuntimeError(_EXPLANATION.format(name=f"loops.fit_loop[{error}]")) from error
         self._place = place
-        if self._loader is not None:
-            self._loader.load_state_dict(place)
+        if (loader := self._find_loader(trainer)) is not None:
+            loader.load_state_dict(place)
 
 
 def _describe(trainer: Trainer, loader: ResumableLoader) -> dict[str, Any]:
@@ -149,15 +164,24 @@ def _describe(trainer: Trainer, loader: ResumableLoader) -> dict[str, Any]:
     if not (is_last and n_waiting == 0):
         n_waiting += counts.processed % trainer.accumulate_grad_batches
     state = loader.state_dict()
-    n_cells = n_waiting * loader.sampler.global_batch_size
+    n_cells = n_waiting * loader.own_sampler.global_batch_size
     return {
         "epoch": state["epoch"],
         "position": max(0, state["position"] - n_cells),
-        "order": loader.sampler.order,
+        "order": loader.own_sampler.order,
         "n_waiting": n_waiting,
-        "is_exhausted": not loader.sampler.count_batches(state["position"]),
+        "is_exhausted": not loader.own_sampler.count_batches(state["position"]),
         "is_validation_due": _is_validation_due(trainer),
+        "loader_at": _find_place(trainer, loader),
     }
+
+
+def _find_place(trainer: Trainer, loader: ResumableLoader) -> int:
+    """Which of the states that a checkpoint keeps of loaders is this one's."""
+    combined: Any = trainer.fit_loop._combined_loader
+    loaders = [] if combined is None else combined.flattened
+    stateful = [one for one in loaders if hasattr(one, "state_dict")]
+    return next((at for at, one in enumerate(stateful) if one is loader), 0)
 
 
 def _is_validation_due(trainer: Trainer) -> bool:
@@ -239,7 +263,10 @@ def _mend(
             moved = n_batches - n_left - counts["ready"]
             for stage in _STAGES:
                 counts[stage] += moved
-    progress["state_dict"]["combined_loader"] = [place]
+    # A module may train on several loaders; the others' states are their own.
+    states = list(progress["state_dict"].get("combined_loader") or [place])
+    states[state.get("loader_at", 0)] = place
+    progress["state_dict"]["combined_loader"] = states
     return place
 
 

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scdiff_data import CountTokens, LogBinTokens, Pbmc, QuantileTokens, ScRNADataModule
+from scdiff_data.callbacks import WeightEMA
 from scdiff_data.diffusion import MaskedDiffusion
 from scdiff_data.diffusion.panel import map_codes
 from scdiff_data.diffusion.process import draw_masks, keyed_generator
 from scdiff_data.evaluation.metrics import shuffle_genes
 from scdiff_data.loading.dataset import TokenBatch
 from scdiff_data.tokenizers.ranks import RankTokens
-from scdiff_data.training import WeightEMA
 from support.cases import PBMC_SETTINGS
 from support.toys import StandIn
 

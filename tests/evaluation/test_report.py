@@ -7,8 +7,8 @@ from typing import Any
 import anndata
 import pytest
 
+from scdiff_data.callbacks import WeightEMA
 from scdiff_data.evaluation import RunReport
-from scdiff_data.training import WeightEMA
 
 
 def test_a_run_ends_with_picture_cells_and_metrics(

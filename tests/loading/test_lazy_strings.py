@@ -1,9 +1,15 @@
 """Ids read when somebody looks, and then as an array of str would be."""
 
+import copy
 import pickle
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.utilities.data import extract_batch_size
 
 from scdiff_data.loading.lazy_strings import LazyStrings
 
@@ -44,5 +50,23 @@ def test_it_works_as_an_array_of_str() -> None:
 
 
 def test_pickled_it_has_been_read() -> None:
-    copy = pickle.loads(pickle.dumps(texts()))
-    assert list(copy) == NAMES.tolist()
+    read = pickle.loads(pickle.dumps(texts()))
+    assert list(read) == NAMES.tolist()
+
+
+def test_whoever_looks_for_batch_sizes_or_moves_batches_reads_nothing() -> None:
+    def read() -> Any:
+        raise AssertionError("somebody read the ids")
+
+    texts = LazyStrings(3, read)
+    batch = (torch.zeros(3, 2), {"cell_id": texts})
+    assert extract_batch_size(batch) == 3
+    assert move_data_to_device(batch, torch.device("cpu"))[1]["cell_id"] is texts
+    assert copy.deepcopy(texts) is texts
+
+
+def test_loops_and_tables_take_them_as_texts() -> None:
+    assert list(texts()) == [text for text in texts()] == NAMES.tolist()  # noqa: C416
+    assert pd.DataFrame({"id": texts()})["id"].tolist() == NAMES.tolist()
+    assert pd.Index(texts()).tolist() == NAMES.tolist()
+    assert "PBMC01_ÄÖ" in texts()

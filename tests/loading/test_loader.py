@@ -16,13 +16,18 @@ from scdiff_data import (
     create_dataloader,
     create_hvg_dataloader,
 )
-from scdiff_data.loading.keyed_permutation import KeyedPermutation
-from scdiff_data.loading.order import WindowPermutation
-from scdiff_data.loading.sampler import CellSampler
+from scdiff_data.sampling.keyed_permutation import KeyedPermutation
+from scdiff_data.sampling.order import WindowPermutation
+from scdiff_data.sampling.sampler import CellSampler
 
 
 def ids_of(loader: ResumableLoader) -> list[list[str]]:
     return [metadata["cell_id"].tolist() for _, metadata in loader]
+
+
+def place_of(loader: ResumableLoader) -> tuple[int, int]:
+    state = loader.state_dict()
+    return state["epoch"], state["position"]
 
 
 def test_two_lines_give_batches(pbmc_dir: Path) -> None:
@@ -66,7 +71,7 @@ def test_a_restored_loader_goes_on_after_the_last_batch_handed_out(
     for _ in range(5):
         next(iterator)
     state = loader.state_dict()  # workers have fetched more ahead: that does not count
-    assert state == {"epoch": 2, "position": 5 * 32}
+    assert (state["epoch"], state["position"]) == (2, 5 * 32)
 
     other = create_hvg_dataloader(pbmc_dir, 32, num_workers=num_workers)
     other.load_state_dict(state)
@@ -89,9 +94,9 @@ def test_a_restored_state_is_still_the_state_before_the_first_batch(pbmc_dir: Pa
     loader = create_hvg_dataloader(pbmc_dir, 32)
     loader.load_state_dict({"epoch": 4, "position": 64})
     iter(loader)
-    assert loader.state_dict() == {"epoch": 4, "position": 64}
+    assert place_of(loader) == (4, 64)
     loader.sampler.set_epoch(5)
-    assert loader.state_dict() == {"epoch": 5, "position": 0}
+    assert place_of(loader) == (5, 0)
 
 
 def test_an_epoch_that_is_over_goes_on_with_the_next_unless_it_is_said_to_be_open(

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from scdiff_data import HVGDataset, ResumableLoader, ScRNADataset, create_dataloader
-from scdiff_data.loading.loader import create_hvg_dataloader
-from scdiff_data.loading.sampler import CellSampler
+from scdiff_data.loading import create_hvg_dataloader
 from scdiff_data.loading.worker_transport import BatchGroupSampler
+from scdiff_data.sampling.sampler import CellSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
 
@@ -95,6 +95,7 @@ def test_batches_that_are_kept_stay_as_they_came(pbmc_dir: Path) -> None:
 def test_two_iterations_at_a_time_do_not_mix(pbmc_dir: Path) -> None:
     dataset = HVGDataset(pbmc_dir, split="train")
     sampler = CellSampler(len(dataset), 4)
+    sampler.set_epoch(0)
     loader = ResumableLoader(dataset, sampler, num_workers=1)
     list(loader)  # leaves rooms behind
     wanted = [dataset[rows].expression for rows in sampler]
@@ -109,6 +110,7 @@ def test_an_iteration_that_was_left_does_not_spoil_the_next(
 ) -> None:
     dataset = HVGDataset(pbmc_dir, split="train")
     sampler = CellSampler(len(dataset), 4)
+    sampler.set_epoch(0)
     loader = ResumableLoader(dataset, sampler, num_workers=2, persistent_workers=persistent)
     wanted = contents(dataset[rows] for rows in sampler)
     for n_batches in (1, 50):

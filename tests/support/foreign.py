@@ -34,3 +34,30 @@ class Foreign(BoringModel):
         self.log("val", self.layer(x.float().log1p()).pow(2).mean(), batch_size=len(x))
 
     test_step = validation_step
+
+
+class Seeing(L.LightningModule):
+    """A module that keeps which cells each kind of step saw, and predicts the sum of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 1)
+        self.seen: dict[str, list[str]] = {"train": [], "val": [], "predict": []}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self._see("train", batch).pow(2).mean()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._see("val", batch)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self._see("predict", batch)
+        return batch[0].sum(1)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 1e-3)
+
+    def _see(self, kind: str, batch: Any) -> Tensor:
+        x, metadata = batch
+        self.seen[kind] += metadata["cell_id"].tolist()
+        return self.layer(x.float().log1p())

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from scdiff_data import Pbmc, ScRNADataModule
-from scdiff_data.training import StopCheckpoint
+from scdiff_data.callbacks import StopCheckpoint
 from support.cases import PBMC_SETTINGS
 
 WINDOWS = {"window_size": 128, "run_size": 8}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from scdiff_data import HVGDataset
-from scdiff_data.loading.sampler import CellSampler
+from scdiff_data.sampling.sampler import CellSampler
 from support import forks
 from support.cases import TESTS
 from support.resume_run import WINDOWS, Witness, run

@@ -119,3 +119,12 @@ def test_make_has_the_targets_named() -> None:
     named = re.search(r"lists what else there is: (.*?)\.", README, re.DOTALL)
     assert named is not None
     assert set(re.findall(r"`(\w+)`", named[1])) | {"train", "test"} <= targets
+
+
+def test_the_page_on_lightning_names_tests_that_there_are() -> None:
+    page = (ROOT / "docs" / "lightning.md").read_text("utf-8")
+    named = re.findall(r"`([a-z_/]+\.py)(?:::(\w+))?`", page)
+    assert len(named) > 15
+    for file, test in named:
+        assert not test or f"def {test}(" in (ROOT / "tests" / file).read_text("utf-8"), test
+        assert (ROOT / "tests" / file).exists(), file

@@ -5,7 +5,7 @@ the size of the data is held, any position is reached at once, and a run can go 
 number of ranks.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Literal
 from zlib import crc32
@@ -14,11 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
 
-from scdiff_data.loading.keyed_permutation import KeyedPermutation
-from scdiff_data.loading.order import BalancedDraw, WindowPermutation, divide_rows
+from scdiff_data.sampling.keyed_permutation import KeyedPermutation
+from scdiff_data.sampling.order import BalancedDraw, WindowPermutation, divide_rows
+from scdiff_data.sampling.ranks import check_ranks, find_group_ranks
 
 _N_STEPS = 16
 """Steps whose rows are worked out together: a call costs more than the rows of a step."""
+
+
+_IF_MISSING = {"window_size": 0, "run_size": 0, "block_size": 1, "classes": 0, "cells": 0}
+"""What an order means that lacks a setting: older ones had blocks, and no windows."""
 
 
 def check_shuffle(shuffle: str, window_size: int, run_size: int) -> None:
@@ -52,7 +57,9 @@ class CellSampler(DistributedSampler[Any]):
     batch_size
         Cells a batch and rank.
     n_ranks, rank
-        How many ranks share the cells, and which one this is.
+        How many ranks share the cells, and which one this is. None: those of torch's process
+        group, whenever they are asked for; without a group there is one. Of a number of ranks
+        alone, this is the first.
     seed
         Of the shuffle.
     shuffle
@@ -70,6 +77,8 @@ class CellSampler(DistributedSampler[Any]):
     classes
         Each cell's class, whole numbers [n_cells]: an epoch then is `n_cells` draws with
         replacement, each class drawn as often as any other. Takes 4 bytes a cell, beside these.
+    cells_key
+        A number that other cells in the rows' places would not have; 0 if it is not known.
 
     Raises
     ------
@@ -82,14 +91,15 @@ class CellSampler(DistributedSampler[Any]):
         n_cells: int,
         batch_size: int,
         *,
-        n_ranks: int = 1,
-        rank: int = 0,
+        n_ranks: int | None = None,
+        rank: int | None = None,
         seed: int = 0,
         shuffle: bool | Literal["window", "global"] = "window",
         drop_last: bool = True,
         window_size: int = 65_536,
         run_size: int = 256,
         classes: NDArray[np.integer[Any]] | None = None,
+        cells_key: int = 0,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -97,37 +107,103 @@ class CellSampler(DistributedSampler[Any]):
         check_shuffle(kind, window_size, run_size)
         if classes is not None and not shuffle:
             raise ValueError("classes are drawn at random: leave shuffle at 'window', got False")
-        if drop_last and n_cells < n_ranks * batch_size:
-            raise ValueError(
-                f"batch_size={batch_size} exceeds a rank's share of the cells: {n_cells} cells on "
-                f"{n_ranks} ranks are {n_cells // n_ranks} each; lower batch_size or draw more "
-                "cells"
-            )
-        if n_cells < n_ranks:
-            raise ValueError(f"{n_cells} cells are too few for {n_ranks} ranks: draw more cells")
+        rank = 0 if rank is None and n_ranks is not None else rank
+        check_ranks(n_ranks, rank)
+        self._n_ranks, self._rank = n_ranks, rank
+        self.n_cells, self.batch_size, self.drop_last = n_cells, batch_size, drop_last
+        self._check_share()
         super().__init__(
             range(n_cells),  # type: ignore[arg-type]
-            num_replicas=n_ranks,
-            rank=rank,
+            num_replicas=self.num_replicas,
+            rank=self.rank,
             shuffle=bool(shuffle),
             seed=seed,
             drop_last=drop_last,
         )
-        self.n_cells = n_cells
-        self.batch_size = batch_size
+        self._n_ranks, self._rank = n_ranks, rank  # not those that a group has by now
         self.window_size = window_size
         self.run_size = run_size
+        self.is_pinned = False
+        """Whether `set_epoch` says which epoch comes; else a loader counts."""
+        self._kind = kind
         self._is_windowed = kind == "window"
+        self._classes = classes
+        self.cells_key = cells_key
         self._draw = None if classes is None else BalancedDraw(classes)
         self._checksum = 0 if classes is None else _sum_up(classes)
         self.start = 0
         """Position, in cells of all ranks, at which the next iteration starts."""
 
     @property
+    def num_replicas(self) -> int:
+        """How many ranks share the cells."""
+        return find_group_ranks()[0] if self._n_ranks is None else self._n_ranks
+
+    @num_replicas.setter
+    def num_replicas(self, n: int) -> None:
+        self._n_ranks = n
+
+    @property
+    def rank(self) -> int:
+        """Which of them this is."""
+        return find_group_ranks()[1] if self._rank is None else self._rank
+
+    @rank.setter
+    def rank(self, rank: int) -> None:
+        self._rank = rank
+
+    @property
+    def has_ranks(self) -> bool:
+        """Whether somebody named the ranks; else the process group does."""
+        return self._n_ranks is not None
+
+    def __repr__(self) -> str:
+        kind = "balanced" if self._draw else (self._kind if self.shuffle else "in order")
+        return (
+            f"CellSampler({self.n_cells:,} cells, batches of {self.batch_size}, {kind}, seed "
+            f"{self.seed}, epoch {self.epoch}, rank {self.rank} of {self.num_replicas})"
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes, until this is called again."""
+        super().set_epoch(epoch)
+        self.is_pinned = True
+
+    def replace(self, **changes: Any) -> "CellSampler":
+        """The same sampler, in the same epoch, but for some arguments."""
+        settings: dict[str, Any] = {
+            "n_ranks": self._n_ranks,
+            "rank": self._rank,
+            "seed": self.seed,
+            "shuffle": self.shuffle and self._kind,
+            "drop_last": self.drop_last,
+            "window_size": self.window_size,
+            "run_size": self.run_size,
+            "classes": self._classes,
+            "cells_key": self.cells_key,
+        }
+        other = CellSampler(self.n_cells, self.batch_size, **(settings | changes))
+        other.epoch, other.is_pinned = self.epoch, self.is_pinned
+        return other
+
+    def _check_share(self) -> None:
+        """Raise ValueError if the cells do not make one batch for every rank."""
+        n_ranks, n_cells = self.num_replicas, self.n_cells
+        if self.drop_last and n_cells < n_ranks * self.batch_size:
+            raise ValueError(
+                f"batch_size={self.batch_size} exceeds a rank's share of the cells: {n_cells} "
+                f"cells on {n_ranks} ranks are {n_cells // n_ranks} each; lower batch_size or draw "
+                "more cells"
+            )
+        if n_cells < n_ranks:
+            raise ValueError(f"{n_cells} cells are too few for {n_ranks} ranks: draw more cells")
+
+    @property
     def order(self) -> dict[str, int]:
         """What the order of an epoch depends on.
 
-        The sizes are 0 where they do not matter, and `classes` is a checksum, 0 without any.
+        The sizes are 0 where they do not matter, `classes` is a checksum, 0 without any, and
+        `cells` is 0 where it is not known which they are.
         """
         is_cut = self.shuffle and self._is_windowed and self.n_cells > self.window_size
         sizes = (self.window_size, self.run_size) if is_cut and self._draw is None else (0, 0)
@@ -138,6 +214,7 @@ class CellSampler(DistributedSampler[Any]):
             "window_size": sizes[0],
             "run_size": sizes[1],
             "classes": self._checksum,
+            "cells": self.cells_key,
         }
 
     @property
@@ -158,6 +235,7 @@ class CellSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         """Row numbers, int64, a batch at a time."""
+        self._check_share()  # a process group may have been made since
         order = self.epoch_order()
         steps = self.global_batches()
         size = self.batch_size
@@ -199,3 +277,11 @@ def _sum_up(classes: NDArray[np.integer[Any]]) -> int:
     for chunk in divide_rows(len(classes)):
         checksum = crc32(classes[chunk].astype(np.int64).tobytes(), checksum)
     return checksum
+
+
+def compare_orders(there: Mapping[str, int], here: Mapping[str, int]) -> list[str]:
+    """What differs between two samplers' `order`, one of which an older version may have kept."""
+    there, here = _IF_MISSING | {**there}, _IF_MISSING | {**here}
+    if not (there["cells"] and here["cells"]):
+        there = there | {"cells": here["cells"]}
+    return [f"{k}: {there[k]} there, {here[k]} here" for k in here if there[k] != here[k]]

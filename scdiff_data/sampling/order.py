@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scdiff_data.base import compiled
-from scdiff_data.loading.keyed_permutation import (
+from scdiff_data.sampling.keyed_permutation import (
     N_ROUNDS,
     KeyedPermutation,
     count_bits,

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from scdiff_data import Pbmc, ResumableLoader, ScRNADataModule, create_hvg_dataloader
-from scdiff_data.training import Speed, speed
+from scdiff_data.callbacks import Speed, speed
 from support.cases import PBMC_SETTINGS
 from support.foreign import Foreign
 

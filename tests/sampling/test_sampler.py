@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scdiff_data.loading.order import WindowPermutation
-from scdiff_data.loading.sampler import CellSampler
+from scdiff_data.sampling.order import WindowPermutation
+from scdiff_data.sampling.sampler import CellSampler
 
 
 def rows_of(sampler: CellSampler) -> list[list[int]]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from scdiff_data.training import WeightEMA
+from scdiff_data.callbacks import WeightEMA
 
 
 def test_the_averaged_weights_validate_and_are_saved(

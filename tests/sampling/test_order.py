@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from scdiff_data.loading.keyed_permutation import KeyedPermutation
-from scdiff_data.loading.order import BalancedDraw, RunPermutation, WindowPermutation
-from scdiff_data.loading.sampler import CellSampler
+from scdiff_data.sampling.keyed_permutation import KeyedPermutation
+from scdiff_data.sampling.order import BalancedDraw, RunPermutation, WindowPermutation
+from scdiff_data.sampling.sampler import CellSampler
 
 
 @settings(deadline=None)

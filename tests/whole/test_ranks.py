@@ -1,0 +1,75 @@
+"""Two real processes get disjoint cells, whoever drives them; parts of one model get the same."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scdiff_data import HVGDataset
+from support import forks
+from support.cases import TESTS
+
+
+@pytest.fixture(scope="module")
+def seen(pbmc_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[str]]]:
+    """What each rank saw in each run."""
+    out = tmp_path_factory.mktemp("ranks")
+    finished = forks.run("support.rank_cells", str(pbmc_dir), str(out), cwd=TESTS)
+    assert finished.returncode == 0, finished.stderr
+    return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+def ids(folder: Path, split: str) -> list[str]:
+    return HVGDataset(folder, split=split).read_ids().tolist()
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        *("bare", "outer", "not injected"),
+        *("fabric", "fabric, datamodule"),
+        *("plain", "plain, all genes", "plain, workers", "plain, datamodule", "plain, own"),
+    ],
+)
+def test_ranks_train_on_disjoint_cells_equally_many_full_batches(
+    pbmc_dir: Path, seen: list[dict[str, list[str]]], run: str
+) -> None:
+    first, second = (rank[run] for rank in seen)
+    cells = ids(pbmc_dir, "train")
+    assert len(first) == len(second) == len(cells) // 64 * 32
+    assert len({*first, *second}) == 2 * len(first)
+    assert {*first, *second} <= {*cells}
+
+
+@pytest.mark.parametrize("run", ["bare, val", "outer, val", "not injected, val"])
+def test_ranks_validate_every_cell_once(
+    pbmc_dir: Path, seen: list[dict[str, list[str]]], run: str
+) -> None:
+    assert sorted(seen[0][run] + seen[1][run]) == sorted(ids(pbmc_dir, "val"))
+
+
+@pytest.mark.parametrize(
+    ("run", "split"),
+    [
+        ("predict", "test"),
+        ("predict, bare", "test"),
+        ("predict, large", "test"),
+        ("predict, shuffled", "train"),
+    ],
+)
+def test_ranks_predict_every_cell_once(
+    pbmc_dir: Path, seen: list[dict[str, list[str]]], run: str, split: str
+) -> None:
+    assert sorted(seen[0][run] + seen[1][run]) == sorted(ids(pbmc_dir, split))
+
+
+def test_ranks_overfit_on_disjoint_cells(seen: list[dict[str, list[str]]]) -> None:
+    assert len({*seen[0]["overfit"], *seen[1]["overfit"]}) == 2 * 64
+
+
+@pytest.mark.parametrize("run", ["parts", "parts, bare", "parts, outer", "told to share"])
+def test_ranks_that_hold_parts_of_one_model_get_the_same_cells(
+    pbmc_dir: Path, seen: list[dict[str, list[str]]], run: str
+) -> None:
+    assert seen[0][run] == seen[1][run]
+    assert len(set(seen[0][run])) == len(ids(pbmc_dir, "train")) // 32 * 32
