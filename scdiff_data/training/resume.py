@@ -81,6 +81,9 @@ class Bookmark:
         self._loader: ResumableLoader | None = None
         self._place: dict[str, int] | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Bookmark, ()  # a copy in another process follows loaders of its own
+
     def follow(self, loader: ResumableLoader, trainer: Trainer | None) -> ResumableLoader:
         """Follow a training loader, if the fit loop takes it; it starts where a checkpoint says.
 

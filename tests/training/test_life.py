@@ -1,5 +1,6 @@
 """A DataModule in the hands of others: a Trainer's features, callbacks, settings of any type."""
 
+import pickle
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,14 @@ def test_a_prepared_directory_is_opened_when_first_asked_for(pbmc_dir: Path) -> 
     ):
         assert next(iter(loader))[0].shape == (32, 64)
     assert make(pbmc_dir).state_dict()["progress"] is None
+
+
+def test_it_can_be_pickled_at_any_time(pbmc_dir: Path) -> None:
+    cells = make(pbmc_dir)
+    for _ in range(2):
+        other = pickle.loads(pickle.dumps(cells))
+        first, second = (next(iter(one.train_dataloader()))[0] for one in (cells, other))
+        assert torch.equal(first, second)
 
 
 def test_what_is_printed_says_what_is_in_it(pbmc_dir: Path) -> None:
