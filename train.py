@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import hydra
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import LightningModule, Trainer, seed_everything
@@ -55,6 +56,9 @@ def run(config: DictConfig) -> None:
     trainer.test(model, datamodule=datamodule, verbose=False)
     if trainer.is_global_zero:
         print(run_dir)
+    # Lightning leaves gloo's group to the end of Python, where its threads may abort the process.
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

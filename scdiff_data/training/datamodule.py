@@ -55,8 +55,8 @@ class ScRNADataModule(LightningDataModule):
         Whether finished data of other settings may be replaced, as `replace` of `prepare`.
     batch_size
         Cells a batch on each rank.
-    shuffle, window_size, run_size
-        How training cells are shuffled: `window` or `global`, see `CellSampler`.
+    shuffle, shuffle_seed, window_size, run_size
+        How training cells are shuffled, see `CellSampler`; a seed of None is that of the draw.
     balance
         A label, or `experiment_id`: training cells are drawn with replacement, each of its values
         as often as any other. A missing value counts as one.
@@ -64,8 +64,8 @@ class ScRNADataModule(LightningDataModule):
         Worker processes of each loader, 0 is fastest unless the trainer itself is busy; and whether
         they live on between epochs.
     tokenizer
-        Turns counts into tokens; None leaves counts. One with a `count_table` does so while cells
-        are gathered, any other on the batch's own device.
+        Turns counts into tokens; None leaves counts. With a `count_table`, while cells are
+        gathered, else on the batch's own device.
     train_counts
         Whether training batches of tokens carry the counts, too; others always do.
     predict_split
@@ -121,6 +121,7 @@ class ScRNADataModule(LightningDataModule):
         replace_data: bool = False,
         batch_size: int = 128,
         shuffle: Literal["window", "global"] = "window",
+        shuffle_seed: int | None = None,
         window_size: int = 65_536,
         run_size: int = 256,
         balance: str | None = None,
@@ -140,7 +141,6 @@ class ScRNADataModule(LightningDataModule):
         self._options = pass_on(PrepareOptions, given | {"replace": given["replace_data"]})
         self.data_dir = Path(data_dir)
         self.batch_size: int = given["batch_size"]
-        self.seed: int = given["seed"]
         self.predict_split: str = given["predict_split"]
         self.tokenizer = tokenizer
         self._train_counts = train_counts

@@ -29,6 +29,7 @@ class LoaderSettings:
     cell_count: int | None
     batch_size: int
     seed: int
+    shuffle_seed: int | None
     shuffle: Literal["window", "global"]
     window_size: int
     run_size: int
@@ -107,7 +108,7 @@ class ServedCells:
             settings.batch_size,
             n_ranks=n_ranks,
             rank=rank,
-            seed=settings.seed,
+            seed=settings.seed if settings.shuffle_seed is None else settings.shuffle_seed,
             shuffle=is_shuffled and settings.shuffle,
             window_size=settings.window_size,
             run_size=settings.run_size,

@@ -50,7 +50,20 @@ def test_a_shuffle_is_the_same_from_the_configs_and_from_every_constructor(tmp_p
     for make in (ScRNADataModule, CellSampler, create_hvg_dataloader, create_dataloader):
         parameters = signature(make).parameters
         for name in ("shuffle", "window_size", "run_size"):
-            assert parameters[name].default == data[name], (make, name)
+            # Creators shuffle training cells alone: None is what the split says.
+            assert parameters[name].default in (data[name], None), (make, name)
+
+
+@pytest.mark.parametrize("name", [name for name in group("data") if name != "default"])
+def test_another_seed_of_a_run_leaves_the_cells_and_their_splits_as_they_are(
+    tmp_path: Path, name: str
+) -> None:
+    first, second, drawn = (
+        instantiate(compose(tmp_path, f"data={name}", *REQUIRED.get(name, []), *seeds).data)
+        for seeds in (["seed=42"], ["seed=43"], ["seed=43", "data.seed=7"])
+    )
+    assert first.recipe == second.recipe != drawn.recipe
+    assert first.hparams["shuffle_seed"] != second.hparams["shuffle_seed"]
 
 
 @pytest.mark.parametrize("name", group("data/tokenizer"))
