@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scdiff_data.base import ChunkedValues, compiled
 from scdiff_data.constants import MAX_COUNT
 from scdiff_data.errors import CountError
-from scdiff_data.opening import ALLOWANCE, read_text
+from scdiff_data.opening import ALLOWANCE, explain, read_text
 
 BAD_INDEX = 1
 """`pack_values` found an index outside the matrix."""
@@ -80,8 +80,9 @@ class Block(NamedTuple):
 
 def find_layout(x: h5py.Group | h5py.Dataset) -> str:
     """`csc`, `csr` or `array`, as the element says; a text of any type."""
-    encoding = read_text(x.attrs, "encoding-type") or read_text(x.attrs, "h5sparse_format")
     name, element = Path(x.file.filename).name, x.name.strip("/")
+    with explain(Path(name), element):
+        encoding = read_text(x.attrs, "encoding-type") or read_text(x.attrs, "h5sparse_format")
     if isinstance(x, h5py.Dataset):
         return "array"
     layout = (encoding or "").removesuffix("_matrix").removesuffix("_array")

@@ -157,3 +157,14 @@ def test_what_is_said_to_be_texts_and_is_numbers_is_refused_as_anndata_does(
         return
     archive(source, tmp_path / "a.h5ad")  # a label that cannot be read is left out
     assert "cell_type" not in ad.read_h5ad(tmp_path / "a.h5ad").obs
+
+
+def test_attributes_with_damaged_names_are_an_error_of_the_file(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of()))
+    with h5py.File(source) as file:
+        address = h5py.h5o.get_info(file["X"].id).addr
+    content = bytearray(source.read_bytes())
+    content[content.index(b"encoding-type\0", address) + 8] = 0
+    source.write_bytes(content)
+    with pytest.raises(CountError, match=r"^s\.h5ad cannot be read: X: RuntimeError: "):
+        archive(source, tmp_path / "a.h5ad")
