@@ -51,6 +51,7 @@ from scdiff_data.base.hdf5_map import (
     map_dataset,
     map_file,
     map_file_datasets,
+    read_attribute,
     tell_here,
 )
 from scdiff_data.base.threads import Workers
@@ -94,6 +95,7 @@ __all__ = [
     "order_by_hash",
     "pick_by_hash",
     "prefetch",
+    "read_attribute",
     "read_parquet",
     "read_sealed",
     "save_figure",

@@ -137,11 +137,17 @@ def find_datasets(
             if offset is None or offset + n_bytes > length:
                 raise ManifestError(f"{path}:{name} lies in pieces, or the file is cut short")
             found.append((offset, n_bytes))
-        text = h5py.File(file).attrs.get(attribute)
+        text = read_attribute(h5py.File(file), attribute)
         file.close()
+    return text, found
+
+
+def read_attribute(file: h5py.File, name: str) -> str | None:
+    """A text of a file of ours, of fixed length or as older files have it; None without one."""
+    text = file.attrs.get(name)
     if isinstance(text, np.bytes_):
-        text = text.decode("utf-8", "replace")
-    return text if isinstance(text, str) else None, found
+        return text.decode("utf-8", "replace")
+    return text if isinstance(text, str) else None
 
 
 def map_file(path: Path) -> NDArray[np.uint8]:

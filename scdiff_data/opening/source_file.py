@@ -86,8 +86,12 @@ def open_hdf5(path: Path, stream: Any = None, *, max_memory: int = ALLOWANCE) ->
         if error.errno:  # this machine's fault, such as too many open files: not the file's
             raise
         raise CountError(f"{path.name} is not a readable h5ad file: {error}") from error
-    if stream is None and file.id.get_create_plist().get_sizes() == _SIZES:
-        check_heaps(path, identify_file(path))
+    try:
+        if stream is None and file.id.get_create_plist().get_sizes() == _SIZES:
+            check_heaps(path, identify_file(path))
+    except BaseException:
+        file.close()
+        raise
     return file
 
 

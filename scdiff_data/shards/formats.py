@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import h5py
 import numpy as np
 
-from scdiff_data.base import explain_damage
+from scdiff_data.base import explain_damage, read_attribute
 from scdiff_data.errors import ManifestError
 from scdiff_data.shuffle import most_row_bytes
 
@@ -101,11 +101,8 @@ def set_key(file: h5py.File, key: str) -> None:
 
 
 def get_key(file: h5py.File) -> str | None:
-    """A shard's attribute `key`; older ones have it with variable length."""
-    key = file.attrs.get("key")
-    if isinstance(key, np.bytes_):
-        return key.decode("utf-8", "replace")
-    return key if isinstance(key, str) else None
+    """A shard's attribute `key`."""
+    return read_attribute(file, "key")
 
 
 def check_key(path: Path, found: Any, key: str) -> None:
