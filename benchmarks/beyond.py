@@ -248,9 +248,9 @@ def main() -> None:
             results = run_rounds(
                 folder, arguments.annbatch, quick=arguments.quick, n_rounds=n_rounds
             )
+        print_report(results, quick=arguments.quick)
         exponent, over = measure_growth(folder, quick=arguments.quick)
         sparse = start(None, folder=folder / "sparse", what="sparse")
-        print_report(results, quick=arguments.quick)
         print_goal("prepare_exponent", exponent, "<=", 1.05)
         print_goal("prepare_mb_over_max_memory", over, "<=", 300, digits=0)
         print_goal("open_a_billion_cells_s", sparse["seconds"], "<=", 0.5)
