@@ -1,8 +1,9 @@
 """The cells of a split: their rows in the shards, and what is known of each beside its counts."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -21,6 +22,9 @@ from scdiff_data.store import Manifest, list_exact
 
 _ID_COLUMNS = ("cell_id", "experiment_id")
 """Columns that come out as `LazyStrings`."""
+
+_BATCHES_AT_ONCE = 4
+"""Batches whose narrow columns are read together."""
 
 
 class SplitView:
@@ -82,23 +86,39 @@ class SplitView:
 
     def read_metadata(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Ids as `LazyStrings`, total counts and labels as tensors."""
-        columns = self.shards.gather(self._columns, rows, within=self.rows)
-        return self._to_metadata(rows, columns)
+        return self._to_metadata(rows, self._gather(self._columns, rows))
 
     def read_counts(
         self, rows: NDArray[np.int64], n_genes: int, table: NDArray[Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
         """Counts of the first genes, or `table[counts]`, [n, n_genes], and the metadata."""
-        names = ("expression", *self._columns)
-        expression, *columns = self.shards.gather(
-            names, rows, within=self.rows, width=n_genes, table=table
-        )
-        metadata = self._to_metadata(rows, columns)
-        if self.shards.has_fallback:
-            rows = np.where(rows < 0, rows + len(self), rows) + self.rows.start
-            gene_ids = self.shards.gather_gene_ids(rows, n_genes)
-            metadata["gene_ids"] = torch.from_numpy(gene_ids)
-        return expression, metadata
+        return next(self.read_batches([rows], n_genes, table))
+
+    def read_batches(
+        self,
+        batches: Iterable[NDArray[np.int64]],
+        n_genes: int,
+        table: NDArray[Any] | None = None,
+    ) -> Iterator[tuple[NDArray[Any], dict[str, Any]]]:
+        """The same of one batch after another.
+
+        What is narrow is read of some batches together: a call costs more than its rows. Counts
+        are not: what they go into would leave the caches before anybody looks at it.
+        """
+        batches = iter(batches)
+        while some := list(islice(batches, _BATCHES_AT_ONCE)):
+            columns = self._gather(self._columns, np.concatenate(some))
+            start = 0
+            for rows in some:
+                (counts,) = self._gather(("expression",), rows, width=n_genes, table=table)
+                own = slice(start, start + len(rows))
+                metadata = self._to_metadata(rows, [column[own] for column in columns])
+                if self.shards.has_fallback:
+                    places = np.where(rows < 0, rows + len(self), rows) + self.rows.start
+                    gene_ids = self.shards.gather_gene_ids(places, n_genes)
+                    metadata["gene_ids"] = torch.from_numpy(gene_ids)
+                start = own.stop
+                yield counts, metadata
 
     def read_ids(self, name: str) -> NDArray[np.str_]:
         """Every cell's id, or `experiment_id`, in the order of the rows."""
@@ -129,7 +149,12 @@ class SplitView:
         return classes
 
     def _read(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        return self.shards.gather((name,), rows, within=self.rows)[0]
+        return self._gather((name,), rows)[0]
+
+    def _gather(
+        self, names: tuple[str, ...], rows: NDArray[np.int64], **options: Any
+    ) -> list[NDArray[Any]]:
+        return self.shards.gather(names, rows, within=self.rows, **options)
 
     def _to_metadata(
         self, rows: NDArray[np.int64], columns: Sequence[NDArray[Any]]
@@ -138,9 +163,9 @@ class SplitView:
             name: LazyStrings(len(rows), partial(self._read, name, rows)) for name in _ID_COLUMNS
         }
         for name, values in zip(self._columns, columns, strict=True):
-            if name in self.categories:
-                values = values.astype(np.int64)
-            metadata[name] = torch.from_numpy(values)
+            # A copy: of a batch alone, whatever was read with it.
+            dtype = np.int64 if name in self.categories else values.dtype
+            metadata[name] = torch.from_numpy(values.astype(dtype))
         return metadata
 
 

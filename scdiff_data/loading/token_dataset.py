@@ -1,12 +1,14 @@
 """Cells as tokens, which are looked up while cells are gathered."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from scdiff_data.base import DiskWatch
-from scdiff_data.loading.dataset import HVGDataset, Index, TokenBatch
+from scdiff_data.loading.dataset import CellBatch, HVGDataset, Index, TokenBatch
 
 
 class TokenDataset(Dataset[TokenBatch]):
@@ -37,6 +39,12 @@ class TokenDataset(Dataset[TokenBatch]):
     def __getitem__(self, index: Index) -> TokenBatch:
         """Gather cells; an int gives a batch of one."""
         return self._cells.read_tokens(index, self._count_table)
+
+    def read_batches(
+        self, batches: Iterable[NDArray[np.int64]]
+    ) -> Iterator[CellBatch | TokenBatch]:
+        """Gather one batch after another, in less time than by `__getitem__`."""
+        return self._cells.read_batches(batches, self._count_table)
 
     @property
     def watch(self) -> DiskWatch:
