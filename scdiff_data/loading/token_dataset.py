@@ -6,7 +6,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from scdiff_data.base import DiskWatch
-from scdiff_data.loading.dataset import HVGDataset, Index, TokenBatch
+from scdiff_data.loading.batches import TokenBatch
+from scdiff_data.loading.dataset import HVGDataset
+from scdiff_data.loading.split_view import Index
 
 
 class TokenDataset(Dataset[TokenBatch]):
