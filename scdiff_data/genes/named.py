@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +35,10 @@ class NamedGenes:
             raise ValueError(f"genes names {twice!r} twice: a column holds a gene of its own")
 
     @classmethod
-    def read(cls, genes: "str | Path | Sequence[str] | NamedGenes") -> "NamedGenes":
-        """Take a list of names, a file of one name a line, or an `hvg_info.json`.
+    def read(
+        cls, genes: "str | Path | Sequence[str] | Mapping[str, Sequence[str]] | NamedGenes"
+    ) -> "NamedGenes":
+        """Take a list of names, a file of one name a line, or an `hvg_info.json` or what it says.
 
         Raises
         ------
@@ -47,6 +49,8 @@ class NamedGenes:
         """
         if isinstance(genes, NamedGenes):
             return genes
+        if isinstance(genes, Mapping):
+            return cls(tuple(genes["hvg_names"]), tuple(genes["hvg_symbols"]))
         if not isinstance(genes, str | Path):
             return cls(tuple(map(str, genes)))
         path = Path(genes)

@@ -3,61 +3,134 @@
 Datasets are map-style and hold no open file. With an array of rows they gather a whole batch.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from scipy.sparse import csr_matrix, vstack
 from torch.utils.data import Dataset
 
 from scdiff_data.base import DiskWatch
-from scdiff_data.loading.split_view import SplitView, open_archives
+from scdiff_data.loading.batches import CellBatch, TokenBatch, make_anndata, take_counts
+from scdiff_data.loading.split_view import Index, SplitView, open_archives
 from scdiff_data.reading import GeneAxis
 from scdiff_data.store import Manifest
 
-Index = int | slice | Sequence[int] | NDArray[np.integer[Any]] | Tensor
-"""What datasets are indexed with: a cell, or rows of a batch."""
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_DENSE_ROWS = 4096
+"""Rows that are dense at a time on their way into an AnnData."""
 
 
-class CellBatch(NamedTuple):
-    """Cells as they come from a dataset.
-
-    Parameters
-    ----------
-    expression
-        Counts, int16 [b, g].
-    metadata
-        `cell_id` and `experiment_id`, `LazyStrings` [b]; `total_counts`, int32 [b], of the whole
-        cell over all its genes; and the labels asked for [b]: codes into the dataset's
-        `categories`, int64, -1 where missing, or the numbers themselves. Where the data were
-        prepared with `fallback_min_genes`, also `gene_ids`, int64 [b, g]: which gene each place
-        holds, by its row in `metadata/genes.parquet`.
-    """
-
-    expression: Tensor
-    metadata: dict[str, Any]
-
-
-class TokenBatch(NamedTuple):
-    """Cells as tokens.
+class CellDataset(Dataset[CellBatch]):
+    """The cells of a split, or all; which genes of theirs, a kind of dataset says.
 
     Parameters
     ----------
-    tokens
-        [b, g]: int64 from a DataModule, on the batch's device; uint8 or int16 on the way there.
-    metadata
-        As in a `CellBatch`. `counts` are what the tokens stand for, [b, g]: in validation and test
-        batches of a DataModule, and in training with `train_counts`.
+    manifest
+        Of the data directory.
+    split, labels
+        As `HVGDataset`.
+
+    Attributes
+    ----------
+    n_genes, gene_ids, gene_symbols
+        The genes in the order of the columns.
+    gene_places
+        Their rows in `metadata/genes.parquet`, where places may hold others; else None.
+    labels, categories
+        The labels that batches carry, and what the codes of each text label stand for.
     """
 
-    tokens: Tensor
-    metadata: dict[str, Any]
+    n_genes: int
+    gene_ids: list[str]
+    gene_symbols: list[str]
+    gene_places: list[int] | None = None
+
+    def __init__(self, manifest: Manifest, split: str | None, labels: Sequence[str] | None) -> None:
+        manifest.check_files(manifest.directory.shards)
+        self._cells = SplitView(manifest, split, labels)
+        self.labels = self._cells.labels
+        self.categories = self._cells.categories
+
+    def __repr__(self) -> str:
+        return self._cells.describe(type(self).__name__, self.n_genes)
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    @property
+    def cells_key(self) -> int:
+        """A number that other cells, or another order of them, would not have."""
+        return self._cells.key
+
+    def read_ids(self, name: str = "cell_id") -> NDArray[np.str_]:
+        """Every cell's id, or `experiment_id`, in the order of the rows."""
+        return self._cells.read_ids(name)
+
+    def read_classes(self, name: str) -> NDArray[np.integer[Any]]:
+        """Each cell's value of a label or `experiment_id`, numbered from 0, as `balance` takes it.
+
+        Raises
+        ------
+        ValueError
+            If there is no such label.
+        """
+        return self._cells.read_classes(name)
+
+    def __getitem__(self, index: Index) -> CellBatch:
+        """Gather cells; an int gives one cell, without the first dimension (dense only)."""
+        batch = self._gather(self._cells.to_rows(index))
+        return _first(batch) if isinstance(index, int | np.integer) else batch
+
+    def __getitems__(self, indices: Sequence[int]) -> CellBatch:
+        """Gather a batch; a plain DataLoader calls this."""
+        return self[indices]
+
+    def to_anndata(self, cells: Index | CellBatch | TokenBatch | None = None) -> "AnnData":
+        """Cells as an AnnData, in the order asked for.
+
+        `X` has the counts as int16 CSR, the type in which they are stored. `obs` has
+        `experiment_id`, `total_counts` of the whole cell, and the labels, missing ones as NaN;
+        its names are the cells' ids. `var` has `gene_symbols`; its names are the genes' ids. Where
+        another gene took a place (`fallback_min_genes`), the count is 0: a column is one gene's.
+
+        Parameters
+        ----------
+        cells
+            Rows or a mask, as the dataset is indexed, or a batch that a loader of this dataset, or
+            a DataModule, gave; a `TokenBatch` must carry counts. None takes all cells.
+
+        Raises
+        ------
+        ValueError
+            If a batch has no counts, or those of other genes.
+        IndexError
+            If there is no such row.
+        """
+        if isinstance(cells, CellBatch | TokenBatch):
+            counts, metadata = take_counts(cells, self.n_genes, self.gene_places), cells.metadata
+        else:
+            rows = self._cells.to_rows(slice(None) if cells is None else cells)
+            counts, metadata = self._read_csr(rows), self._cells.read_metadata(rows)
+        genes = self.gene_ids, self.gene_symbols
+        return make_anndata(counts, metadata, genes, self.labels, self.categories)
+
+    @abstractmethod
+    def _gather(self, rows: NDArray[np.int64]) -> CellBatch:
+        """Cells as a batch."""
+
+    @abstractmethod
+    def _read_csr(self, rows: NDArray[np.int64]) -> csr_matrix:
+        """Counts of cells' own genes, [n, n_genes]."""
 
 
-class HVGDataset(Dataset[CellBatch]):
+class HVGDataset(CellDataset):
     """The chosen genes of every drawn cell, from the shards.
 
     Parameters
@@ -90,55 +163,28 @@ class HVGDataset(Dataset[CellBatch]):
         labels: Sequence[str] | None = None,
     ) -> None:
         manifest = Manifest.read(folder)
-        manifest.check_files(manifest.directory.shards)
-        self._cells = SplitView(manifest, split, labels)
-        stored = len(self._cells.shards.gene_ids)
+        super().__init__(manifest, split, labels)
+        shards = self._cells.shards
+        stored = len(shards.gene_ids)
         if n_hvgs is not None and not 1 <= n_hvgs <= stored:
             raise ValueError(
                 f"n_hvgs={n_hvgs}, but {manifest.data_dir} stores {stored} genes a cell: ask for "
                 f"at most {stored}, or prepare with data.n_hvgs={n_hvgs}"
             )
         self.n_genes = n_hvgs or stored
-        self.labels = self._cells.labels
-        self.categories = self._cells.categories
+        self.gene_ids = shards.gene_ids[: self.n_genes]
+        self.gene_symbols = shards.gene_symbols[: self.n_genes]
+        if shards.has_fallback:
+            self.gene_places = shards.gene_indices[: self.n_genes].tolist()
 
-    @property
-    def gene_ids(self) -> list[str]:
-        """Ids of the genes in the order of the columns."""
-        return self._cells.shards.gene_ids[: self.n_genes]
-
-    @property
-    def gene_symbols(self) -> list[str]:
-        """Symbols of the genes in the order of the columns."""
-        return self._cells.shards.gene_symbols[: self.n_genes]
-
-    @property
-    def gene_places(self) -> list[int] | None:
-        """The genes' rows in `metadata/genes.parquet`, where places may hold others; else None."""
-        shards = self._cells.shards
-        return shards.gene_indices[: self.n_genes].tolist() if shards.has_fallback else None
-
-    def __repr__(self) -> str:
-        return self._cells.describe(type(self).__name__, self.n_genes)
-
-    def __len__(self) -> int:
-        return len(self._cells)
-
-    @property
-    def cells_key(self) -> int:
-        """A number that other cells, or another order of them, would not have."""
-        return self._cells.key
-
-    def read_ids(self, name: str = "cell_id") -> NDArray[np.str_]:
-        """Every cell's id, or `experiment_id`, in the order of the rows."""
-        return self._cells.read_ids(name)
-
-    def __getitem__(self, index: Index) -> CellBatch:
-        """Gather cells; an int gives one cell, without the first dimension."""
-        if isinstance(index, int | np.integer):
-            return _first(self[[int(index)]])
-        expression, metadata = self._cells.read_counts(_to_rows(index, len(self)), self.n_genes)
+    def _gather(self, rows: NDArray[np.int64]) -> CellBatch:
+        expression, metadata = self._cells.read_counts(rows, self.n_genes)
         return CellBatch(torch.from_numpy(expression), metadata)
+
+    def _read_csr(self, rows: NDArray[np.int64]) -> csr_matrix:
+        starts = range(0, max(len(rows), 1), _DENSE_ROWS)
+        parts = (self._gather(rows[start : start + _DENSE_ROWS]) for start in starts)
+        return vstack([take_counts(part, self.n_genes, self.gene_places) for part in parts], "csr")
 
     @property
     def is_compact(self) -> bool:
@@ -147,34 +193,17 @@ class HVGDataset(Dataset[CellBatch]):
 
     def read_tokens(self, index: Index, count_table: NDArray[Any]) -> TokenBatch:
         """Gather cells as `count_table[counts]`, which never stand in memory; see `BinTokens`."""
-        rows = _to_rows([index] if isinstance(index, int) else index, len(self))
+        rows = self._cells.to_rows(index)
         tokens, metadata = self._cells.read_counts(rows, self.n_genes, count_table)
         return TokenBatch(torch.from_numpy(tokens), metadata)
 
     def read_batches(
         self, batches: Iterable[NDArray[np.int64]], count_table: NDArray[Any] | None = None
     ) -> Iterator[CellBatch | TokenBatch]:
-        """Gather one batch after another, as counts or as `count_table[counts]`.
-
-        In less time than by `__getitem__`, which a class made from this one may have of its own.
-        """
+        """Gather the rows of one batch after another, as counts or as `count_table[counts]`."""
         kind = CellBatch if count_table is None else TokenBatch
         for values, metadata in self._cells.read_batches(batches, self.n_genes, count_table):
             yield kind(torch.from_numpy(values), metadata)
-
-    def read_classes(self, name: str) -> NDArray[np.integer[Any]]:
-        """Each cell's value of a label or `experiment_id`, numbered from 0, as `balance` takes it.
-
-        Raises
-        ------
-        ValueError
-            If there is no such label.
-        """
-        return self._cells.read_classes(name)
-
-    def __getitems__(self, indices: Sequence[int]) -> CellBatch:
-        """Gather a batch; a plain DataLoader calls this."""
-        return self[indices]
 
     @property
     def watch(self) -> DiskWatch:
@@ -194,7 +223,7 @@ class HVGDataset(Dataset[CellBatch]):
         self._cells.shards.ask_for_columns(runs, within=self._cells.rows)
 
 
-class ScRNADataset(Dataset[CellBatch]):
+class ScRNADataset(CellDataset):
     """All genes of every drawn cell, from the archive, in the same order as `HVGDataset`.
 
     Parameters
@@ -223,65 +252,36 @@ class ScRNADataset(Dataset[CellBatch]):
         labels: Sequence[str] | None = None,
     ) -> None:
         manifest = Manifest.read(folder)
-        directory = manifest.directory
-        manifest.check_files(directory.shards)
-        self._cells = SplitView(manifest, split, labels)
+        super().__init__(manifest, split, labels)
         self._sparse = sparse
-        self.labels = self._cells.labels
-        self.categories = self._cells.categories
         found = open_archives(manifest, self._cells.rows)
         self._archives, self._archive, self._archive_row = found
-        axis = GeneAxis.read(directory.genes)
-        self.gene_ids = list(axis.ids)
-        self.gene_symbols = list(axis.symbols)
+        axis = GeneAxis.read(manifest.directory.genes)
+        self.gene_ids, self.gene_symbols = list(axis.ids), list(axis.symbols)
         self.n_genes = len(axis)
 
-    def __repr__(self) -> str:
-        return self._cells.describe(type(self).__name__, self.n_genes)
-
-    def __len__(self) -> int:
-        return len(self._cells)
-
-    @property
-    def cells_key(self) -> int:
-        """A number that other cells, or another order of them, would not have."""
-        return self._cells.key
-
-    def read_ids(self, name: str = "cell_id") -> NDArray[np.str_]:
-        """Every cell's id, or `experiment_id`, in the order of the rows."""
-        return self._cells.read_ids(name)
-
-    def __getitem__(self, index: Index) -> CellBatch:
-        """Gather cells; an int gives one cell, without the first dimension (dense only)."""
-        if isinstance(index, int | np.integer):
-            return _first(self[[int(index)]])
-        rows = _to_rows(index, len(self))
+    def _gather(self, rows: NDArray[np.int64]) -> CellBatch:
         metadata = self._cells.read_metadata(rows)
-        totals = metadata["total_counts"].numpy()
-        places = self._archive[rows], self._archive_row[rows], totals
-        shape = (len(rows), self.n_genes)
+        places = self._find(rows, metadata)
         if self._sparse:
             crow, column, values = map(torch.from_numpy, self._archives.gather(*places))
             expression = torch.sparse_csr_tensor(
-                crow, column, values, shape, check_invariants=False
+                crow, column, values, (len(rows), self.n_genes), check_invariants=False
             )
         else:
             expression = torch.from_numpy(self._archives.gather_dense(*places, self.n_genes))
         return CellBatch(expression, metadata)
 
-    def read_classes(self, name: str) -> NDArray[np.integer[Any]]:
-        """Each cell's value of a label or `experiment_id`, numbered from 0, as `balance` takes it.
+    def _read_csr(self, rows: NDArray[np.int64]) -> csr_matrix:
+        places = self._find(rows, self._cells.read_metadata(rows))
+        crow, column, values = self._archives.gather(*places)
+        return csr_matrix((values, column, crow), (len(rows), self.n_genes))
 
-        Raises
-        ------
-        ValueError
-            If there is no such label.
-        """
-        return self._cells.read_classes(name)
-
-    def __getitems__(self, indices: Sequence[int]) -> CellBatch:
-        """Gather a batch; a plain DataLoader calls this."""
-        return self[indices]
+    def _find(
+        self, rows: NDArray[np.int64], metadata: dict[str, Any]
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+        """Each cell's archive, its row there, and its total counts."""
+        return self._archive[rows], self._archive_row[rows], metadata["total_counts"].numpy()
 
     @property
     def watch(self) -> DiskWatch:
@@ -291,11 +291,6 @@ class ScRNADataset(Dataset[CellBatch]):
     def ask_for(self, rows: NDArray[np.int64]) -> None:
         """Start to fetch the counts of rows that will be gathered."""
         self._archives.ask_for(self._archive[rows], self._archive_row[rows])
-
-
-def _to_rows(index: slice | Sequence[int] | NDArray[Any] | Tensor, n: int) -> NDArray[np.int64]:
-    """Row numbers; negative ones count from the end."""
-    return np.asarray(np.arange(*index.indices(n)) if isinstance(index, slice) else index, np.int64)
 
 
 def _first(batch: CellBatch) -> CellBatch:

@@ -7,9 +7,8 @@ from typing import Any, cast
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from scdiff_data.loading.dataset import HVGDataset
 from scdiff_data.loading.read_ahead import ReadAhead
-from scdiff_data.loading.token_dataset import TokenDataset
+from scdiff_data.loading.token_dataset import read_batches
 from scdiff_data.loading.worker_transport import PREFETCH, BatchGroupSampler, SharedSlots
 from scdiff_data.sampling import (
     CellSampler,
@@ -139,12 +138,8 @@ class ResumableLoader(DataLoader[Any]):
             return self._groups.split(self._receive())
         if self.pin_memory:
             return super().__iter__()
-        kind = type(self.dataset)
-        if kind is HVGDataset or kind is TokenDataset:  # what is made from these may be another
-            batches: Iterator[Any] = self.dataset.read_batches(self._index_sampler)  # type: ignore[attr-defined]
-            return batches
         # DataLoader's own loop costs as much as a fifth of a batch.
-        return map(self.dataset.__getitem__, self._index_sampler)
+        return read_batches(self.dataset, self._index_sampler)
 
     def _receive(self) -> Iterator[Any]:
         """Groups of batches from workers."""

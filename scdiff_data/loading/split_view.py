@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from scdiff_data.archive import ArchiveRows
 from scdiff_data.constants import SPLITS
@@ -19,6 +20,9 @@ from scdiff_data.loading.lazy_strings import LazyStrings
 from scdiff_data.sampling import divide_rows, find_distinct
 from scdiff_data.shards import ShardRows
 from scdiff_data.store import Manifest, list_exact
+
+Index = int | slice | Sequence[int] | NDArray[np.integer[Any] | np.bool_] | Tensor
+"""What datasets are indexed with: a cell, or the rows of a batch, or a mask over all cells."""
 
 _ID_COLUMNS = ("cell_id", "experiment_id")
 """Columns that come out as `LazyStrings`."""
@@ -78,6 +82,18 @@ class SplitView:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def to_rows(self, index: Index) -> NDArray[np.int64]:
+        """Row numbers, of a mask those that it names; negative ones count from the end."""
+        if isinstance(index, slice):
+            return np.arange(*index.indices(len(self)))
+        rows = np.asarray(index)
+        if rows.dtype == np.bool_:
+            if rows.shape != (len(self),):
+                found = list(rows.shape)
+                raise IndexError(f"a mask must be [{len(self)}], one value a cell, got {found}")
+            return np.flatnonzero(rows)
+        return np.atleast_1d(rows).astype(np.int64, copy=False)
 
     def describe(self, kind: str, n_genes: int) -> str:
         """A line for `repr` of a dataset of these cells."""

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from scdiff_data.base import DiskWatch
-from scdiff_data.loading.dataset import CellBatch, HVGDataset, Index, TokenBatch
+from scdiff_data.loading.batches import CellBatch, TokenBatch
+from scdiff_data.loading.dataset import HVGDataset
+from scdiff_data.loading.split_view import Index
 
 
 class TokenDataset(Dataset[TokenBatch]):
@@ -40,13 +42,22 @@ class TokenDataset(Dataset[TokenBatch]):
         """Gather cells; an int gives a batch of one."""
         return self._cells.read_tokens(index, self._count_table)
 
-    def read_batches(
-        self, batches: Iterable[NDArray[np.int64]]
-    ) -> Iterator[CellBatch | TokenBatch]:
-        """Gather one batch after another, in less time than by `__getitem__`."""
-        return self._cells.read_batches(batches, self._count_table)
-
     @property
     def watch(self) -> DiskWatch:
         """Whether rows come from the disk."""
         return self._cells.watch
+
+
+def read_batches(
+    dataset: Dataset[Any], batches: Iterable[NDArray[np.int64]]
+) -> Iterator[CellBatch | TokenBatch]:
+    """A dataset's batches one after another, in the least time where it is one of these.
+
+    A class that is made from these may do more with a batch: it is asked for each.
+    """
+    cells, table = dataset, None
+    if type(dataset) is TokenDataset:
+        cells, table = dataset._cells, dataset._count_table
+    if type(cells) is HVGDataset:
+        return cells.read_batches(batches, table)
+    return map(dataset.__getitem__, batches)

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.data import Sampler, get_worker_info
 
 from scdiff_data.base import ArrayPool
-from scdiff_data.loading.dataset import CellBatch, TokenBatch
+from scdiff_data.loading.batches import CellBatch, TokenBatch
 from scdiff_data.sampling import CellSampler
 
 PREFETCH = 2

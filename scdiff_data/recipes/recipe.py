@@ -16,7 +16,6 @@ from scdiff_data.recipes.settings import (
     describe_difference,
     digest_archive,
     digest_settings,
-    parse_genes,
     plain_labels,
     read_axis,
     read_words,
@@ -34,7 +33,7 @@ class Recipe:
     Parameters
     ----------
     source
-        Where cells come from.
+        Where cells come from; or what its `settings` gave, of a directory that has its cells.
     cell_count
         Cells wanted, exactly, after QC; None takes every cell that passes.
     seed
@@ -129,7 +128,7 @@ class Recipe:
     def __init__(
         self,
         *,
-        source: Source,
+        source: Source | Mapping[str, Any],
         cell_count: int | None = None,
         seed: int = 42,
         filters: Mapping[str, Condition] | None = None,
@@ -151,11 +150,11 @@ class Recipe:
         normalize: bool = False,
         span: float = 0.3,
         batch_key: str | None = None,
-        genes: str | Path | Sequence[str] | NamedGenes | None = None,
+        genes: str | Path | Sequence[str] | Mapping[str, Any] | NamedGenes | None = None,
         fallback_min_genes: int = 0,
         shard_size: int = 10_000,
         shard_format: str = "auto",
-        gene_axis: str | Path | Sequence[str] | NamedGenes | None = None,
+        gene_axis: str | Path | Sequence[str] | Mapping[str, Any] | NamedGenes | None = None,
         max_failed_fraction: float | None = None,
     ) -> None:
         given = dict(locals())
@@ -164,7 +163,9 @@ class Recipe:
             raise ValueError(f"labels must be a list of names, got the text {labels!r}")
         if not all(isinstance(f or {}, Mapping) for f in (filters, exclude, cell_filters)):
             raise ValueError("filters, exclude and cell_filters must map columns to values")
-        parsed = {
+        own = StoredSource(source) if isinstance(source, Mapping) else source
+        parsed: dict[str, Any] = {
+            "source": own,
             "filters": to_plain(filters or {}),
             "exclude": to_plain(exclude or {}),
             "cell_filters": to_plain(cell_filters or {}),
@@ -173,7 +174,7 @@ class Recipe:
             "labels": tuple(labels),
             "label_words": read_words(labels),
             "genes": None if genes is None else NamedGenes.read(genes),
-            "gene_axis": read_axis(layout_of(source).gene_axis if gene_axis is None else gene_axis),
+            "gene_axis": read_axis(layout_of(own).gene_axis if gene_axis is None else gene_axis),
         }
         for name, value in (given | parsed).items():
             object.__setattr__(self, name, value)  # frozen from here on
@@ -273,8 +274,7 @@ class Recipe:
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], **changes: Any) -> "Recipe":
         """Build from what `settings` gave, with changes; its source names data, but opens none."""
-        source = StoredSource(settings["source"])
-        return cls(**({**settings, **parse_genes(settings), "source": source} | changes))
+        return cls(**{**settings, **changes})
 
     @property
     def digest(self) -> str:

@@ -205,7 +205,9 @@ def digest_archive(
     )
 
 
-def read_axis(axis: str | Path | Sequence[str] | NamedGenes) -> str | NamedGenes:
+def read_axis(
+    axis: str | Path | Sequence[str] | Mapping[str, Any] | NamedGenes,
+) -> str | NamedGenes:
     """A way to find the genes that all archives share, or their names."""
     if isinstance(axis, str) and axis in GENE_AXES:
         return axis
@@ -237,15 +239,6 @@ def plain_labels(
     if not words:
         return list(labels)
     return {name: list(words[name]) if name in words else None for name in labels}
-
-
-def parse_genes(settings: Mapping[str, Any]) -> dict[str, NamedGenes]:
-    """Of a recipe's plain settings, those that name genes with their symbols."""
-    return {
-        name: NamedGenes(tuple(names["hvg_names"]), tuple(names["hvg_symbols"]))
-        for name in ("genes", "gene_axis")
-        if isinstance(names := settings.get(name), Mapping)
-    }
 
 
 def describe_difference(

@@ -165,6 +165,9 @@ class StoredSource:
 
     known: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        return f"StoredSource({self.known.get('source')!r})"  # settings may list many files
+
     def settings(self) -> dict[str, Any]:
         """The settings as they were."""
         return dict(self.known)
@@ -172,8 +175,11 @@ class StoredSource:
     def open(self, workdir: Path) -> Bucket:
         """Nothing to open: raises ValueError."""
         del workdir
-        raise ValueError(f"the source {dict(self.known)} is known by its settings alone")
+        raise ValueError(
+            f"{self!r} is known by its settings alone, and has no cells: give the source itself to "
+            "prepare or to plan"
+        )
 
     def read_catalog(self, bucket: Bucket) -> pa.Table:
         """Nothing to read: raises ValueError."""
-        raise ValueError(f"{bucket} has no catalog of {dict(self.known)}")
+        raise ValueError(f"{bucket} has no catalog of {self!r}")

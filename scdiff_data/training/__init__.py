@@ -6,5 +6,6 @@ Read `plain_values`, `prepared`, `fit_data`, `serving`, `resume`, `token_batches
 
 from scdiff_data.training.datamodule import ScRNADataModule
 from scdiff_data.training.optimizer import make_optimizer
+from scdiff_data.training.serving import Serving
 
-__all__ = ["ScRNADataModule", "make_optimizer"]
+__all__ = ["ScRNADataModule", "Serving", "make_optimizer"]

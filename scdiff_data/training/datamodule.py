@@ -2,28 +2,24 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Self, Unpack
 
 from anndata import AnnData
 from lightning import LightningDataModule
 
-from scdiff_data.loading import (
-    CellBatch,
-    HVGDataset,
-    ResumableLoader,
-    TokenBatch,
-)
-from scdiff_data.pipeline import Plan, plan, prepare
+from scdiff_data.loading import CellBatch, HVGDataset, ResumableLoader, TokenBatch
+from scdiff_data.pipeline import Plan
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.sources import Condition, Source
 from scdiff_data.tokenizers import Tokenizer, describe_fit, restore_fit, store_fit
 from scdiff_data.training.fit_data import open_fit_data
 from scdiff_data.training.plain_values import make_plain, pass_on
 from scdiff_data.training.predictions import Placement, align, join_batches
+from scdiff_data.training.prepared import make_ready, plan_work, read_settings
 from scdiff_data.training.resume import Bookmark
-from scdiff_data.training.serving import LoaderSettings, ServedCells, open_cells
+from scdiff_data.training.serving import LoaderSettings, ServedCells, Serving, open_cells
 from scdiff_data.training.token_batches import finish_batch, serve_tokens
 
 logger = logging.getLogger(__name__)
@@ -38,7 +34,8 @@ class ScRNADataModule(LightningDataModule):
     Parameters
     ----------
     source
-        Where cells come from: `ScBaseCount()`, `H5adFolder(path)`, `Pbmc()`, `SimulatedAtlas()`.
+        Where cells come from: `ScBaseCount()`, `H5adFolder(path)`, `Pbmc()`, `SimulatedAtlas()`. To
+        open what is prepared without it: `from_directory`.
     data_dir
         Where everything is kept; prepared once, then found.
     cell_count, seed, filters, exclude, cell_filters, max_cells_per_experiment
@@ -53,27 +50,9 @@ class ScRNADataModule(LightningDataModule):
         How they are prepared, see `prepare`.
     replace_data
         Whether finished data of other settings may be replaced, as `replace` of `prepare`.
-    batch_size
-        Cells a batch on each rank.
-    shuffle, shuffle_seed, window_size, run_size
-        How training cells are shuffled, see `CellSampler`; a seed of None is that of the draw.
-    balance
-        A label, or `experiment_id`: training cells are drawn with replacement, each of its values
-        as often as any other. A missing value counts as one.
-    num_workers, persistent_workers
-        Worker processes of each loader, 0 is fastest unless the trainer itself is busy; and whether
-        they live on between epochs.
-    tokenizer
-        Turns counts into tokens; None leaves counts. With a `count_table`, while cells are
-        gathered, else on the batch's own device.
-    train_counts
-        Whether training batches of tokens carry the counts, too; others always do.
-    predict_split
-        Whose cells `Trainer.predict` is given, every one in the order of the rows: `train`, `val`,
-        `test` or `all`.
-    verify
-        What `setup` compares with the manifest: sizes and headers of the shards, or with `full`
-        also the checksum of every byte.
+    batch_size, shuffle, shuffle_seed, window_size, run_size, balance, num_workers
+    persistent_workers, tokenizer, train_counts, predict_split, verify
+        How they are served, see `Serving`.
 
     Raises
     ------
@@ -83,7 +62,7 @@ class ScRNADataModule(LightningDataModule):
 
     def __init__(
         self,
-        source: Source,
+        source: Source | Mapping[str, Any],
         data_dir: str | Path,
         *,
         cell_count: int | None = None,
@@ -134,8 +113,10 @@ class ScRNADataModule(LightningDataModule):
     ) -> None:
         given = make_plain(dict(locals()))
         super().__init__()
-        self.save_hyperparameters(ignore=["source", "tokenizer"], logger=False)
-        self.hparams.update({name: given[name] for name in self.hparams})
+        no_settings = ["tokenizer"] if isinstance(source, Mapping) else ["source", "tokenizer"]
+        self.save_hyperparameters(ignore=no_settings, logger=False)
+        kept = make_plain(self.hparams)  # a subclass may have more
+        self.hparams.update({name: given.get(name, one) for name, one in kept.items()})
         self.recipe = pass_on(Recipe, given)
         self._settings = pass_on(LoaderSettings, given)
         self._options = pass_on(PrepareOptions, given | {"replace": given["replace_data"]})
@@ -147,18 +128,37 @@ class ScRNADataModule(LightningDataModule):
         self._opened: ServedCells | None = None
         self._bookmark = Bookmark()
 
+    @classmethod
+    def from_directory(cls, data_dir: str | Path, **serving: Unpack[Serving]) -> Self:
+        """Open a prepared directory as it is: without a source, by what its manifest says.
+
+        Parameters
+        ----------
+        data_dir
+            The directory, or its `processed` folder.
+        **serving
+            How its cells are served; what they are, the manifest says.
+
+        Raises
+        ------
+        FileNotFoundError, ManifestError
+            If it was not prepared, or its manifest is damaged or of another version.
+        ValueError
+            If a setting is out of its range, or one of the recipe.
+        """
+        return cls(**read_settings(data_dir, serving), **serving)
+
     def __repr__(self) -> str:
         found = "not opened" if self._opened is None else self._opened.describe_sizes()
         return f"ScRNADataModule({self.recipe.source!r}, {str(self.data_dir)!r}: {found})"
 
     def plan(self) -> Plan:
         """What `prepare_data` would draw, fetch and store, without fetching a cell."""
-        options = {k: v for k, v in asdict(self._options).items() if k != "replace"}  # nothing is
-        return plan(self.recipe, self.data_dir, **options)
+        return plan_work(self.recipe, self.data_dir, self._options)
 
     def prepare_data(self) -> None:
         """Run all stages up to the shards, or find them done; Lightning calls this once a node."""
-        manifest = prepare(self.recipe, self.data_dir, **asdict(self._options))
+        manifest = make_ready(self.recipe, self.data_dir, self._options)
         if self.tokenizer is not None:
             store_fit(self.tokenizer, open_fit_data(manifest))
         # Once is enough: `fit` and `test` in one run call this twice.

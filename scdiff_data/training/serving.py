@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from lightning import Trainer
@@ -22,9 +22,51 @@ _PREDICTED = (*SPLITS, "all")
 """What `predict_split` may be."""
 
 
+class Serving(TypedDict, total=False):
+    """How cells are served.
+
+    Parameters
+    ----------
+    batch_size
+        Cells a batch on each rank.
+    shuffle, shuffle_seed, window_size, run_size
+        How training cells are shuffled, see `CellSampler`; a seed of None is that of the draw.
+    balance
+        A label, or `experiment_id`: training cells are drawn with replacement, each of its values
+        as often as any other. A missing value counts as one.
+    num_workers, persistent_workers
+        Worker processes of each loader, 0 is fastest unless the trainer itself is busy; and whether
+        they live on between epochs.
+    tokenizer
+        Turns counts into tokens; None leaves counts. With a `count_table`, while cells are
+        gathered, else on the batch's own device.
+    train_counts
+        Whether training batches of tokens carry the counts, too; others always do.
+    predict_split
+        Whose cells `Trainer.predict` is given, every one in the order of the rows: `train`, `val`,
+        `test` or `all`.
+    verify
+        What `setup` compares with the manifest: sizes and headers of the shards, or with `full`
+        also the checksum of every byte.
+    """
+
+    batch_size: int
+    shuffle: Literal["window", "global"]
+    shuffle_seed: int | None
+    window_size: int
+    run_size: int
+    balance: str | None
+    num_workers: int
+    persistent_workers: bool
+    tokenizer: Tokenizer | None
+    train_counts: bool
+    predict_split: Literal["train", "val", "test", "all"]
+    verify: Literal["headers", "full"]
+
+
 @dataclass(kw_only=True)
 class LoaderSettings:
-    """How batches are served, see `ScRNADataModule`."""
+    """How batches are served, see `Serving`, and what that needs of the recipe."""
 
     cell_count: int | None
     batch_size: int

@@ -64,3 +64,12 @@ def test_without_it_there_are_no_ids_and_the_shards_are_smaller(
         for folder in (pbmc_dir, filled_dir)
     ]
     assert sizes[0] < sizes[1]
+
+
+def test_an_anndata_has_the_counts_of_its_columns_genes_alone(
+    pbmc_dir: Path, filled_dir: Path
+) -> None:
+    plain, filled = HVGDataset(pbmc_dir).to_anndata(), HVGDataset(filled_dir)
+    for cells in (filled.to_anndata(), filled.to_anndata(filled[:])):
+        assert cells.obs_names.tolist() == plain.obs_names.tolist()
+        assert (cells.X != plain.X).nnz == 0

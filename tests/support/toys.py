@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scdiff_data.loading.dataset import TokenBatch
+from scdiff_data.loading.batches import TokenBatch
 from scdiff_data.tokenizers.bins import BinTokens
 
 

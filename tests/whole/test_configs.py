@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
-from omegaconf import OmegaConf
+from omegaconf import MissingMandatoryValue, OmegaConf
 
 from scdiff_data import CellSampler, ScRNADataModule, create_dataloader, create_hvg_dataloader
 from scdiff_data.diffusion import Denoiser, MaskedDiffusion
@@ -35,14 +35,26 @@ def test_the_default_job_composes_and_instantiates(tmp_path: Path) -> None:
 
 
 REQUIRED = {"h5ad": ["data.source.path=somewhere"]}
+WITH_SOURCE = [name for name in group("data") if name not in ("default", "prepared")]
 
 
-@pytest.mark.parametrize("name", [name for name in group("data") if name != "default"])
+@pytest.mark.parametrize("name", WITH_SOURCE)
 def test_every_data_file_makes_a_datamodule(tmp_path: Path, name: str) -> None:
     config = compose(tmp_path, f"data={name}", *REQUIRED.get(name, []))
     datamodule = instantiate(config.data)
     assert isinstance(datamodule, ScRNADataModule)
     assert not Path(config.data.data_dir).is_absolute()
+
+
+def test_prepared_data_are_asked_for_by_their_directory_alone(
+    pbmc_dir: Path, tmp_path: Path
+) -> None:
+    prepared = compose(tmp_path, "data=prepared", f"data.data_dir={pbmc_dir}", "data.batch_size=8")
+    opened = instantiate(prepared.data)
+    assert isinstance(opened, ScRNADataModule)
+    assert (opened.n_genes, opened.batch_size, opened.tokenizer.n_tokens) == (64, 8, 16)
+    with pytest.raises(MissingMandatoryValue, match=r"data\.data_dir"):
+        instantiate(compose(tmp_path, "data=prepared").data)
 
 
 def test_a_shuffle_is_the_same_from_the_configs_and_from_every_constructor(tmp_path: Path) -> None:
@@ -54,7 +66,7 @@ def test_a_shuffle_is_the_same_from_the_configs_and_from_every_constructor(tmp_p
             assert parameters[name].default in (data[name], None), (make, name)
 
 
-@pytest.mark.parametrize("name", [name for name in group("data") if name != "default"])
+@pytest.mark.parametrize("name", WITH_SOURCE)
 def test_another_seed_of_a_run_leaves_the_cells_and_their_splits_as_they_are(
     tmp_path: Path, name: str
 ) -> None:

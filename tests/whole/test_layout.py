@@ -69,7 +69,7 @@ def test_the_packages_lazy_names_are_those_of_the_rooms_faces() -> None:
 
 def test_configs_name_public_classes_alone() -> None:
     text = "\n".join(path.read_text() for path in CONFIGS.rglob("*.yaml"))
-    pattern = r"_target_: scdiff_data\.(diffusion\.)?(\w+)(\.load_from_checkpoint)?$"
+    pattern = r"_target_: scdiff_data\.(diffusion\.)?(\w+)(\.[a-z_]+)?$"
     targets = re.findall(pattern, text, re.M)
     assert len(targets) == text.count("_target_: scdiff_data")
     for is_demo, name, _ in targets:

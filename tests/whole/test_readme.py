@@ -75,7 +75,7 @@ def test_commands_compose(tmp_path: Path, overrides: list[str]) -> None:
     if "--multirun" in overrides:
         overrides = [o.split(",")[0] for o in overrides if o != "--multirun"]
     overrides = [o.replace("data/pbmc/hvg_info.json", "[CD3E,LYZ]") for o in overrides]
-    assert compose(tmp_path, *overrides).data.source
+    assert compose(tmp_path, *overrides).data._target_
 
 
 @pytest.mark.parametrize(

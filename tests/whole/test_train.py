@@ -199,7 +199,9 @@ def test_multirun_runs_every_choice(workdir: Path, first_run: Path) -> None:
 
 def test_two_processes_train_one_model_in_one_folder(workdir: Path, first_run: Path) -> None:
     before = set((workdir / "runs").iterdir())
-    finished = run(workdir, *SMALL, "trainer=ddp_cpu", "trainer.max_epochs=1")
+    prepared = ["data=prepared", "data.data_dir=data/pbmc", "data.batch_size=32"]
+    settings = [*prepared, *SMALL[2:], "trainer=ddp_cpu", "trainer.max_epochs=1"]
+    finished = run(workdir, *settings)
     folder = run_dir_of(finished)
     assert (folder / "report.png").exists()
     assert "GLOBAL_RANK: 1" in finished.stderr
