@@ -13,6 +13,7 @@ from scdiff_data import (
     HVGDataset,
     ResumableLoader,
     TokenBatch,
+    TokenDataset,
     create_dataloader,
     create_hvg_dataloader,
 )
@@ -43,6 +44,35 @@ def test_unshuffled_loaders_give_every_cell_of_the_split_in_order(pbmc_dir: Path
     loader = create_hvg_dataloader(pbmc_dir, 32, split="val", shuffle=False)
     expected = HVGDataset(pbmc_dir, split="val")[:].metadata["cell_id"]
     assert list(chain.from_iterable(ids_of(loader))) == expected.tolist()
+
+
+class OnlyEvenCells(HVGDataset):
+    """A user's: does more with a batch."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return super().__getitem__(2 * (index // 2))
+
+
+def make_tokens(folder: Path, **settings: Any) -> TokenDataset:
+    return TokenDataset(HVGDataset(folder, **settings), np.arange(32768, dtype=np.int16))
+
+
+@pytest.mark.parametrize("make", [HVGDataset, OnlyEvenCells, make_tokens])
+def test_batches_of_a_loader_are_those_of_its_dataset_alone_in_memory(
+    pbmc_dir: Path, make: Any
+) -> None:
+    dataset = make(pbmc_dir, split="train")
+    sampler = CellSampler(len(dataset), 32, drop_last=False)
+    batches = list(ResumableLoader(dataset, sampler))
+    assert len(batches) == len(sampler) > 5  # more than are read together
+    for rows, (values, metadata) in zip(sampler, batches, strict=True):
+        expected, known = dataset[rows]
+        assert torch.equal(values, expected)
+        assert metadata["cell_id"].tolist() == known["cell_id"].tolist()
+        for name in ("total_counts", "cell_type"):
+            assert torch.equal(metadata[name], known[name])
+            column = metadata[name].untyped_storage()
+            assert column.nbytes() == len(rows) * metadata[name].itemsize
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
