@@ -165,8 +165,14 @@ class StoredSource:
 
     known: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        if "source" not in self.known:
+            raise ValueError(
+                f"settings of a source name its kind, `source`, got {dict(self.known)}"
+            )
+
     def __repr__(self) -> str:
-        return f"StoredSource({self.known.get('source')!r})"  # settings may list many files
+        return f"StoredSource({self.known['source']!r})"  # settings may list many files
 
     def settings(self) -> dict[str, Any]:
         """The settings as they were."""

@@ -93,3 +93,5 @@ def test_a_recipe_holds_its_settings_parsed(tmp_path: Path) -> None:
     assert recipe.split == Split(by="cell", val=0)
     assert recipe.labels == ("a",)
     assert Recipe.from_settings(recipe.settings()).settings() == recipe.settings()
+    with pytest.raises(ValueError, match=r"settings of a source name its kind, `source`, got \{"):
+        Recipe(source={"_target_": "scdiff_data.Pbmc"})

@@ -21,7 +21,9 @@ from scdiff_data import (
     ScRNADataModule,
     TokenBatch,
 )
+from scdiff_data.recipes import PrepareOptions
 from scdiff_data.store.manifest import Manifest
+from scdiff_data.training import Serving
 from support.cases import PBMC_SETTINGS
 from support.foreign import Foreign, trainer
 
@@ -131,6 +133,9 @@ def test_the_constructor_takes_everything_that_a_recipe_takes() -> None:
         assert field.name in parameters
         if isinstance(field.default, int | float | tuple | None):
             assert parameters[field.name].default == field.default, field.name
+    how = {*inspect.signature(PrepareOptions).parameters} - {"replace"} | {"replace_data"}
+    rest = parameters.keys() - inspect.signature(Recipe).parameters.keys() - how
+    assert rest == {"data_dir", *Serving.__annotations__}
 
 
 def test_windows_and_balance_are_for_training_alone(pbmc_dir: Path) -> None:
