@@ -249,13 +249,14 @@ class ScRNADataset(Dataset[CellBatch]):
         totals = metadata["total_counts"].numpy()
         places = self._archive[rows], self._archive_row[rows], totals
         shape = (len(rows), self.n_genes)
-        if self._sparse:
-            crow, column, values = map(torch.from_numpy, self._archives.gather(*places))
-            expression = torch.sparse_csr_tensor(
-                crow, column, values, shape, check_invariants=False
-            )
-        else:
-            expression = torch.from_numpy(self._archives.gather_dense(*places, self.n_genes))
+        with self._cells.explain_totals(rows):
+            if self._sparse:
+                crow, column, values = map(torch.from_numpy, self._archives.gather(*places))
+                expression = torch.sparse_csr_tensor(
+                    crow, column, values, shape, check_invariants=False
+                )
+            else:
+                expression = torch.from_numpy(self._archives.gather_dense(*places, self.n_genes))
         return CellBatch(expression, metadata)
 
     def read_classes(self, name: str) -> NDArray[np.integer[Any]]:

@@ -53,7 +53,11 @@ def check_data_dir(data_dir: str | Path, *, n_threads: int | None = None) -> lis
     ManifestError
         If its manifest is damaged.
     """
-    manifest = Manifest.read(data_dir)
+    return find_problems(Manifest.read(data_dir), n_threads=n_threads)
+
+
+def find_problems(manifest: Manifest, *, n_threads: int | None = None) -> list[str]:
+    """What `check_data_dir` gives, of a directory whose manifest was read."""
     n_bytes = sum(entry.size for entry in manifest.files)
     with (
         tqdm(total=n_bytes, desc="checked", unit="B", unit_scale=True, disable=None) as bar,
