@@ -9,7 +9,7 @@ from tqdm import tqdm
 from scdiff_data.base import FileEntry, Workers, find_change
 from scdiff_data.errors import ManifestError
 from scdiff_data.shards import check_shards
-from scdiff_data.store import DataDirectory, ExperimentRecord, Manifest
+from scdiff_data.store import DataDirectory, ExperimentRecord, Manifest, read_experiments
 
 
 def find_damaged(
@@ -74,9 +74,10 @@ def find_problems(manifest: Manifest, *, n_threads: int | None = None) -> list[s
             return None
 
         problems = [found for found in workers.map(check, manifest.files) if found is not None]
-    if not problems:
+    if not problems:  # then the files are those that were meant, and say what can be
         try:
             check_shards(manifest, full=False)
+            read_experiments(manifest.directory.experiments)
         except ManifestError as error:
             problems.append(str(error))
     for path in sorted(manifest.directory.archives.glob("*.json")):

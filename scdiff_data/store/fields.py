@@ -17,8 +17,8 @@ def read_fields(kind: Any, content: Any, place: str = "") -> dict[str, Any]:
     Parameters
     ----------
     kind
-        The dataclass: of texts, whole numbers from 0 on, mappings and tuples of these, and others
-        of its like.
+        The dataclass: of texts, whole numbers from 0 on in 63 bits, mappings and tuples of these,
+        and others of its like.
     content
         What should be an object, as JSON was read.
     place
@@ -44,7 +44,7 @@ def read_fields(kind: Any, content: Any, place: str = "") -> dict[str, Any]:
 def read_value(kind: Any, value: Any, place: str) -> Any:
     """A value of a field's type, from JSON; takes and raises what `read_fields` does."""
     if type(value) is kind and kind in (str, int):
-        _check(kind is str or value >= 0, place, value, "a number from 0 on")
+        _check(kind is str or 0 <= value < 2**63, place, value, "a number from 0 to 2^63 - 1")
         return value
     origin, inside = get_origin(kind), get_args(kind)
     if kind is Any:

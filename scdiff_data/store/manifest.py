@@ -4,6 +4,7 @@ A directory without it is not finished; one whose files differ from it is damage
 """
 
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -17,6 +18,9 @@ from scdiff_data.store.fields import read_value
 from scdiff_data.store.fingerprint import SCHEMA_VERSION, digest_settings
 from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.locking import is_being_prepared
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+"""A checksum of a file."""
 
 _PACKAGES = ("scdiff_data", "anndata", "h5py", "numpy", "pyarrow")
 """Whose versions a manifest names: those that decide what is in the files."""
@@ -168,9 +172,12 @@ class Manifest:
             if found.keys() != set(SPLITS):
                 raise ValueError(f"{name} is of {list(found)}, not of {list(SPLITS)}")
         paths = [entry.path for entry in self.files]
-        for path in map(PurePosixPath, paths):
-            if path.is_absolute() or ".." in path.parts:
-                raise ValueError(f"files lists {path}, which is outside of the directory")
+        for entry in self.files:
+            path = PurePosixPath(entry.path)
+            if path.is_absolute() or ".." in path.parts or "\0" in entry.path:
+                raise ValueError(f"files lists {entry.path!r}, which is outside of the directory")
+            if not _SHA256.fullmatch(entry.sha256):
+                raise ValueError(f"files says that {path} has the sha256 {entry.sha256!r:.80}")
         if len(set(paths)) < len(paths):
             raise ValueError("files lists one twice")
         n_cells, shards = sum(self.n_cells.values()), self.shards

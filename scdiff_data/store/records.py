@@ -79,7 +79,9 @@ class ExperimentRecord:
         own = of("experiment_id", str), of("key", str)
         if own[0] != path.stem:
             raise ValueError(f"experiment_id is {own[0]}")
-        if of("status", str) == "failed":
+        if (status := of("status", str)) not in ("failed", "archived"):
+            raise ValueError(f"status is {status!r}, not failed or archived")
+        if status == "failed":
             return cls(*own, reason=of("reason", str))
         report = ArchiveReport(**read_fields(ArchiveReport, content))
         if not report.n_cells <= report.n_cells_passing <= report.n_cells_in_file:
@@ -223,6 +225,8 @@ def read_experiments(path: Path) -> list[Mapping[str, Any]]:
                 is_text = name in ("experiment_id", "status")
                 kind = str if is_text else int if name.startswith("n_") else str | None
                 read_value(kind, value, f"[{place}].{name}")
+            if entry["status"] not in ("drawn", "skipped", "failed"):
+                raise ValueError(f"[{place}].status is {entry['status']!r}")
         names = [entry["experiment_id"] for entry in entries]
         if len(set(names)) < len(names):
             raise ValueError("an experiment_id is there twice")

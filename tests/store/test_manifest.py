@@ -100,13 +100,15 @@ def put(content: Any, place: tuple[Any, ...], value: Any) -> None:
 @pytest.mark.parametrize(
     ("place", "value", "named"),
     [
-        (("genes", "n_chosen"), -1, "genes.n_chosen is -1, not a number from 0 on"),
+        (("genes", "n_chosen"), -1, "genes.n_chosen is -1, not a number from 0"),
         (("genes",), [], r"genes is \[\], not an object"),
         (("cells", "test"), None, "cells.test is None, not a whole number"),
         (("experiments",), {"train": 1}, r"experiments is of \['train'\]"),
         (("files", 0, "size"), "9", r"files\[0\].size is '9', not a whole number"),
         (("files", 0), {"path": "x"}, r"files\[0\].size is missing"),
-        (("files", 0, "path"), "/outside", "files lists /outside, which is outside"),
+        (("files", 0, "path"), "/outside", "files lists '/outside', which is outside"),
+        (("files", 0, "sha256"), "", "files says that .* has the sha256 ''"),
+        (("files", 0, "size"), 2**64, r"files\[0\].size is 18446744073709551616, not a number"),
         (("files", 0, "path"), "processed/batch_0000.h5", "files lists"),
         (("files",), {}, "files is {}, not a list"),
         (("recipe", "flavor"), 5, "recipe is not what recipe_digest was taken of"),

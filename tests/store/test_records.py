@@ -117,13 +117,14 @@ def test_every_experiment_and_every_cell_is_accounted_for() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "named"),
     [
-        ("n_cells", -1, "n_cells is -1, not a number from 0 on"),
+        ("n_cells", -1, "n_cells is -1, not a number from 0"),
         ("n_cells", 9, "n_cells, n_cells_passing and n_cells_in_file do not ascend"),
         ("file_genes", 3, "file_genes is 3, not a text"),
         ("experiment_id", "../A", r"experiment_id is \.\./A"),
         ("file", {"path": "cells/B.h5ad", "size": 3, "sha256": "0"}, "file.path is cells/B.h5ad"),
         ("file", None, "file is None, not an object"),
         ("status", 0, "status is 0, not a text"),
+        ("status", "", "status is '', not failed or archived"),
     ],
 )
 def test_a_record_of_what_cannot_be_is_refused_though_its_checksum_is_right(
