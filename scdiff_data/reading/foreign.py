@@ -87,6 +87,7 @@ def convert_foreign(source: Path, target: Path) -> None:
             raise CountError(f"{source.name} has no genes")
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
+        explain(source, f"as {kind}"),  # an h5ad cannot hold all that a zarr can
         write_aside(target) as aside,
         write_hdf5(aside) as file,
         warnings.catch_warnings(),

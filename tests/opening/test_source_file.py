@@ -497,6 +497,19 @@ def test_a_zarr_store_beyond_memory_is_refused(tmp_path: Path) -> None:
         convert_foreign(tmp_path / "x.zarr", tmp_path / "x.h5ad")
 
 
+def test_a_zarr_store_that_an_h5ad_cannot_hold_is_named(tmp_path: Path) -> None:
+    source = write_zarr(tmp_path / "x.zarr")
+    cells = ad.read_zarr(source)
+    cells.obs["text"] = ["a\0b", *("c" * (N - 1))]
+    cells.obs["text"] = cells.obs["text"].astype(object)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cells.write_zarr(source)
+    with pytest.raises(CountError, match=r"^x\.zarr cannot be read: as zarr: .*NULL"):
+        convert_foreign(source, tmp_path / "x.h5ad")
+    assert not (tmp_path / "x.h5ad").exists()
+
+
 def test_a_10x_matrix_beyond_memory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "matrix.mtx").write_text(
         f"%%MatrixMarket matrix coordinate integer general\n40 60 {10**14}\n1 1 1\n"

@@ -123,7 +123,7 @@ def test_a_damaged_file_of_a_prepared_directory_is_named_or_changes_nothing(
     readers: Isolated, whole: Path, tmp_path: Path, kind: str
 ) -> None:
     numbers = choose(range(N_RESEALED if kind in RESEALED else N_DIRECTORIES), kind)
-    with tally_of(f"damaged {kind}") as tally:
+    with tally_of(kind if kind in RESEALED else f"damaged {kind}") as tally:
         job = "support.mutant_directories:try_directory"
         where = {"kind": kind, "whole": str(whole), "folder": str(tmp_path)}
         for outcome in try_mutants(readers, job, numbers, where):

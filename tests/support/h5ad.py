@@ -39,6 +39,7 @@ def write_10x_h5(path: Path, counts: np.ndarray) -> Path:
     matrix = sp.csc_matrix(counts.T.astype(np.int32))
     n_genes, n_cells = matrix.shape
     with h5py.File(path, "w") as file:
+        file.attrs.update({"filetype": "matrix", "version": 2})
         group = file.create_group("matrix")
         for name in ("data", "indices", "indptr"):
             group[name] = getattr(matrix, name)

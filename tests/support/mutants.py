@@ -186,7 +186,10 @@ def walk(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 def _change_json(content: Any, rng: random.Random) -> tuple[str, Any]:
     """Change one place of what JSON says."""
-    path = rng.choice(list(walk(content)))
+    paths = list(walk(content))
+    if not paths:
+        return "empty, left as it is", content
+    path = rng.choice(paths)
     holder = content
     for key in path[:-1]:
         holder = holder[key]
