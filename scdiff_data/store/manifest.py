@@ -133,7 +133,7 @@ class Manifest:
 
         try:
             content = {"shard_format": "dense", **read_sealed(path)}
-            found = content["schema_version"]
+            found = of("schema_version", int)
             if found == SCHEMA_VERSION:
                 manifest = cls(
                     data_dir=directory.path,

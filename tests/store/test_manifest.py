@@ -114,6 +114,7 @@ def put(content: Any, place: tuple[Any, ...], value: Any) -> None:
         (("recipe", "flavor"), 5, "recipe is not what recipe_digest was taken of"),
         (("shard_format",), "sparse", "shard_format is 'sparse'"),
         (("dropped", "counts_saturated"), True, "dropped.counts_saturated is True"),
+        (("schema_version",), None, "schema_version is None, not a whole number"),
         (("packages", "h5py"), 3, "packages.h5py is 3, not a text"),
     ],
 )
