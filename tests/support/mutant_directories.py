@@ -1,8 +1,10 @@
 """Prepared directories of which one file is damaged, read and prepared again: what children do."""
 
+import json
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -84,7 +86,7 @@ def try_directory(kind: str, whole: str, folder: str, seed: int, number: int) ->
         said = write_mutant(path, target, seed=seed, number=number)
     what += said
     print(what, flush=True)
-    if target.read_bytes() == path.read_bytes():
+    if _says_the_same(target, path):
         return {"kind": "right", "what": what}
     wanted = _read_all(source)
 
@@ -106,6 +108,15 @@ def try_directory(kind: str, whole: str, folder: str, seed: int, number: int) ->
     if worst:
         return {"kind": worst[0].split(":")[0], "what": f"{what}\n" + "\n".join(worst)}
     return {"kind": "clear" if "clear" in found or is_noticed else "right", "what": what}
+
+
+def _says_the_same(target: Path, path: Path) -> bool:
+    """Whether no byte changed, or none that matters to JSON."""
+    contents = [target.read_bytes(), path.read_bytes()]
+    if contents[0] != contents[1] and path.suffix == ".json":
+        with suppress(ValueError):
+            contents = [json.loads(content) for content in contents]
+    return contents[0] == contents[1]
 
 
 def warm_up() -> None:
