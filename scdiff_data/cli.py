@@ -141,14 +141,14 @@ def _convert(data_dir: str, shard_format: str) -> None:
 
 
 def _check(data_dir: str) -> None:
-    from scdiff_data.pipeline import check_data_dir
+    from scdiff_data.pipeline import find_problems
     from scdiff_data.store import Manifest
 
-    if problems := check_data_dir(data_dir):
+    manifest = Manifest.read(data_dir)
+    if problems := find_problems(manifest):
         raise ManifestError("\n".join(problems))
-    files = Manifest.read(data_dir).files
-    n_bytes = sum(entry.size for entry in files)
-    print(f"{len(files)} files, {n_bytes / 1e6:,.1f} MB: all as they were written: {data_dir}")
+    n, n_bytes = len(manifest.files), sum(entry.size for entry in manifest.files)
+    print(f"{n} files, {n_bytes / 1e6:,.1f} MB: all as they were written: {data_dir}")
 
 
 if __name__ == "__main__":

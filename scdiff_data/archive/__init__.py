@@ -8,7 +8,7 @@ from scdiff_data.archive.cell_totals import QualityFilter
 from scdiff_data.archive.convert import ArchiveReport, write_archive, write_archives
 from scdiff_data.archive.file import CsrRows, count_rows, map_matrix, read_in_order
 from scdiff_data.archive.obs import LabelSurvey, ObsReader, check_ids, read_label
-from scdiff_data.archive.rows import ArchiveRows
+from scdiff_data.archive.rows import ArchiveRows, OtherTotal
 
 __all__ = [
     "ArchiveReport",
@@ -16,6 +16,7 @@ __all__ = [
     "CsrRows",
     "LabelSurvey",
     "ObsReader",
+    "OtherTotal",
     "QualityFilter",
     "check_ids",
     "count_rows",

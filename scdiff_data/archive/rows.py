@@ -16,7 +16,8 @@ from scdiff_data.archive.gathering import (
     find_rows,
     scatter_rows,
 )
-from scdiff_data.base import ArrayPool, DiskWatch, ask_for, identify_file
+from scdiff_data.archive.obs import ObsReader
+from scdiff_data.base import ArrayPool, DiskWatch, ask_for, explain_damage, identify_file
 from scdiff_data.errors import ManifestError
 
 _MOST_MAPS = 40_000
@@ -24,6 +25,26 @@ _MOST_MAPS = 40_000
 
 _Places = NDArray[np.integer[Any]]
 """Whole numbers, one a row."""
+
+
+class OtherTotal(ManifestError):
+    """A row adds up to what its archive says is its cell's total, and the caller's is another one.
+
+    Parameters
+    ----------
+    path
+        The archive.
+    row
+        The row there.
+    place
+        Its place among the rows asked for.
+    given, own
+        The total that the caller has, and the archive's.
+    """
+
+    def __init__(self, path: Path, row: int, *, place: int, given: int, own: int) -> None:
+        super().__init__(f"a cell's total_counts is {given}, row {row} of {path} has {own}")
+        self.place = place
 
 
 class _MappedArchive(NamedTuple):
@@ -90,6 +111,8 @@ class ArchiveRows:
         ------
         ManifestError
             If an archive is damaged or was replaced, or there is no such row.
+        OtherTotal
+            If the archive is whole, and a total is not that of its cell.
         """
         places, starts, is_wide = self._find(archives, rows, totals)
         index_type = np.int64 if is_wide or starts[-1] >= 2**31 else np.int32
@@ -135,7 +158,7 @@ class ArchiveRows:
 
     def _explain(self, archives: _Places, rows: _Places, totals: _Places) -> NoReturn:
         """Say which of the rows is damaged, and what is wrong with it."""
-        for archive, row, total in zip(archives, rows, totals, strict=True):
+        for place, (archive, row, total) in enumerate(zip(archives, rows, totals, strict=True)):
             cells, path = self._maps[archive].rows, self._paths[archive]
             if not 0 <= row < len(cells.indptr) - 1:
                 raise ManifestError.damaged(
@@ -146,15 +169,14 @@ class ArchiveRows:
             if len(genes) and not 0 <= genes.min() <= genes.max() < cells.n_genes:
                 found = f"{genes.min()} … {genes.max()}"
                 raise ManifestError.damaged(path, f"row {row} has genes {found} of {cells.n_genes}")
-            is_exact = self._are_exact[archive]
+            is_exact, given = self._are_exact[archive], int(total)
             if cells.sums is not None:
                 total, is_exact = cells.sums[row], True
             if added > total or (added < total and is_exact):
-                raise ManifestError(
-                    f"{path} is damaged, or total_counts in a shard is: row {row} has {added} "
-                    f"counts, not {total}: run 'scdiff-data check', which says which one and what "
-                    "to do"
-                )
+                own = _read_total(path, row)
+                if cells.sums is None and (added == own or (added < own and not is_exact)):
+                    raise OtherTotal(path, row, place=place, given=given, own=own)
+                raise ManifestError.damaged(path, f"row {row} has {added} counts, not {total}")
         raise AssertionError("a row that was refused is right")
 
     def _map_missing(self, archives: _Places) -> None:
@@ -187,3 +209,9 @@ class ArchiveRows:
         self._addresses[archive, 3] = rows.indptr.dtype == np.int64
         self._addresses[archive, 4:7] = rows.n_genes, len(rows.indptr) - 1, seen.ctypes.data
         self._addresses[archive, 7] = 0 if rows.sums is None else rows.sums.ctypes.data
+
+
+def _read_total(path: Path, row: int) -> int:
+    """A cell's total counts, as its archive has them."""
+    with explain_damage(path), ObsReader(path) as obs:
+        return int(obs.read("total_counts", row, row + 1)[0])

@@ -68,7 +68,13 @@ class NamedGenes:
             return cls(tuple(line for line in lines if line))
         try:
             info = json.loads(text)
-            return cls(tuple(info["hvg_names"]), tuple(info["hvg_symbols"]))
+            lists = [info[name] for name in ("hvg_names", "hvg_symbols")]
+            are_texts = [
+                isinstance(found, list) and set(map(type, found)) <= {str} for found in lists
+            ]
+            if not all(are_texts) or len(lists[0]) != len(lists[1]):
+                raise ValueError("hvg_names and hvg_symbols are no two lists of as many texts")
+            return cls(*map(tuple, lists))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"genes={genes} is no hvg_info.json ({type(error).__name__}: {error}): it needs "

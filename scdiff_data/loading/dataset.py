@@ -4,7 +4,7 @@ Datasets are map-style and hold no open file. With an array of rows they gather 
 """
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -262,26 +262,29 @@ class ScRNADataset(CellDataset):
 
     def _gather(self, rows: NDArray[np.int64]) -> CellBatch:
         metadata = self._cells.read_metadata(rows)
-        places = self._find(rows, metadata)
         if self._sparse:
-            crow, column, values = map(torch.from_numpy, self._archives.gather(*places))
+            parts = self._read(self._archives.gather, rows, metadata)
+            shape = (len(rows), self.n_genes)
             expression = torch.sparse_csr_tensor(
-                crow, column, values, (len(rows), self.n_genes), check_invariants=False
+                *map(torch.from_numpy, parts), shape, check_invariants=False
             )
         else:
-            expression = torch.from_numpy(self._archives.gather_dense(*places, self.n_genes))
+            dense = self._read(self._archives.gather_dense, rows, metadata, self.n_genes)
+            expression = torch.from_numpy(dense)
         return CellBatch(expression, metadata)
 
     def _read_csr(self, rows: NDArray[np.int64]) -> csr_matrix:
-        places = self._find(rows, self._cells.read_metadata(rows))
-        crow, column, values = self._archives.gather(*places)
+        metadata = self._cells.read_metadata(rows)
+        crow, column, values = self._read(self._archives.gather, rows, metadata)
         return csr_matrix((values, column, crow), (len(rows), self.n_genes))
 
-    def _find(
-        self, rows: NDArray[np.int64], metadata: dict[str, Any]
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-        """Each cell's archive, its row there, and its total counts."""
-        return self._archive[rows], self._archive_row[rows], metadata["total_counts"].numpy()
+    def _read(
+        self, gather: Callable[..., Any], rows: NDArray[np.int64], metadata: Any, *width: int
+    ) -> Any:
+        """Cells' counts, as `gather` of the archives gives them."""
+        totals = metadata["total_counts"].numpy()
+        with self._cells.explain_totals(rows):
+            return gather(self._archive[rows], self._archive_row[rows], totals, *width)
 
     @property
     def watch(self) -> DiskWatch:

@@ -1,7 +1,7 @@
 """The cells of a split: their rows in the shards, and what is known of each beside its counts."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scdiff_data.archive import ArchiveRows
+from scdiff_data.archive import ArchiveRows, OtherTotal
 from scdiff_data.constants import SPLITS
+from scdiff_data.errors import ManifestError
 from scdiff_data.loading.lazy_strings import LazyStrings
 from scdiff_data.sampling import divide_rows, find_distinct
 from scdiff_data.shards import ShardRows
-from scdiff_data.store import Manifest, list_exact
+from scdiff_data.store import Manifest, list_exact, read_experiments
 
 Index = int | slice | Sequence[int] | NDArray[np.integer[Any] | np.bool_] | Tensor
 """What datasets are indexed with: a cell, or the rows of a batch, or a mask over all cells."""
@@ -103,6 +104,15 @@ class SplitView:
     def read_metadata(self, rows: NDArray[np.int64]) -> dict[str, Any]:
         """Ids as `LazyStrings`, total counts and labels as tensors."""
         return self._to_metadata(rows, self._gather(self._columns, rows))
+
+    @contextmanager
+    def explain_totals(self, rows: NDArray[np.int64]) -> Iterator[None]:
+        """Let a total of these rows that is not the archive's be an error that names the shard."""
+        try:
+            yield
+        except OtherTotal as error:
+            row = self.rows[int(rows[error.place])]
+            raise ManifestError.damaged(self.shards.locate(row), str(error)) from error
 
     def read_counts(
         self, rows: NDArray[np.int64], n_genes: int, table: NDArray[Any] | None = None
@@ -207,7 +217,7 @@ def open_archives(
     manifest.check_files(directory.metadata, full=True)  # read as a whole anyway
     names, archive, archive_row = _find_in_archives(directory.cells, rows)
     paths = [directory.archive(name) for name in names]
-    exact = list_exact(json.loads(directory.experiments.read_text("utf-8")))
+    exact = list_exact(read_experiments(directory.experiments))
     archives = ArchiveRows(paths, np.array([name in exact for name in names], np.bool_))
     manifest.check_unchanged()
     return archives, archive, archive_row

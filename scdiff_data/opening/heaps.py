@@ -71,9 +71,15 @@ class WatchedStream(io.RawIOBase):
 
     def __init__(self, stream: Any, name: str) -> None:
         self._stream, self._name = stream, name
+        self._size = int(stream.seek(0, os.SEEK_END))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a byte."""
+        """Go to a byte; a CountError if the file ends before it."""
+        if whence == os.SEEK_SET and not 0 <= offset <= self._size:
+            raise CountError(
+                f"{self._name} cannot be read: something of it is said to lie at byte {offset}, "
+                f"and it has {self._size}: it is damaged, or was cut short"
+            )
         return int(self._stream.seek(offset, whence))
 
     def tell(self) -> int:
@@ -85,6 +91,7 @@ class WatchedStream(io.RawIOBase):
         start, view = self.tell(), memoryview(buffer).cast("B")
         content = self._stream.read(len(view))
         view[: len(content)] = content
+        view[len(content) :] = bytes(len(view) - len(content))  # beyond the end, as on a disk
         for found in _SIGNATURE.finditer(content):
             at = start + found.start()
             _look_through(self._stream, self._name, at, at + 1)

@@ -6,13 +6,14 @@ Read `forecast`, `planning`, `cell_table`, `verifying`, `make_archives`, `fill_a
 
 from scdiff_data.pipeline.planning import Plan
 from scdiff_data.pipeline.stages import choose_genes_again, convert_shards, plan, prepare
-from scdiff_data.pipeline.verifying import check_data_dir
+from scdiff_data.pipeline.verifying import check_data_dir, find_problems
 
 __all__ = [
     "Plan",
     "check_data_dir",
     "choose_genes_again",
     "convert_shards",
+    "find_problems",
     "plan",
     "prepare",
 ]

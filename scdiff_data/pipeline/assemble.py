@@ -1,6 +1,5 @@
 """From archives to a finished directory: cells, genes, shards, and last the manifest."""
 
-import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from scdiff_data.store import (
     have_failed,
     list_experiments,
     mark_unfinished,
+    read_experiments,
     sum_dropped,
 )
 
@@ -188,11 +188,15 @@ def reassemble(
     candidates = filter_catalog(catalog, recipe.filters, recipe.exclude)
     rows = read_rows(candidates)
     known, found = Records(directory, recipe.archive_key), []
-    for entry in json.loads(directory.experiments.read_text("utf-8")):
-        record = known.find(rows[entry["experiment_id"]], axis)
+    for tried in read_experiments(directory.experiments):
+        if (name := tried["experiment_id"]) not in rows:
+            raise ManifestError.damaged(
+                directory.experiments, f"experiment_id {name} is none of the catalog's"
+            )
+        record = known.find(rows[name], axis)
         if record is None:
             raise ManifestError(
-                f"the record or archive of experiment {entry['experiment_id']} in "
+                f"the record or archive of experiment {name} in "
                 f"{directory.archives} is missing or damaged: call prepare(recipe, data_dir) or "
                 "run 'scdiff-data train prepare_only=true', which fetch what is missing"
             )

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from scdiff_data.base import FileEntry, Workers, find_change
 from scdiff_data.errors import ManifestError
 from scdiff_data.shards import check_shards
-from scdiff_data.store import DataDirectory, ExperimentRecord, Manifest
+from scdiff_data.store import DataDirectory, ExperimentRecord, Manifest, read_experiments
 
 
 def find_damaged(
@@ -53,7 +53,11 @@ def check_data_dir(data_dir: str | Path, *, n_threads: int | None = None) -> lis
     ManifestError
         If its manifest is damaged.
     """
-    manifest = Manifest.read(data_dir)
+    return find_problems(Manifest.read(data_dir), n_threads=n_threads)
+
+
+def find_problems(manifest: Manifest, *, n_threads: int | None = None) -> list[str]:
+    """What `check_data_dir` gives, of a directory whose manifest was read."""
     n_bytes = sum(entry.size for entry in manifest.files)
     with (
         tqdm(total=n_bytes, desc="checked", unit="B", unit_scale=True, disable=None) as bar,
@@ -70,9 +74,10 @@ def check_data_dir(data_dir: str | Path, *, n_threads: int | None = None) -> lis
             return None
 
         problems = [found for found in workers.map(check, manifest.files) if found is not None]
-    if not problems:
+    if not problems:  # then the files are those that were meant, and say what can be
         try:
             check_shards(manifest, full=False)
+            read_experiments(manifest.directory.experiments)
         except ManifestError as error:
             problems.append(str(error))
     for path in sorted(manifest.directory.archives.glob("*.json")):

@@ -87,6 +87,7 @@ def convert_foreign(source: Path, target: Path) -> None:
             raise CountError(f"{source.name} has no genes")
     target.parent.mkdir(parents=True, exist_ok=True)
     with (
+        explain(source, f"as {kind}"),  # an h5ad cannot hold all that a zarr can
         write_aside(target) as aside,
         write_hdf5(aside) as file,
         warnings.catch_warnings(),
@@ -100,7 +101,10 @@ def _read_10x_h5(path: Path) -> Any:
 
     with open_hdf5(path, max_memory=_count_memory()) as file:
         release(file)  # what scanpy opens by itself was looked at
-    cells = scanpy.read_10x_h5(path)
+    cells = scanpy.read_10x_h5(path, gex_only=False)
+    cells.X.check_format()  # before anything follows an index that may lie outside
+    if "feature_types" in cells.var:
+        cells = cells[:, cells.var["feature_types"] == "Gene Expression"].copy()
     cells.var["gene_symbols"] = list(cells.var_names)
     cells.var_names = list(cells.var.pop("gene_ids"))
     return cells

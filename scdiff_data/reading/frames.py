@@ -128,12 +128,12 @@ class Frame:
             raise CountError(f"{self._path.name}: {self._name}/{name} is missing")
 
     def _as_column(self, name: str, values: Any) -> pd.Series:
-        if np.ndim(values) != 1 or len(values) != len(self):
-            raise CountError(
-                f"{self._path.name} is damaged: {self._name}/{name} has shape "
-                f"{np.shape(values)}, {self._name} has {len(self)} rows"
-            )
         with explain(self._path, f"{self._name}/{name}"):
+            if np.ndim(values) != 1 or len(values) != len(self):  # or no array at all
+                raise CountError(
+                    f"{self._path.name} is damaged: {self._name}/{name} has shape "
+                    f"{np.shape(values)}, {self._name} has {len(self)} rows"
+                )
             return pd.Series(self._find_words(name, values), self.index, name=name)
 
     def _find_words(self, name: str, values: Any) -> Any:

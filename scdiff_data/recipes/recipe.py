@@ -15,7 +15,6 @@ from scdiff_data.recipes.settings import (
     check_whole_numbers,
     describe_difference,
     digest_archive,
-    digest_settings,
     plain_labels,
     read_axis,
     read_words,
@@ -24,6 +23,7 @@ from scdiff_data.recipes.settings import (
 from scdiff_data.recipes.split import Split
 from scdiff_data.shards import SHARD_FORMATS
 from scdiff_data.sources import CatalogRow, Condition, Source, StoredSource, layout_of
+from scdiff_data.store import digest_settings
 
 
 @dataclass(frozen=True, init=False)

@@ -1,4 +1,4 @@
-"""Settings: checked one by one, made plain, and their fingerprint."""
+"""Settings: checked one by one, made plain, and what an archive depends on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,17 +22,6 @@ PLAIN = (
     *("shard_size", "shard_format", "max_failed_fraction"),
 )
 """Settings that are plain values, in the order in which the manifest has them."""
-
-_LATER: dict[str, Any] = {
-    "gene_axis": "first",
-    "span": 0.3,
-    "cell_filters": {},
-    "max_mito_pct": None,
-    "mito_genes": "MT-",
-    "min_pass_fraction": 0.0,
-    "min_cells": 0,
-}
-"""Settings that older directories did not know, as they were then."""
 
 CELL_COLUMNS = (
     *("cell_id", "experiment_id", "archive_row"),
@@ -155,20 +144,6 @@ def check_labels(labels: Sequence[str], columns: Sequence[str]) -> None:
                 f"labels name {name!r}: the name of a label is no empty text and has no slash, "
                 "since files are divided by it: rename the column in obs"
             )
-
-
-def digest_settings(settings: Mapping[str, Any]) -> str:
-    """Fingerprint of the settings that decide the bytes on disk, and of the schema version.
-
-    When a run gives up does not change what it makes, so `max_failed_fraction` counts as the value
-    that older directories' fingerprints were taken with. How counts lie does not change it either.
-    """
-    decisive = {
-        name: value
-        for name, value in settings.items()
-        if name != "shard_format" and (name not in _LATER or value != _LATER[name])
-    }
-    return digest([SCHEMA_VERSION, {**decisive, "max_failed_fraction": 0.1}])
 
 
 def digest_archive(

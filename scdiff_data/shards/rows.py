@@ -1,6 +1,7 @@
 """All shards as one table of rows, gathered from their memory maps by compiled loops."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -178,6 +179,10 @@ class ShardRows:
             if self._decode(row[None], span, wide, None) == DAMAGED:
                 break
         return int(row // self._shard_size)
+
+    def locate(self, row: int) -> Path:
+        """The shard that a global row is in."""
+        return self._paths[row // self._shard_size]
 
     def ask_for(self, rows: NDArray[np.int64], *, within: range) -> None:
         """Start to fetch the counts of rows that a later `gather` takes, but for a probe at times.

@@ -1,18 +1,21 @@
 """A prepared directory: what lies where, and what became of it.
 
-Read `layout`, `locking`, `manifest`, `records`, `strangers`, `losses`, `drawn_cells`.
+Read `layout`, `locking`, `fields`, `fingerprint`, `manifest`, `records`, `strangers`, `losses`,
+`drawn_cells`.
 """
 
 from scdiff_data.store.drawn_cells import DrawnCells
+from scdiff_data.store.fingerprint import SCHEMA_VERSION, digest_settings
 from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.locking import locked
 from scdiff_data.store.losses import LossLimit, describe_losses, explain_shortage, have_failed
-from scdiff_data.store.manifest import SCHEMA_VERSION, GeneCounts, Manifest, mark_unfinished
+from scdiff_data.store.manifest import GeneCounts, Manifest, mark_unfinished
 from scdiff_data.store.records import (
     ExperimentRecord,
     Records,
     list_exact,
     list_experiments,
+    read_experiments,
     sum_dropped,
 )
 from scdiff_data.store.strangers import refuse_strangers
@@ -27,12 +30,14 @@ __all__ = [
     "Manifest",
     "Records",
     "describe_losses",
+    "digest_settings",
     "explain_shortage",
     "have_failed",
     "list_exact",
     "list_experiments",
     "locked",
     "mark_unfinished",
+    "read_experiments",
     "refuse_strangers",
     "sum_dropped",
 ]

@@ -4,6 +4,7 @@ A directory without it is not finished; one whose files differ from it is damage
 """
 
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -13,11 +14,13 @@ from typing import Any
 from scdiff_data.base import FileEntry, find_change, read_sealed, write_sealed
 from scdiff_data.constants import SPLITS
 from scdiff_data.errors import ManifestError
+from scdiff_data.store.fields import read_value
+from scdiff_data.store.fingerprint import SCHEMA_VERSION, digest_settings
 from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.locking import is_being_prepared
 
-SCHEMA_VERSION = 1
-"""Of the files on disk; data of another version are made anew."""
+_SHA256 = re.compile("[0-9a-f]{64}")
+"""A checksum of a file."""
 
 _PACKAGES = ("scdiff_data", "anndata", "h5py", "numpy", "pyarrow")
 """Whose versions a manifest names: those that decide what is in the files."""
@@ -125,23 +128,26 @@ class Manifest:
 
     @classmethod
     def _parse(cls, directory: DataDirectory, path: Path) -> "Manifest":
+        def of(name: str, kind: Any) -> Any:
+            return read_value(kind, content[name], name)
+
         try:
-            content = read_sealed(path)
-            found = content["schema_version"]
+            content = {"shard_format": "dense", **read_sealed(path)}
+            found = of("schema_version", int)
             if found == SCHEMA_VERSION:
                 manifest = cls(
                     data_dir=directory.path,
-                    recipe=content["recipe"],
-                    recipe_digest=content["recipe_digest"],
-                    catalog_digest=content["catalog_digest"],
-                    genes=GeneCounts(**content["genes"]),
-                    n_cells=dict(content["cells"]),
-                    n_experiments=dict(content["experiments"]),
-                    shards_key=content["shards_key"],
-                    shard_format=content.get("shard_format", "dense"),
-                    dropped=dict(content["dropped"]),
-                    files=tuple(FileEntry(**entry) for entry in content["files"]),
-                    packages=dict(content["packages"]),
+                    recipe=of("recipe", Mapping[str, Any]),
+                    recipe_digest=of("recipe_digest", str),
+                    catalog_digest=of("catalog_digest", str),
+                    genes=of("genes", GeneCounts),
+                    n_cells=of("cells", Mapping[str, int]),
+                    n_experiments=of("experiments", Mapping[str, int]),
+                    shards_key=of("shards_key", str),
+                    shard_format=of("shard_format", str),
+                    dropped=of("dropped", Mapping[str, int]),
+                    files=of("files", tuple[FileEntry, ...]),
+                    packages=of("packages", Mapping[str, str]),
                 )
                 manifest._check()
                 return manifest
@@ -157,18 +163,29 @@ class Manifest:
         )
 
     def _check(self) -> None:
-        """Raise ValueError for numbers that cannot be, and for files outside the directory."""
-        sizes = [self.n_cells[name] for name in SPLITS]
-        if not all(type(n) is int and n >= 0 for n in (*sizes, self.shard_size - 1)):
-            raise ValueError(f"splits of {sizes} cells in shards of {self.shard_size}")
-        n_shards = -(-sum(sizes) // self.shard_size)
-        if len(self.shard_entries) != n_shards:
-            found = len(self.shard_entries)
-            raise ValueError(f"{sum(sizes)} cells are {n_shards} shards, it lists {found}")
+        """Raise ValueError for what cannot be together, and for files outside the directory."""
+        if digest_settings(self.recipe) != self.recipe_digest:
+            raise ValueError("recipe is not what recipe_digest was taken of")
+        if self.shard_format not in ("dense", "compact"):
+            raise ValueError(f"shard_format is {self.shard_format!r}, not dense or compact")
+        for name, found in (("cells", self.n_cells), ("experiments", self.n_experiments)):
+            if found.keys() != set(SPLITS):
+                raise ValueError(f"{name} is of {list(found)}, not of {list(SPLITS)}")
+        paths = [entry.path for entry in self.files]
         for entry in self.files:
             path = PurePosixPath(entry.path)
-            if path.is_absolute() or ".." in path.parts or type(entry.size) is not int:
-                raise ValueError(f"it lists {entry.path} of {entry.size} bytes")
+            if path.is_absolute() or ".." in path.parts or "\0" in entry.path:
+                raise ValueError(f"files lists {entry.path!r}, which is outside of the directory")
+            if not _SHA256.fullmatch(entry.sha256):
+                raise ValueError(f"files says that {path} has the sha256 {entry.sha256!r:.80}")
+        if len(set(paths)) < len(paths):
+            raise ValueError("files lists one twice")
+        n_cells, shards = sum(self.n_cells.values()), self.shards
+        if len(shards) != (n := -(-n_cells // self.shard_size)):
+            raise ValueError(f"cells are {n_cells}, in {n} shards, files lists {len(shards)}")
+        if shards != (wanted := [self.directory.shard(number) for number in range(n)]):
+            different = next(a for a, b in zip(shards, wanted, strict=True) if a != b)
+            raise ValueError(f"files lists {different} in the place of another shard")
 
     def write(self) -> None:
         """Write `config.json`: the directory is finished."""

@@ -4,9 +4,10 @@ A record says what was archived under which settings, or why the experiment fail
 holds as long as the settings that an archive depends on do.
 """
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from scdiff_data.base import FileEntry, explain_damage, find_change, read_sealed
 from scdiff_data.errors import ManifestError
 from scdiff_data.reading import GeneAxis
 from scdiff_data.sources import CatalogRow
+from scdiff_data.store.fields import read_fields, read_value
 from scdiff_data.store.layout import DataDirectory
 
 logger = logging.getLogger(__name__)
@@ -71,18 +73,25 @@ class ExperimentRecord:
 
     @classmethod
     def _parse(cls, path: Path, content: Mapping[str, Any]) -> "ExperimentRecord":
-        own = content["experiment_id"], content["key"]
-        if content["status"] == "failed":
-            return cls(*own, reason=str(content["reason"]))
-        report = ArchiveReport(
-            **{f.name: content[f.name] for f in fields(ArchiveReport) if f.name in content}
-        )
+        def of(name: str, kind: Any) -> Any:
+            return read_value(kind, content[name], name)
+
+        own = of("experiment_id", str), of("key", str)
+        if own[0] != path.stem:
+            raise ValueError(f"experiment_id is {own[0]}")
+        if (status := of("status", str)) not in ("failed", "archived"):
+            raise ValueError(f"status is {status!r}, not failed or archived")
+        if status == "failed":
+            return cls(*own, reason=of("reason", str))
+        report = ArchiveReport(**read_fields(ArchiveReport, content))
+        if not report.n_cells <= report.n_cells_passing <= report.n_cells_in_file:
+            raise ValueError("n_cells, n_cells_passing and n_cells_in_file do not ascend")
         if not report.n_cells:
             return cls(*own, report=report)
-        file = FileEntry(**content["file"])
-        if file.path != f"{path.parent.name}/{path.stem}.h5ad" or own[0] != path.stem:
-            raise ValueError(f"it is of {own[0]} and names {file.path}")
-        return cls(*own, report=report, axis=content["axis"], file=file)
+        file: FileEntry = of("file", FileEntry)
+        if file.path != f"{path.parent.name}/{path.stem}.h5ad":
+            raise ValueError(f"file.path is {file.path}")
+        return cls(*own, report=report, axis=of("axis", str), file=file)
 
     def write(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""
@@ -197,6 +206,31 @@ def list_experiments(
             }
         )
     return entries
+
+
+def read_experiments(path: Path) -> list[Mapping[str, Any]]:
+    """Read what `list_experiments` gave.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ManifestError
+        If it is damaged.
+    """
+    with explain_damage(path):
+        entries = read_value(tuple[Mapping[str, Any], ...], json.loads(path.read_text("utf-8")), "")
+        for place, entry in enumerate(entries):
+            for name, value in entry.items():
+                is_text = name in ("experiment_id", "status")
+                kind = str if is_text else int if name.startswith("n_") else str | None
+                read_value(kind, value, f"[{place}].{name}")
+            if entry["status"] not in ("drawn", "skipped", "failed"):
+                raise ValueError(f"[{place}].status is {entry['status']!r}")
+        names = [entry["experiment_id"] for entry in entries]
+        if len(set(names)) < len(names):
+            raise ValueError("an experiment_id is there twice")
+        return list(entries)
 
 
 def list_exact(experiments: Sequence[Mapping[str, Any]]) -> set[str]:

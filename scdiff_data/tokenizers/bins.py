@@ -89,9 +89,21 @@ class BinTokens(nn.Module):
         return {"edges": self.edges.tolist()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take the state that another of the same settings was fitted to."""
+        """Take the state that another of the same settings was fitted to.
+
+        Raises
+        ------
+        ValueError, RuntimeError
+            If it is none.
+        """
+        edges = self.edges.tolist()
         self._set_edges(state["edges"].numpy(force=True))
+        lookup = self.lookup.clone()
         self.load_state_dict(state)
+        is_sound = self.edges.tolist() == edges and torch.equal(self.lookup, lookup)
+        logarithms = torch.cat([self.count_log_prob, self.tail_log_ratio[None]])
+        if not is_sound or not (logarithms.isfinite() & (logarithms <= 0)).all():
+            raise ValueError(f"this is no state of {type(self).__name__} with bins from {edges}")
 
     def encode(self, counts: Tensor) -> Tensor:
         """Token ids, int64, of the same shape as `counts` (whole numbers in 0 … 32,767)."""
@@ -140,7 +152,9 @@ class BinTokens(nn.Module):
 
     def _set_edges(self, edges: NDArray[np.int64]) -> None:
         """Lay out the buffers; until `fit`, closed bins are uniform and the tail halves."""
-        if not len(edges) or edges[0] != 0 or (np.diff(edges) <= 0).any() or edges[-1] > MAX_COUNT:
+        if not (edges.ndim == 1 and len(edges) and edges.dtype == np.int64):
+            raise ValueError(f"edges must be a list of whole numbers, got {edges!r}")
+        if edges[0] != 0 or (np.diff(edges) <= 0).any() or edges[-1] > MAX_COUNT:
             raise ValueError(
                 f"edges must start at 0, increase, and stay at or below {MAX_COUNT}; got "
                 f"{edges.tolist()}"
@@ -216,7 +230,8 @@ class QuantileTokens(BinTokens):
         return {"n_tokens": self._max_tokens}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take the state that another of the same settings was fitted to."""
+        """Take the state that another of the same settings was fitted to; see `BinTokens`."""
+        self._set_edges(state["edges"].numpy(force=True))  # where they lie, the data decided
         super().restore(state)
         self._fitted = True
 

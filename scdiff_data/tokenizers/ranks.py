@@ -44,8 +44,17 @@ class RankTokens(nn.Module):
         return {"max_length": self._max_length}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take the state that another of the same settings was fitted to."""
-        self.gene_scale = state["gene_scale"].clone()
+        """Take the state that another of the same settings was fitted to.
+
+        Raises
+        ------
+        ValueError
+            If it is none.
+        """
+        scale = state["gene_scale"]
+        if scale.ndim != 1 or not (scale.isfinite() & (scale > 0)).all():
+            raise ValueError(f"this is no state of RankTokens: gene_scale is {scale}")
+        self.gene_scale = scale.clone()
 
     def fit(self, counts: NDArray[np.int16], total_counts: NDArray[np.integer[Any]]) -> None:
         """Learn each gene's median; arguments as in `BinTokens.fit`."""

@@ -9,6 +9,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,9 +129,14 @@ def _read_fit(tokenizer: Tokenizer, data: FitData) -> dict[str, Any] | None:
         content = torch.load(_path(tokenizer, data), weights_only=True)
         state = dict(content["state"])
         is_whole = content["checksum"] == _checksum(state)  # torch compares none by itself
+        if not is_whole or content["data"] != data.digest:
+            return None
+        tried = deepcopy(tokenizer).to(torch.device("cpu"))
+        tried.restore(state)
+        tried.encode(torch.from_numpy(data.read_training_counts(1)[0]))
     except _NO_FIT:
         return None
-    return state if is_whole and content["data"] == data.digest else None
+    return state
 
 
 def _checksum(state: Mapping[str, torch.Tensor]) -> str:

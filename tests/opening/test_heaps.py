@@ -1,5 +1,6 @@
 """Damage in the heap of a file's texts, over which the library would run for ever, is an error."""
 
+import io
 import struct
 from pathlib import Path
 
@@ -81,6 +82,19 @@ def test_a_file_is_looked_through_before_the_library_reads_a_text(tmp_path: Path
         H5adFile(path, stream=stream) as file,
     ):
         list(file.obs.index)
+
+
+@pytest.mark.parametrize("place", [2**64 - 2**20, 2**63 - 1, 2**40])
+def test_a_place_that_no_file_has_is_an_error_of_the_file(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "cells.h5ad"
+    ad.AnnData(np.ones((3, 2), np.float32)).write_h5ad(path)
+    content = path.read_bytes()
+    content = content[:24] + struct.pack("<Q", place) + content[32:]  # where all others count from
+    with pytest.raises(CountError, match=r"^cells\.h5ad "):
+        H5adFile(path, stream=io.BytesIO(content))
+    stream = heaps.WatchedStream(io.BytesIO(content), path.name)
+    with pytest.raises(CountError, match=rf"^cells\.h5ad cannot be read: .* byte {place}, "):
+        stream.seek(place)
 
 
 def test_a_file_that_is_no_hdf5_or_empty_is_said_to_be_none(tmp_path: Path) -> None:

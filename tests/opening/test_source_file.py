@@ -22,7 +22,7 @@ from scdiff_data.errors import CountError, UnsafeFileError
 from scdiff_data.opening import open_hdf5, release
 from scdiff_data.opening import source_file as module
 from scdiff_data.reading import H5adFile, convert_foreign, is_10x, read_gene_axis
-from support.h5ad import archive, counts_of, write_source
+from support.h5ad import archive, counts_of, write_10x_h5, write_source
 
 N = 60
 
@@ -233,23 +233,9 @@ def test_a_file_that_is_let_go_waits_for_no_collector(tmp_path: Path) -> None:
         gc.enable()
 
 
-def write_10x(path: Path) -> Path:
-    counts = sp.csr_matrix(counts_of())
-    with h5py.File(path, "w") as file:
-        group = file.create_group("matrix")
-        for name in ("data", "indices", "indptr"):
-            group[name] = getattr(counts, name).astype(np.int32)
-        group["shape"] = np.array([counts.shape[1], counts.shape[0]])
-        group["barcodes"] = [f"c{i}".encode() for i in range(counts.shape[0])]
-        genes = [f"g{i}".encode() for i in range(counts.shape[1])]
-        group["features/id"] = group["features/name"] = genes
-        group["features/feature_type"] = [b"Gene Expression"] * len(genes)
-        group["features/genome"] = [b"GRCh38"] * len(genes)
-    return path
-
-
 def test_a_10x_file_that_leads_out_is_refused(tmp_path: Path) -> None:
-    source, other = write_10x(tmp_path / "x.h5"), write_10x(tmp_path / "other.h5")
+    source = write_10x_h5(tmp_path / "x.h5", counts_of())
+    other = write_10x_h5(tmp_path / "other.h5", counts_of())
     convert_foreign(source, tmp_path / "x.h5ad")
     assert ad.read_h5ad(tmp_path / "x.h5ad").shape == counts_of().shape
     with h5py.File(source, "r+") as file:
@@ -509,6 +495,19 @@ def test_a_zarr_store_beyond_memory_is_refused(tmp_path: Path) -> None:
     metadata.write_text(text.replace(str(N), str(10**12)))
     with pytest.raises(UnsafeFileError, match=r"takes [\d,]+ bytes, and it is read as a whole"):
         convert_foreign(tmp_path / "x.zarr", tmp_path / "x.h5ad")
+
+
+def test_a_zarr_store_that_an_h5ad_cannot_hold_is_named(tmp_path: Path) -> None:
+    source = write_zarr(tmp_path / "x.zarr")
+    cells = ad.read_zarr(source)
+    cells.obs["text"] = ["a\0b", *("c" * (N - 1))]
+    cells.obs["text"] = cells.obs["text"].astype(object)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cells.write_zarr(source)
+    with pytest.raises(CountError, match=r"^x\.zarr cannot be read: as zarr: .*NULL"):
+        convert_foreign(source, tmp_path / "x.h5ad")
+    assert not (tmp_path / "x.h5ad").exists()
 
 
 def test_a_10x_matrix_beyond_memory_is_refused(tmp_path: Path) -> None:

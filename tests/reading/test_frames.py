@@ -1,6 +1,7 @@
 """The frames of old files are read, and files that are no h5ad are named."""
 
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import h5py
@@ -123,6 +124,18 @@ def test_a_column_of_another_length_is_damage(tmp_path: Path) -> None:
         del file["obs/age"]
         file["obs/age"] = np.zeros(59)
     with pytest.raises(CountError, match=r"s\.h5ad is damaged: obs/age has shape \(59,\)"):
+        archive(source, tmp_path / "a.h5ad")
+
+
+@pytest.mark.parametrize(
+    "value", [ad.AnnData(counts_of()[:, :2]), sp.csr_matrix(counts_of()), {"a": 1}], ids=type
+)
+def test_a_column_that_is_something_else_of_anndata_is_named(tmp_path: Path, value: Any) -> None:
+    source = write_source(tmp_path / "s.h5ad", sp.csc_matrix(counts_of()))
+    with h5py.File(source, "r+") as file:
+        del file["obs/age"]
+        ad.io.write_elem(file["obs"], "age", value)
+    with pytest.raises(CountError, match=r"^s\.h5ad (is damaged|cannot be read): obs/age"):
         archive(source, tmp_path / "a.h5ad")
 
 

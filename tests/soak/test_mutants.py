@@ -17,8 +17,14 @@ SEED = 1
 N_SOURCES = 20_000
 """Damaged source files."""
 
+N_FOREIGN = 2_000
+"""Damaged sources of each kind that is no h5ad."""
+
 N_DIRECTORIES = 2_000
 """Damaged files of each kind that a prepared directory has."""
+
+N_RESEALED = 1_000
+"""Files of each kind that say what cannot be, with a right checksum."""
 
 KINDS_ON_DISK = (
     "config.json",
@@ -33,6 +39,15 @@ KINDS_ON_DISK = (
     "fits of tokenizers",
 )
 """The kinds of files that `mutant_directories` knows: it loads torch, in processes of its own."""
+
+RESEALED = (
+    "resealed config.json",
+    "resealed hvg_info.json",
+    "resealed records",
+    "resealed experiments.json",
+    "resealed fits of tokenizers",
+)
+"""The same, with checksums that are right."""
 
 BATCH = 50
 """Mutants a process."""
@@ -69,12 +84,14 @@ def try_mutants(
         yield from isolated.run(job, batch, limit=LIMIT)
 
 
-@pytest.mark.parametrize("kind", mutant_sources.KINDS)
+@pytest.mark.parametrize("kind", [*mutant_sources.KINDS, *mutant_sources.SUFFIXES])
 def test_a_damaged_source_file_gives_its_counts_or_an_error_that_names_it(
     isolated: Isolated, tmp_path: Path, kind: str
 ) -> None:
     mutant_sources.write_whole(tmp_path)
-    numbers = choose(range(N_SOURCES // len(mutant_sources.KINDS)), kind)
+    is_foreign = kind in mutant_sources.SUFFIXES
+    n = N_FOREIGN if is_foreign else N_SOURCES // len(mutant_sources.KINDS)
+    numbers = choose(range(n), kind)
     with tally_of(f"damaged source files, {kind}") as tally:
         job = "support.mutant_sources:try_source"
         where = {"kind": kind, "sources": str(tmp_path), "folder": str(tmp_path)}
@@ -82,7 +99,7 @@ def test_a_damaged_source_file_gives_its_counts_or_an_error_that_names_it(
             if outcome.how in ("crashed", "hung") and mutant_sources.is_anndatas(outcome):
                 tally.add("right")  # ours were made; the comparison broke
             else:
-                count(tally, outcome, "mutant.h5ad")
+                count(tally, outcome, "mutant." if is_foreign else "mutant.h5ad")
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +118,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory, readers: Isolated) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("kind", KINDS_ON_DISK)
+@pytest.mark.parametrize("kind", [*KINDS_ON_DISK, *RESEALED])
 def test_a_damaged_file_of_a_prepared_directory_is_named_or_changes_nothing(
     readers: Isolated, whole: Path, tmp_path: Path, kind: str
 ) -> None:
-    numbers = choose(range(N_DIRECTORIES), kind)
-    with tally_of(f"damaged {kind}") as tally:
+    numbers = choose(range(N_RESEALED if kind in RESEALED else N_DIRECTORIES), kind)
+    with tally_of(kind if kind in RESEALED else f"damaged {kind}") as tally:
         job = "support.mutant_directories:try_directory"
         where = {"kind": kind, "whole": str(whole), "folder": str(tmp_path)}
         for outcome in try_mutants(readers, job, numbers, where):

@@ -19,7 +19,7 @@ import scipy.io
 import scipy.sparse as sp
 
 from scdiff_data import CountError, DownloadError, H5adFolder, Recipe, prepare
-from support.h5ad import counts_of
+from support.h5ad import counts_of, write_10x_h5
 from support.reading import read_shards
 
 IDS = [f"ENSG{i:011d}" for i in range(40)]
@@ -160,19 +160,6 @@ def test_every_run_tells_what_it_lost(tmp_path: Path, caplog: pytest.LogCaptureF
         assert line in table
 
 
-def as_10x_h5(path: Path, counts: np.ndarray) -> None:
-    matrix = sp.csc_matrix(counts.T.astype(np.int32))  # features x barcodes
-    with h5py.File(path, "w") as file:
-        group = file.create_group("matrix")
-        for name in ("data", "indices", "indptr"):
-            group[name] = getattr(matrix, name)
-        group["shape"] = np.array(matrix.shape, np.int32)
-        group["barcodes"] = np.array([f"cell{i}".encode() for i in range(len(counts))])
-        features = {"id": IDS, "name": SYMBOLS, "feature_type": ["Gene Expression"] * 40}
-        for name, texts in {**features, "genome": ["GRCh38"] * 40}.items():
-            group[f"features/{name}"] = np.array([text.encode() for text in texts])
-
-
 def as_10x_mtx(folder: Path, counts: np.ndarray) -> None:
     folder.mkdir()
     with gzip.open(folder / "matrix.mtx.gz", "wb") as file:
@@ -187,14 +174,19 @@ def as_10x_mtx(folder: Path, counts: np.ndarray) -> None:
 def test_a_matrix_of_10x_that_changes_or_breaks_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     for more in (0, 1):
-        as_10x_h5(path, counts_of(1, 20) + more)
+        write_10x_h5(path, counts_of(1, 20) + more)
         make(H5adFolder(path), tmp_path / "data", replace=True)
         assert read_shards(tmp_path / "data").counts.sum() == (counts_of(1, 20) + more).sum()
     assert len(list((tmp_path / "data" / "source").iterdir())) == 1
-    with h5py.File(path, "r+") as file:
-        del file["matrix/features"]
-    with pytest.raises(CountError, match=r"x\.h5 cannot be read: as 10x h5: "):
-        make(H5adFolder(path), tmp_path / "data", replace=True)
+    for change in (
+        lambda file: file["matrix/indices"].__setitem__(5, 10**9),
+        lambda file: file["matrix/indptr"].__setitem__(2, 10**9),
+        lambda file: file.__delitem__("matrix/features"),
+    ):
+        with h5py.File(path, "r+") as file:
+            change(file)
+        with pytest.raises(CountError, match=r"x\.h5 cannot be read: as 10x h5: "):
+            make(H5adFolder(path), tmp_path / "data", replace=True)
 
 
 @pytest.mark.filterwarnings("ignore:Writing zarr v2 data")
@@ -202,7 +194,7 @@ def test_matrices_of_10x_and_zarr_stand_beside_h5ad(tmp_path: Path) -> None:
     pytest.importorskip("zarr")
     folder = tmp_path / "files"
     write(folder / "a.h5ad", seed=0)
-    as_10x_h5(folder / "b.h5", counts_of(1, 20))
+    write_10x_h5(folder / "b.h5", counts_of(1, 20))
     as_10x_mtx(folder / "c", counts_of(2, 20))
     ad.read_h5ad(write(tmp_path / "d.h5ad", seed=3)).write_zarr(folder / "d.zarr")
     with h5py.File(folder / "other.h5", "w") as file:

@@ -3,11 +3,13 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 
 from scdiff_data import ManifestError
+from scdiff_data.base import read_sealed, write_sealed
 from scdiff_data.base.files import FileEntry
 from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.manifest import Manifest, mark_unfinished
@@ -87,3 +89,51 @@ def test_a_manifest_that_is_set_aside_can_be_read_again(tmp_path: Path, pbmc_dir
         Manifest.read_replaced(directory)
     mark_unfinished(directory)
     assert Manifest.read_replaced(directory) is None
+
+
+def put(content: Any, place: tuple[Any, ...], value: Any) -> None:
+    for key in place[:-1]:
+        content = content[key]
+    content[place[-1]] = value
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "named"),
+    [
+        (("genes", "n_chosen"), -1, "genes.n_chosen is -1, not a number from 0"),
+        (("genes",), [], r"genes is \[\], not an object"),
+        (("cells", "test"), None, "cells.test is None, not a whole number"),
+        (("experiments",), {"train": 1}, r"experiments is of \['train'\]"),
+        (("files", 0, "size"), "9", r"files\[0\].size is '9', not a whole number"),
+        (("files", 0), {"path": "x"}, r"files\[0\].size is missing"),
+        (("files", 0, "path"), "/outside", "files lists '/outside', which is outside"),
+        (("files", 0, "sha256"), "", "files says that .* has the sha256 ''"),
+        (("files", 0, "size"), 2**64, r"files\[0\].size is 18446744073709551616, not a number"),
+        (("files", 0, "path"), "processed/batch_0000.h5", "files lists"),
+        (("files",), {}, "files is {}, not a list"),
+        (("recipe", "flavor"), 5, "recipe is not what recipe_digest was taken of"),
+        (("shard_format",), "sparse", "shard_format is 'sparse'"),
+        (("dropped", "counts_saturated"), True, "dropped.counts_saturated is True"),
+        (("schema_version",), None, "schema_version is None, not a whole number"),
+        (("packages", "h5py"), 3, "packages.h5py is 3, not a text"),
+    ],
+)
+def test_what_cannot_be_is_named_though_the_checksum_is_right(
+    pbmc_dir: Path, tmp_path: Path, place: tuple[Any, ...], value: Any, named: str
+) -> None:
+    content = read_sealed(pbmc_dir / "config.json")
+    put(content, place, value)
+    write_sealed(tmp_path / "config.json", content)
+    with pytest.raises(ManifestError, match=rf"config\.json is damaged \({named}"):
+        Manifest.read(tmp_path)
+
+
+def test_shards_in_another_order_are_refused(pbmc_dir: Path, tmp_path: Path) -> None:
+    content = read_sealed(pbmc_dir / "config.json")
+    first, *_, last = [e for e in content["files"] if e["path"].startswith("processed/")]
+    first["path"], last["path"] = last["path"], first["path"]
+    write_sealed(tmp_path / "config.json", content)
+    with pytest.raises(
+        ManifestError, match=r"files lists .*batch_0002\.h5 in the place of another"
+    ):
+        Manifest.read(tmp_path)

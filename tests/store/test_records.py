@@ -6,12 +6,20 @@ from typing import Any
 
 import pytest
 
+from scdiff_data import ManifestError
 from scdiff_data.archive.convert import ArchiveReport
+from scdiff_data.base import read_sealed, write_json, write_sealed
 from scdiff_data.base.files import FileEntry
 from scdiff_data.reading.gene_axis import GeneAxis
 from scdiff_data.sources.catalog import CatalogRow
 from scdiff_data.store.layout import DataDirectory
-from scdiff_data.store.records import ExperimentRecord, Records, list_experiments, sum_dropped
+from scdiff_data.store.records import (
+    ExperimentRecord,
+    Records,
+    list_experiments,
+    read_experiments,
+    sum_dropped,
+)
 from support.cases import pbmc_recipe
 
 AXIS = GeneAxis(("g1", "g2"), ("g1", "g2"))
@@ -104,3 +112,46 @@ def test_every_experiment_and_every_cell_is_accounted_for() -> None:
         "cells_not_drawn": 1,
         "counts_saturated": 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "named"),
+    [
+        ("n_cells", -1, "n_cells is -1, not a number from 0"),
+        ("n_cells", 9, "n_cells, n_cells_passing and n_cells_in_file do not ascend"),
+        ("file_genes", 3, "file_genes is 3, not a text"),
+        ("experiment_id", "../A", r"experiment_id is \.\./A"),
+        ("file", {"path": "cells/B.h5ad", "size": 3, "sha256": "0"}, "file.path is cells/B.h5ad"),
+        ("file", None, "file is None, not an object"),
+        ("status", 0, "status is 0, not a text"),
+        ("status", "", "status is '', not failed or archived"),
+    ],
+)
+def test_a_record_of_what_cannot_be_is_refused_though_its_checksum_is_right(
+    tmp_path: Path, name: str, value: Any, named: str
+) -> None:
+    records_of(tmp_path).write(ROW, **archived(tmp_path))
+    path = tmp_path / "cells" / "A.json"
+    write_sealed(path, read_sealed(path) | {name: value})
+    with pytest.raises(ManifestError, match=rf"A\.json is damaged \({named}"):
+        ExperimentRecord.read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"n_saturated": "0"}, r"\[1\].n_saturated is '0', not a whole number"),
+        ({"experiment_id": None}, r"\[1\].experiment_id is None, not a text"),
+        ({"experiment_id": "A"}, "an experiment_id is there twice"),
+    ],
+)
+def test_experiments_that_cannot_be_are_refused(
+    tmp_path: Path, change: dict[str, Any], named: str
+) -> None:
+    records = [ExperimentRecord(name, "key", report=REPORT) for name in "AB"]
+    first, second = list_experiments(records, lambda _: 5)
+    write_json(tmp_path / "experiments.json", [first, second])
+    assert read_experiments(tmp_path / "experiments.json") == [first, second]
+    write_json(tmp_path / "experiments.json", [first, second | change])
+    with pytest.raises(ManifestError, match=rf"experiments\.json is damaged \({named}"):
+        read_experiments(tmp_path / "experiments.json")

@@ -4,7 +4,8 @@
 
        FILE_CALLS_UNDER    the folder, as an absolute path without links
        FILE_CALLS_AT       the number of the call to break, from 1 on; 0 breaks none
-       FILE_CALLS_DO       "kill", or the number of the error to raise
+       FILE_CALLS_DO       "kill", or the number of the error to raise; with a + after it,
+                           all later calls raise it, too
        FILE_CALLS_COUNTER  a file of eight bytes that all processes count in
        FILE_CALLS_LOG      where each call is written down, if anywhere
 
@@ -31,6 +32,7 @@ static char under[PATH_MAX];
 static size_t under_length;
 static long break_at;
 static int break_with; /* 0 kills */
+static int lasts;
 static long *counter;
 static int log_to = -1;
 
@@ -55,6 +57,7 @@ __attribute__((constructor)) void file_calls_arm(void) {
     log_to = log ? open_raw(log, O_WRONLY | O_CREAT | O_APPEND) : -1;
     break_at = at ? atol(at) : 0;
     break_with = what && strcmp(what, "kill") ? atoi(what) : 0;
+    lasts = what && strchr(what, '+');
     strcpy(under, folder);
     under_length = strlen(folder);
 }
@@ -98,7 +101,7 @@ static int breaks(const char *name, int folder, const char *path) {
             abort();
     }
     errno = before;
-    if (number != break_at)
+    if (number != break_at && !(lasts && break_at && number > break_at))
         return 0;
     if (!break_with)
         kill(getpid(), SIGKILL);

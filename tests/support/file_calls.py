@@ -22,8 +22,9 @@ FAULTS = {
     "ENOSPC": str(errno.ENOSPC),
     "EIO": str(errno.EIO),
     "EACCES": str(errno.EACCES),
+    "lasting EIO": f"{errno.EIO}+",
 }
-"""What a call may be broken with, and how the library is told."""
+"""What a call may be broken with, if it lasts all that follow, too; how the library is told."""
 
 
 def find_compiler() -> str | None:

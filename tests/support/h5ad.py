@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -30,6 +31,24 @@ def write_source(path: Path, matrix: Any, genes: list[str] | None = None, **sett
         var=pd.DataFrame(index=genes or GENES[: matrix.shape[1]]),
     )
     cells.write_h5ad(path, **({"compression": "gzip"} | settings))
+    return path
+
+
+def write_10x_h5(path: Path, counts: np.ndarray) -> Path:
+    """Write counts, [cells, genes], as Cell Ranger does: a matrix of features x barcodes."""
+    matrix = sp.csc_matrix(counts.T.astype(np.int32))
+    n_genes, n_cells = matrix.shape
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"filetype": "matrix", "version": 2})
+        group = file.create_group("matrix")
+        for name in ("data", "indices", "indptr"):
+            group[name] = getattr(matrix, name)
+        group["shape"] = np.array(matrix.shape, np.int32)
+        group["barcodes"] = [f"cell{i}".encode() for i in range(n_cells)]
+        group["features/id"] = [f"ENSG{i:011d}".encode() for i in range(n_genes)]
+        group["features/name"] = [f"GENE{i}".encode() for i in range(n_genes)]
+        group["features/feature_type"] = [b"Gene Expression"] * n_genes
+        group["features/genome"] = [b"GRCh38"] * n_genes
     return path
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import anndata as ad
 import h5py
 import numpy as np
+import scanpy as sc
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
@@ -17,12 +18,15 @@ from scdiff_data.errors import ScdiffDataError
 from scdiff_data.pipeline import assemble
 from scdiff_data.reading import strip_versions
 from support.fault_jobs import write_picture
-from support.h5ad import LAYOUTS, counts_of, write_source
+from support.h5ad import LAYOUTS, counts_of, write_10x_h5, write_source
 from support.isolated import Outcome
-from support.mutants import write_mutant
+from support.mutants import write_mutant, write_mutant_folder
 
 KINDS = ("csr", "csc", "dense", "csr-plain", "csc-plain", "dense-plain", "raw.X")
 """Of source files: how counts lie, compressed unless plain, or set aside in `raw`."""
+
+SUFFIXES = {"10x": ".h5", "zarr": ".zarr"}
+"""Kinds of source files that are no h5ad, and what their names end with."""
 
 Counts = tuple[list[str], dict[str, NDArray[np.float64]]]
 """Ids of cells, and of each gene its count in each of them."""
@@ -41,20 +45,28 @@ def write_whole(folder: Path) -> None:
         else:
             packing = None if kind.endswith("plain") else "gzip"
             write_source(path, LAYOUTS[layout](counts_of(1, 30)), compression=packing)
+    write_10x_h5(folder / "10x.h5", counts_of(1, 30))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of another format to come
+        ad.read_h5ad(folder / "csr.h5ad").write_zarr(folder / "zarr.zarr")
 
 
 def try_source(kind: str, sources: str, folder: str, seed: int, number: int) -> dict[str, str]:
     """Prepare one damaged copy; what became of it, and what was done to it."""
     warnings.simplefilter("ignore")
     place = "raw.X" if kind == "raw.X" else "X"
-    whole, path = Path(sources) / f"{kind}.h5ad", Path(folder) / "files" / "mutant.h5ad"
+    suffix = SUFFIXES.get(kind, ".h5ad")
+    whole, path = Path(sources) / f"{kind}{suffix}", Path(folder) / "files" / f"mutant{suffix}"
     path.parent.mkdir(exist_ok=True)
-    what = f"{kind} {number}: " + write_mutant(whole, path, seed=seed, number=number)
+    write = write_mutant_folder if whole.is_dir() else write_mutant
+    what = f"{kind} {number}: " + write(whole, path, seed=seed, number=number)
     print(what, flush=True)
     try:
         ours = _prepare(path, Path(folder) / "data", place)
     except (ScdiffDataError, ValueError, OSError) as error:
-        if isinstance(error, ScdiffDataError) and path.name in str(error):
+        # What a file that is no h5ad was made into is called by its name, too.
+        name = "mutant." if kind in SUFFIXES else path.name
+        if isinstance(error, ScdiffDataError) and name in str(error):
             return {"kind": "clear", "what": what}
         raise
     print("prepared; anndata reads it", flush=True)
@@ -77,8 +89,8 @@ def warm_up() -> None:
     """Do it once."""
     with TemporaryDirectory() as folder:
         write_whole(Path(folder))
-        for kind in KINDS:
-            path = Path(folder) / f"{kind}.h5ad"
+        for kind in (*KINDS, *SUFFIXES):
+            path = Path(folder) / f"{kind}{SUFFIXES.get(kind, '.h5ad')}"
             _prepare(path, Path(folder) / "data", "raw.X" if kind == "raw.X" else "X")
             _read(path, "X")
 
@@ -103,8 +115,10 @@ def _prepare(path: Path, data_dir: Path, place: str) -> Counts:
 
 
 def _read(path: Path, place: str) -> tuple[Counts | None, str]:
-    """What anndata reads, element by element; None, and why, if it cannot."""
+    """What anndata or scanpy reads; None, and why, if it cannot."""
     try:
+        if path.suffix in SUFFIXES.values():
+            return _read_foreign(path), ""
         with h5py.File(path) as file:
             group = file["raw"] if place == "raw.X" else file
             matrix = group["X"]
@@ -113,16 +127,41 @@ def _read(path: Path, place: str) -> tuple[Counts | None, str]:
                 if problem is not None:  # scipy would read beyond its arrays
                     return None, problem
             values = ad.io.read_elem(matrix)
-            obs, var = ad.io.read_elem(file["obs"]), ad.io.read_elem(group["var"])
+            cells, genes = _read_names(file["obs"]), _read_names(group["var"])
             dense = np.asarray(values.toarray() if sp.issparse(values) else values, np.float64)
     except Exception as error:  # noqa: BLE001 - a damaged file makes libraries raise anything
         return None, f"{type(error).__name__}: {error}"[:200]
-    if dense.shape != (len(obs), len(var)):
-        return None, f"{dense.shape} counts of {len(obs)} cells and {len(var)} genes"
+    if dense.shape != (len(cells), len(genes)):
+        return None, f"{dense.shape} counts of {len(cells)} cells and {len(genes)} genes"
+    return (cells, _add_up(genes, dense)), ""
+
+
+def _read_foreign(path: Path) -> Counts:
+    if path.suffix == ".zarr":
+        cells = ad.read_zarr(path)
+    else:
+        cells = sc.read_10x_h5(path)
+        cells.var_names = list(cells.var["gene_ids"])
+    if sp.issparse(cells.X):
+        cells.X.check_format()
+    dense = np.asarray(cells.X.toarray() if sp.issparse(cells.X) else cells.X, np.float64)
+    return _to_texts(cells.obs_names), _add_up(_to_texts(cells.var_names), dense)
+
+
+def _add_up(genes: list[str], dense: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Of each gene its counts, those of one that is there twice added."""
     columns: dict[str, Any] = {}
-    for name, column in zip(strip_versions(_to_texts(var.index)), dense.T, strict=True):
+    for name, column in zip(strip_versions(genes), dense.T, strict=True):
         columns[name] = columns.get(name, 0) + column
-    return (_to_texts(obs.index), columns), ""
+    return columns
+
+
+def _read_names(frame: h5py.Group) -> list[str]:
+    """Names of a frame's rows; alone, if anndata cannot read a column beside them."""
+    try:
+        return _to_texts(ad.io.read_elem(frame).index)
+    except Exception:  # noqa: BLE001 - as above
+        return _to_texts(ad.io.read_elem(frame[frame.attrs["_index"]]))
 
 
 def _to_texts(names: Any) -> list[str]:

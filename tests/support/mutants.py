@@ -35,7 +35,7 @@ def write_mutant(source: Path, target: Path, *, seed: int, number: int) -> str:
         if source.suffix in (".h5", ".h5ad"):
             shutil.copyfile(source, target)
             return _change_hdf5(target, rng)
-        if source.suffix == ".json":
+        if source.suffix == ".json" or source.name in (".zarray", ".zattrs", ".zgroup"):
             content = json.loads(source.read_text("utf-8"))
             said, content = _change_json(content, rng)
             target.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -43,6 +43,15 @@ def write_mutant(source: Path, target: Path, *, seed: int, number: int) -> str:
     said, changed = change_bytes(source.read_bytes(), rng)
     target.write_bytes(changed)
     return said
+
+
+def write_mutant_folder(source: Path, target: Path, *, seed: int, number: int) -> str:
+    """Copy a folder and damage one of its files; takes and gives what `write_mutant` does."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+    files = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
+    chosen = files[number % len(files)]
+    return f"{chosen}: " + write_mutant(source / chosen, target / chosen, seed=seed, number=number)
 
 
 def change_bytes(content: bytes, rng: random.Random) -> tuple[str, bytes]:
@@ -166,17 +175,21 @@ def _replace_dataset(file: h5py.File, name: str, kind: str, rng: random.Random) 
     return f"now {np.shape(values)} of {np.asarray(values).dtype}"
 
 
-def _walk(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def walk(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The keys that lead to each place of what JSON says."""
     if path:
         yield path
     if isinstance(content, dict | list):
         for key in content if isinstance(content, dict) else range(len(content)):
-            yield from _walk(content[key], (*path, key))
+            yield from walk(content[key], (*path, key))
 
 
 def _change_json(content: Any, rng: random.Random) -> tuple[str, Any]:
     """Change one place of what JSON says."""
-    path = rng.choice(list(_walk(content)))
+    paths = list(walk(content))
+    if not paths:
+        return "empty, left as it is", content
+    path = rng.choice(paths)
     holder = content
     for key in path[:-1]:
         holder = holder[key]

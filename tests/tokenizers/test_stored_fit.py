@@ -18,6 +18,7 @@ from scdiff_data import (
     RankTokens,
     ScRNADataModule,
 )
+from scdiff_data.tokenizers import stored_fit
 from support.cases import PBMC_SETTINGS
 from support.foreign import Foreign, trainer
 
@@ -73,6 +74,33 @@ def test_a_fit_of_other_data_or_a_damaged_one_is_made_again(data_dir: Path, dama
     else:
         torch.save(torch.load(kept, weights_only=True) | {"data": "another"}, kept)
     again = QuantileTokens()
+    open_data(data_dir, again)
+    assert same_state(right, again)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        (QuantileTokens, {"edges": torch.tensor([0, 5, 3])}),
+        (QuantileTokens, {"edges": torch.arange(100)}),
+        (LogBinTokens, {"lookup": torch.full((32_768,), 99)}),
+        (LogBinTokens, {"count_log_prob": torch.full((2,), torch.nan)}),
+        (LogBinTokens, {"tail_log_ratio": torch.tensor(torch.nan)}),
+        (RankTokens, {"gene_scale": torch.ones(7)}),
+        (RankTokens, {"gene_scale": -torch.ones(64)}),
+        (RankTokens, {"gene_scale": torch.ones(1, 64)}),
+        (RankTokens, {"scale": torch.ones(64)}),
+    ],
+)
+def test_a_fit_that_cannot_be_is_made_again_whatever_its_checksum(
+    data_dir: Path, kind: Any, change: dict[str, torch.Tensor]
+) -> None:
+    right, again = kind(), kind()
+    open_data(data_dir, right)
+    (kept,) = (data_dir / "tokenizers").iterdir()
+    content = torch.load(kept, weights_only=True)
+    state = {**content["state"], **change} if "scale" not in change else change
+    torch.save(content | {"state": state, "checksum": stored_fit._checksum(state)}, kept)
     open_data(data_dir, again)
     assert same_state(right, again)
 
