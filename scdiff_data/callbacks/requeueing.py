@@ -5,8 +5,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Trainer
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 logger = logging.getLogger(__name__)
 

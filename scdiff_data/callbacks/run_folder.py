@@ -5,8 +5,8 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from lightning.pytorch.plugins.environments import SLURMEnvironment
-from torch.distributed import TCPStore
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from scdiff_data.base import digest
 from scdiff_data.callbacks.requeueing import list_requeued

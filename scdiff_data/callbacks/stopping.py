@@ -110,7 +110,8 @@ class StopCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if the time is up: there may be no checkpoint of an unfinished epoch."""
-        if trainer.should_stop and any(isinstance(one, Timer) for one in trainer.callbacks):
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        if trainer.should_stop and any(isinstance(one, Timer) for one in callbacks):
             trainer.save_checkpoint(self.path)
             self._say(
                 trainer,
@@ -143,7 +144,7 @@ class StopCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Keep the last whole step, and let the exception say where it is."""
-        if not isinstance(exception, Exception) or not self._has_begun or trainer.fast_dev_run:
+        if not (isinstance(exception, Exception) and self._has_begun):
             return
         call_off_observer(trainer)
         path, known = self.path.with_name("exception.ckpt"), []

@@ -22,9 +22,7 @@ def run_tasks(
         tasks = []
         for number in range(n_tasks):
             be_task(monkeypatch, number)
-            one = forks.Fork(
-                "support.resume_run", *map(json.dumps, runs), cwd=TESTS, folder=folder
-            )
+            one = forks.Fork("support.resume_run", *map(json.dumps, runs), cwd=TESTS, folder=folder)
             tasks.append(stack.enter_context(one))
         for task in tasks:
             task.wait(120)
@@ -47,9 +45,7 @@ def test_a_requeued_job_goes_on_after_the_step_at_hand(
     whole = job | {"out": str(tmp_path / "whole")}
     finished = run_tasks(monkeypatch, tmp_path, n_tasks, whole, job)
     assert {task.returncode for task in finished} == {0}, finished[0].stderr
-    whole_steps, steps = (
-        seen_by_ranks(tmp_path / name, n_tasks) for name in ("whole", "job")
-    )
+    whole_steps, steps = (seen_by_ranks(tmp_path / name, n_tasks) for name in ("whole", "job"))
     assert steps == whole_steps[4:]
     assert not saved.exists()  # Lightning would test with it
 

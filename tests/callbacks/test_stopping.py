@@ -43,40 +43,51 @@ def tell() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-class Broken(ScRNADataModule):
-    """Its training cells cannot be read after some batches."""
+class Refuses(Witness):
+    """Fails when the gradients of its sixth step are there."""
 
-    def train_dataloader(self) -> Any:
-        loader, n_read = super().train_dataloader(), 0
-        gather = type(loader.dataset).__getitem__
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        if self.global_step == 5:
+            fail()
 
-        class Dataset(type(loader.dataset)):  # type: ignore[misc]
+
+def break_loader(data: ScRNADataModule) -> None:
+    """Let its sixth batch of training cells fail to be read."""
+    make_loader = data.train_dataloader
+
+    def make_broken() -> Any:
+        loader, n_read = make_loader(), 0
+
+        class Broken(type(loader.dataset)):  # type: ignore[misc]
             def __getitem__(self, rows: Any) -> Any:
                 nonlocal n_read
                 n_read += 1
-                return fail() if n_read > 5 else gather(self, rows)
+                return fail() if n_read > 5 else super().__getitem__(rows)
 
-        loader.dataset.__class__ = Dataset
+        loader.dataset.__class__ = Broken
         return loader
 
+    data.train_dataloader = make_broken  # type: ignore[method-assign]
 
-def make_data(data_dir: Path, kind: type[ScRNADataModule] = ScRNADataModule) -> ScRNADataModule:
-    return kind(Pbmc(), data_dir, **PBMC_SETTINGS | {"batch_size": 32})
+
+def make_data(data_dir: Path) -> ScRNADataModule:
+    return ScRNADataModule(Pbmc(), data_dir, **PBMC_SETTINGS | {"batch_size": 32})
 
 
 def fit(
     folder: Path,
     data: ScRNADataModule,
     *callbacks: Callback,
-    model: Witness | None = None,
+    kind: type[Witness] = Witness,
     ckpt_path: Path | None = None,
     **settings: Any,
 ) -> Witness:
     """Train by averaged weights, as the demo does."""
     torch.manual_seed(0 if ckpt_path is None else 1)  # a checkpoint brings its own weights
-    model = model or Witness()
+    model = kind()
     own = [WeightEMA(0.9), *callbacks, StopCheckpoint(folder / "last.ckpt")]
-    trainer = make_trainer(folder, {"max_epochs": 2, "callbacks": own} | settings)
+    settings = {"max_epochs": 2, "enable_checkpointing": True, "callbacks": own} | settings
+    trainer = make_trainer(folder, settings)
     trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)
     return model
 
@@ -100,14 +111,12 @@ def whole(pbmc_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Witness:
 def test_after_an_exception_the_last_whole_step_is_kept_beside(
     pbmc_dir: Path, tmp_path: Path, whole: Witness, place: str, n_steps: int
 ) -> None:
-    data, model, callbacks = make_data(pbmc_dir), Witness(), [At(place, n_steps, fail)]
+    data = make_data(pbmc_dir)
     if place == "loader":
-        data, callbacks = make_data(pbmc_dir, Broken), []
-    elif place == "module":  # gradients are there, and would be applied next
-        model.on_before_optimizer_step = lambda _: model.global_step < n_steps or fail()
-        callbacks = []
+        break_loader(data)
+    callbacks = [At(place, n_steps, fail)] if place.startswith("on_") else []
     with pytest.raises(RuntimeError, match="broken") as failed:
-        fit(tmp_path, data, *callbacks, model=model)
+        fit(tmp_path, data, *callbacks, kind=Refuses if place == "module" else Witness)
     assert [path.name for path in tmp_path.glob("*.ckpt")] == ["exception.ckpt"]
     path = tmp_path / "exception.ckpt"
     assert failed.value.__notes__ == [f"go on with ckpt_path={path}, the last whole step"]
@@ -153,7 +162,7 @@ class TwoOptimizers(Witness):
 @pytest.mark.parametrize("kind", [Halves, TwoOptimizers])
 def test_half_a_step_is_not_kept(pbmc_dir: Path, tmp_path: Path, kind: type[Witness]) -> None:
     with pytest.raises(RuntimeError, match="broken"):
-        fit(tmp_path, make_data(pbmc_dir), model=kind())
+        fit(tmp_path, make_data(pbmc_dir), kind=kind)
     assert not list(tmp_path.glob("*.ckpt"))
 
 
@@ -166,7 +175,7 @@ class Slow(Witness):
 def test_a_run_that_max_time_ended_in_mid_epoch_goes_on_there(
     pbmc_dir: Path, tmp_path: Path, whole: Witness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    part = fit(tmp_path, make_data(pbmc_dir), model=Slow(), max_time={"seconds": 0.3})
+    part = fit(tmp_path, make_data(pbmc_dir), kind=Slow, max_time={"seconds": 0.3})
     n_steps = [kind for kind, *_ in part.events].count("train 0")
     assert 0 < n_steps < N_STEPS
     assert f"go on with ckpt_path={tmp_path / 'last.ckpt'}" in caplog.text
@@ -182,12 +191,14 @@ def test_told_to_stop_these_end_after_the_batch_at_hand_as_not_finished(
     class Model(Witness):
         test_step = Witness.validation_step
 
-        def predict_step(self, batch: Any, batch_idx: int) -> None:
+        def predict_step(self, batch: Any, batch_idx: int) -> Any:
             self.write("predict")
+            return batch[0].sum(1)
 
     hook = {"validate": "validation"}.get(stage, stage)
-    model, shown = Model(), At(f"on_{hook}_batch_start", 0, tell)
-    trainer = make_trainer(tmp_path, {"callbacks": [shown, StopCheckpoint(tmp_path / "last.ckpt")]})
+    callbacks = [At(f"on_{hook}_batch_start", 0, tell), StopCheckpoint(tmp_path / "last.ckpt")]
+    model = Model()
+    trainer = make_trainer(tmp_path, {"enable_checkpointing": True, "callbacks": callbacks})
     data = make_data(pbmc_dir)
     with exit_when_told(), pytest.raises(SystemExit) as ended:
         getattr(trainer, stage)(model, datamodule=data)
@@ -197,14 +208,18 @@ def test_told_to_stop_these_end_after_the_batch_at_hand_as_not_finished(
     ]
 
 
+class Untrained(Callback):
+    def on_train_batch_start(self, *_: Any) -> None:
+        fail()
+
+
 @pytest.mark.parametrize("hook", ["setup", "on_fit_start", "on_sanity_check_start"])
 def test_told_to_stop_before_training_it_ends_as_not_finished(
     pbmc_dir: Path, tmp_path: Path, hook: str
 ) -> None:
-    before, model = signal.getsignal(signal.SIGTERM), Witness()
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended, exit_when_told():
-        fit(tmp_path, make_data(pbmc_dir), At(hook, 0, tell), model=model, num_sanity_val_steps=1)
+        fit(tmp_path, make_data(pbmc_dir), At(hook, 0, tell), Untrained(), num_sanity_val_steps=1)
     assert ended.value.code == 143
-    assert not [kind for kind, *_ in model.events if kind.startswith("train")]
     assert not list(tmp_path.glob("*.ckpt"))
     assert signal.getsignal(signal.SIGTERM) is before
