@@ -124,6 +124,7 @@ class StopCheckpoint(Checkpoint):
         self._has_begun = False
         if self._requeue_signal is not None:
             remove_requeued(trainer)
+            trainer.strategy.barrier()  # no rank looks for it before
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Stop `validate` here if any rank was told to; in training a step follows."""

@@ -71,17 +71,17 @@ def test_a_job_that_slurm_starts_again_goes_on_in_its_own_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = submit(monkeypatch, tmp_path, n_tasks=2)
-    stopped = run_job(monkeypatch, tmp_path, "trainer.max_epochs=20", stops=True)
+    stopped = run_job(monkeypatch, tmp_path, "trainer.max_epochs=10", stops=True)
     assert {task.returncode for task in stopped} == {128 + signal.SIGUSR1}, stopped[0].stderr
     (folder,) = (tmp_path / "runs").iterdir()
     saved = folder / "hpc_ckpt_1.ckpt"
     assert asked.read_text().splitlines() == ["requeue 4321", str(saved)]
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    finished = run_job(monkeypatch, tmp_path, "trainer.max_epochs=20", stops=False)
+    finished = run_job(monkeypatch, tmp_path, "trainer.max_epochs=10", stops=False)
     assert {task.returncode for task in finished} == {0}, finished[0].stderr
     assert list((tmp_path / "runs").iterdir()) == [folder]
     assert f"Restoring states from the checkpoint path at {saved}" in finished[0].stderr
-    assert json.loads((folder / "metrics.json").read_text())["epoch"] == 19
+    assert json.loads((folder / "metrics.json").read_text())["epoch"] == 9
     assert "test/loss" in json.loads((folder / "metrics.json").read_text())
     assert not saved.exists()
     assert OmegaConf.load(folder / "config.yaml").ckpt_path is None
