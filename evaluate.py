@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from scdiff_data import ScRNADataModule
 from scdiff_data.base import write_json
+from scdiff_data.callbacks import exit_when_told
 from scdiff_data.diffusion import MaskedDiffusion
 from scdiff_data.evaluation import describe_scores, evaluate_model
 
@@ -19,6 +20,12 @@ from scdiff_data.evaluation import describe_scores, evaluate_model
 @hydra.main(config_path="configs", config_name="evaluate", version_base="1.3")
 def main(config: DictConfig) -> None:
     """Score a checkpoint on a split; Hydra calls this with `configs/evaluate.yaml`."""
+    with exit_when_told():
+        evaluate(config)
+
+
+def evaluate(config: DictConfig) -> None:
+    """Score, write, print."""
     datamodule: ScRNADataModule = instantiate(config.data)
     model = MaskedDiffusion.load_from_checkpoint(
         config.ckpt_path, map_location="cpu", weights_only=True

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from scdiff_data import ScdiffDataError, ScRNADataModule
 from scdiff_data.base import write_aside
-from scdiff_data.callbacks import exit_when_told
+from scdiff_data.callbacks import exit_when_told, find_checkpoint, name_run
 
 
 @hydra.main(config_path="configs", config_name="train", version_base="1.3")
@@ -27,7 +27,7 @@ def main(config: DictConfig) -> None:
         with exit_when_told():
             run(config)
     except ScdiffDataError as error:  # it says what to do: no traceback
-        sys.exit(f"{type(error).__name__}: {error}")
+        sys.exit("\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])]))
 
 
 def run(config: DictConfig) -> None:
@@ -51,8 +51,10 @@ def run(config: DictConfig) -> None:
     if trainer.is_global_zero:
         with write_aside(run_dir / "config.yaml") as aside:
             aside.write_text(OmegaConf.to_yaml(config, resolve=True))
-    # A checkpoint may come from anywhere: nothing in it is run.
-    trainer.fit(model, datamodule=datamodule, ckpt_path=config.ckpt_path, weights_only=True)
+    # A job that is started again goes on from its own. A checkpoint may come from anywhere: nothing
+    # in it is run.
+    ckpt_path = find_checkpoint(run_dir) or config.ckpt_path
+    trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
     trainer.test(model, datamodule=datamodule, verbose=False)
     if trainer.is_global_zero:
         print(run_dir)
@@ -62,4 +64,5 @@ def run(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
+    name_run()
     main()

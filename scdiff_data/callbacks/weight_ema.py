@@ -22,6 +22,7 @@ class WeightEMA(WeightAveraging):
         # Averaging buffers would also average the tokenizer's whole-number tables.
         super().__init__(use_buffers=False)
         self._decay = decay
+        self._is_swapped = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copy the model; Lightning's own would copy to the CPU, and warn that it cannot shard."""
@@ -29,6 +30,23 @@ class WeightEMA(WeightAveraging):
             pl_module.configure_model()
             device = trainer.strategy.root_device
             self._average_model = AveragedModel(pl_module, device, avg_fn=self._average)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate the average."""
+        super().on_validation_epoch_start(trainer, pl_module)
+        self._is_swapped = True
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the weights themselves."""
+        super().on_validation_epoch_end(trainer, pl_module)
+        self._is_swapped = False
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave the weights as training had them, for those who save them now."""
+        if self._is_swapped:
+            self.on_validation_epoch_end(trainer, pl_module)
 
     def _average(self, average: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
         n = torch.as_tensor(n_averaged, dtype=average.dtype)

@@ -263,10 +263,10 @@ class ScRNADataset(CellDataset):
     def _gather(self, rows: NDArray[np.int64]) -> CellBatch:
         metadata = self._cells.read_metadata(rows)
         if self._sparse:
-            parts = self._read(self._archives.gather, rows, metadata)
-            shape = (len(rows), self.n_genes)
+            parts = map(torch.from_numpy, self._read(self._archives.gather, rows, metadata))
+            crow, column, values = parts
             expression = torch.sparse_csr_tensor(
-                *map(torch.from_numpy, parts), shape, check_invariants=False
+                crow, column, values, (len(rows), self.n_genes), check_invariants=False
             )
         else:
             dense = self._read(self._archives.gather_dense, rows, metadata, self.n_genes)

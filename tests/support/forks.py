@@ -67,6 +67,10 @@ class Fork:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
+    def send(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self._process.pid, number)
+
     def kill(self) -> None:
         """End it at once, if it still runs."""
         self._process.kill()

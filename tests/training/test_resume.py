@@ -2,7 +2,6 @@
 
 import json
 import signal
-from itertools import chain
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -14,7 +13,7 @@ from scdiff_data import HVGDataset
 from scdiff_data.sampling.sampler import CellSampler
 from support import forks
 from support.cases import TESTS
-from support.resume_run import WINDOWS, Witness, run
+from support.resume_run import WINDOWS, Witness, run, seen_by_ranks
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),
@@ -27,17 +26,6 @@ N_STEPS, N_EPOCHS = 17, 3
 def run_elsewhere(*runs: dict[str, Any]) -> CompletedProcess[str]:
     """One after another in the same processes, as many as there are devices."""
     return forks.run("support.resume_run", *map(json.dumps, runs), cwd=TESTS)
-
-
-def seen_by_ranks(out: Path, n_ranks: int) -> list[tuple[int, list[str]]]:
-    """Of every step the epoch, and the cells in the global order: ranks take turns."""
-    ranks = [json.loads((out / f"rank{r}.json").read_text())["seen"] for r in range(n_ranks)]
-    steps = []
-    for parts in zip(*ranks, strict=True):
-        assert len({epoch for epoch, _ in parts}) == 1
-        cells = zip(*(cells for _, cells in parts), strict=True)
-        steps.append((parts[0][0], list(chain.from_iterable(cells))))
-    return steps
 
 
 def cells_by_epoch(steps: list[tuple[int, list[str]]]) -> dict[int, list[str]]:
@@ -128,7 +116,7 @@ def test_told_to_stop_it_keeps_the_step_at_hand_and_exits_as_not_finished(
     settings = {"data_dir": str(pbmc_dir), "devices": devices, "accumulate": accumulate}
     settings |= {"save_every": 100, "max_epochs": 1}
     whole, on = tmp_path / "whole", tmp_path / "on"
-    killed = settings | {"kill_at": 3, "kill_with": told, "out": str(tmp_path)}
+    killed = settings | {"kill_at": 3, "kill_with": told, "stops": True, "out": str(tmp_path)}
     stopped = run_elsewhere(killed)
     assert stopped.returncode == 128 + told, stopped.stderr
     assert f"go on with ckpt_path={tmp_path / 'stopped.ckpt'}" in stopped.stderr
