@@ -13,12 +13,17 @@ class LastStep:
 
     Gradients change no weights: what fails in a forward or backward pass leaves the last step
     whole. An optimizer that fails has changed some weights and not others.
+
+    Parameters
+    ----------
+    trainer
+        A trainer that is about to train.
     """
 
-    def __init__(self) -> None:
-        self._n_steps = 0
-        self._n_batches = 0
+    def __init__(self, trainer: Trainer) -> None:
+        self._n_before = trainer.global_step
         self._update: tuple[int, tuple[int, int]] | None = None
+        self.note_batch(trainer)
 
     def note_batch(self, trainer: Trainer) -> None:
         """Take note that a batch is done."""
@@ -39,8 +44,9 @@ class LastStep:
         return n_steps == self._n_steps or _count_batches(trainer) > self._n_batches
 
     def keep(self, trainer: Trainer, path: Path) -> bool:
-        """Save it, if the first rank can do so without the others, which may be gone."""
-        if not (_is_alone_able(trainer) and self.is_whole(trainer)):
+        """Save it, if there is one, and if the first rank can do so without the others."""
+        has_stepped = trainer.global_step > self._n_before
+        if not (has_stepped and _is_alone_able(trainer) and self.is_whole(trainer)):
             return False
         # `Trainer.save_checkpoint` would wait for all ranks.
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)

@@ -63,15 +63,14 @@ class StopCheckpoint(Checkpoint):
         self.path = Path(path)
         self._received: int | None = None
         self._requeue_signal: int | None = None
-        self._last_step = LastStep()
+        self._last_step: LastStep | None = None  # while there is training
         self._n_steps = 0
-        self._has_begun = False
         self._is_on = True
         end_with_launcher(lambda: self._is_on)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Listen as soon as Lightning does, in its place."""
-        self._is_on, self._has_begun = True, False
+        self._is_on, self._last_step = True, None
         connector: Any = trainer._signal_connector
         connector.register_signal_handlers = partial(self._listen, trainer)
 
@@ -84,14 +83,14 @@ class StopCheckpoint(Checkpoint):
         self._n_steps = trainer.global_step
         if self._is_told(trainer):
             self._stop(trainer, "nothing was trained")
-        self._last_step.note_batch(trainer)
-        self._has_begun = True
+        self._last_step = LastStep(trainer)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Take note: an exception in what follows may leave half a step."""
-        self._last_step.note_update(trainer)
+        if self._last_step is not None:
+            self._last_step.note_update(trainer)
 
     def on_train_batch_end(
         self,
@@ -104,7 +103,8 @@ class StopCheckpoint(Checkpoint):
         """Stop here if any rank was told to, and no gradients are kept for a later step."""
         has_stepped = trainer.global_step != self._n_steps
         self._n_steps = trainer.global_step
-        self._last_step.note_batch(trainer)
+        if self._last_step is not None:
+            self._last_step.note_batch(trainer)
         if has_stepped and self._is_told(trainer):
             self._stop(trainer)
 
@@ -115,13 +115,13 @@ class StopCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.path)
             self._say(
                 trainer,
-                f"training ended before its last epoch: go on with ckpt_path={self.path} and more "
-                "max_time, which counts the time before as well",
+                f"training was ended early: go on with ckpt_path={self.path} and more max_time, "
+                "which counts the time before as well",
             )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What is left to be done is not training."""
-        self._has_begun = False
+        """Leave nothing that Lightning would load before a test."""
+        self._last_step = None
         if self._requeue_signal is not None:
             remove_requeued(trainer)
             trainer.strategy.barrier()  # no rank looks for it before
@@ -145,7 +145,7 @@ class StopCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Keep the last whole step, and let the exception say where it is."""
-        if not (isinstance(exception, Exception) and self._has_begun):
+        if self._last_step is None or not isinstance(exception, Exception):
             return
         call_off_observer(trainer)
         path, known = self.path.with_name("exception.ckpt"), []

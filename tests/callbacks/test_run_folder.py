@@ -1,0 +1,54 @@
+"""A job's run is found again, and no other one is taken for it."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from scdiff_data.callbacks import find_checkpoint, name_run
+from support.slurm import submit
+
+
+def name(monkeypatch: pytest.MonkeyPatch, *command: str) -> str | None:
+    monkeypatch.delenv("SCDIFF_RUN", raising=False)
+    monkeypatch.setattr(sys, "argv", ["train.py", *command])
+    name_run()
+    found = os.environ.get("SCDIFF_RUN")
+    monkeypatch.setenv("SCDIFF_RUN", found or "")  # and is unset again after the test
+    return found
+
+
+def test_a_run_is_named_by_its_job_and_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert name(monkeypatch) is None  # by the time
+    submit(monkeypatch, tmp_path)
+    first = name(monkeypatch, "model=tiny")
+    assert first == name(monkeypatch, "model=tiny")
+    assert first != name(monkeypatch, "model=small")
+    monkeypatch.setenv("SLURM_JOB_ID", "4322")
+    assert first != name(monkeypatch, "model=tiny")
+    monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
+    assert name(monkeypatch, "model=tiny") is None
+
+
+def test_a_run_goes_on_from_the_newest_of_its_own_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(monkeypatch, tmp_path)
+    run_dir = tmp_path / (name(monkeypatch) or "")
+    assert find_checkpoint(run_dir) is None
+    names = ["checkpoints/last.ckpt", "hpc_ckpt_1.ckpt", "checkpoints/exception.ckpt"]
+    paths = [run_dir / one for one in names]
+    paths[0].parent.mkdir(parents=True)
+    for seconds, path in enumerate(paths):
+        path.touch()
+        os.utime(path, (seconds, seconds))
+    assert find_checkpoint(run_dir) == paths[1]
+    os.utime(paths[0], (9, 9))
+    assert find_checkpoint(run_dir) == paths[0]
+    name(monkeypatch, "model=small")
+    assert find_checkpoint(run_dir) is None  # of another run that was given this folder
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert find_checkpoint(run_dir) == paths[0]
