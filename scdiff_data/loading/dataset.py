@@ -161,6 +161,10 @@ class HVGDataset(Dataset[CellBatch]):
         """
         return self._cells.read_classes(name)
 
+    def find_values(self, name: str) -> NDArray[Any]:
+        """The distinct values of a label or `experiment_id`, as they are stored, ascending."""
+        return self._cells.find_values(name)
+
     def __getitems__(self, indices: Sequence[int]) -> CellBatch:
         """Gather a batch; a plain DataLoader calls this."""
         return self[indices]

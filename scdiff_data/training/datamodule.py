@@ -135,7 +135,7 @@ class ScRNADataModule(LightningDataModule):
         given = make_plain(dict(locals()))
         super().__init__()
         self.save_hyperparameters(ignore=["source", "tokenizer"], logger=False)
-        self.hparams.update({name: given[name] for name in self.hparams})
+        self.hparams.update(make_plain(dict(self.hparams)))  # those of a subclass, too
         self.recipe = pass_on(Recipe, given)
         self._settings = pass_on(LoaderSettings, given)
         self._options = pass_on(PrepareOptions, given | {"replace": given["replace_data"]})
