@@ -36,10 +36,10 @@ def prepare() -> ScviDataModule:
 def train(cells: ScviDataModule) -> SCVI:
     """A model of the training cells, and how well it does on the validation cells."""
     model = SCVI(registry=cells.registry, n_latent=10, gene_likelihood="nb")
-    model.train(datamodule=cells, max_epochs=40, check_val_every_n_epoch=10)
+    model.train(datamodule=cells, max_epochs=20, check_val_every_n_epoch=5)
     print(model.history["elbo_validation"])
     model.save(FOLDER / "model", overwrite=True, datamodule=cells)
-    return SCVI.load(FOLDER / "model", adata=False, datamodule=cells)
+    return SCVI.load(FOLDER / "model", adata=False)
 
 
 def embed(model: SCVI, cells: ScviDataModule) -> ad.AnnData:

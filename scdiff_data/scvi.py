@@ -1,13 +1,15 @@
 """A prepared directory as scvi-tools takes it: a DataModule for its SCVI; imports no scvi-tools.
 
-    cells = ScviDataModule(source, "data/mine")
-    cells.prepare_data()
-    model = scvi.model.SCVI(registry=cells.registry)
-    model.train(datamodule=cells)
-    latent = model.get_latent_representation(dataloader=cells.inference_dataloader())
+A model from the cells, and a row of it for each of them:
+
+cells = ScviDataModule(source, "data/mine")
+cells.prepare_data()
+model = scvi.model.SCVI(registry=cells.registry)
+model.train(datamodule=cells)
+latent = model.get_latent_representation(dataloader=cells.inference_dataloader())
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -100,6 +102,11 @@ class ScviDataModule(ScRNADataModule):
         return len(self.label_keys)
 
     @property
+    def n_samples(self) -> int:
+        """Values of what scvi-tools calls samples, which SCVI does not look at."""
+        return 0
+
+    @property
     def batch_labels(self) -> list[str]:
         """What the codes of `scvi_batch_key` stand for."""
         return self._codings["batch"].names
@@ -125,7 +132,11 @@ class ScviDataModule(ScRNADataModule):
                 "scvi-tools is not installed: pip install 'scdiff_data[scvi]'"
             ) from error
         nothing: dict[str, Any] = {"data_registry": {}, "state_registry": {}, "summary_stats": {}}
-        genes = {"n_obs": self.n_obs, "n_vars": self.n_vars, "column_names": np.array(self.gene_ids)}
+        genes = {
+            "n_obs": self.n_obs,
+            "n_vars": self.n_vars,
+            "column_names": np.array(self.gene_ids),
+        }
         return {
             "scvi_version": scvi_version,
             "model_name": "SCVI",
@@ -146,12 +157,13 @@ class ScviDataModule(ScRNADataModule):
                 },
                 "batch": self._describe("batch", {"n_batch": self.n_batch}),
                 "labels": self._describe("labels", {"n_labels": self.n_labels}),
-                "sample": nothing | {"summary_stats": {"n_sample": 0}},
+                "sample": nothing | {"summary_stats": {"n_sample": self.n_samples}},
                 "ind_x": nothing,
                 "size_factor": nothing,
                 "extra_categorical_covs": nothing
                 | {"summary_stats": {"n_extra_categorical_covs": 0}},
-                "extra_continuous_covs": nothing | {"summary_stats": {"n_extra_continuous_covs": 0}},
+                "extra_continuous_covs": nothing
+                | {"summary_stats": {"n_extra_continuous_covs": 0}},
             },
         }
 
@@ -165,9 +177,7 @@ class ScviDataModule(ScRNADataModule):
             "summary_stats": sizes,
         }
 
-    def on_before_batch_transfer(
-        self, batch: CellBatch, dataloader_idx: int
-    ) -> dict[str, Tensor]:
+    def on_before_batch_transfer(self, batch: CellBatch, dataloader_idx: int) -> dict[str, Tensor]:
         """What SCVI takes of a batch: `X`, float32 [b, g]; `batch` and `labels`, int64 [b, 1]."""
         del dataloader_idx
         codes = {field: coding.encode(batch) for field, coding in self._codings.items()}
@@ -231,9 +241,7 @@ class _Coding:
 class _Converted:
     """Batches of a loader as scvi-tools takes them, as often as they are asked for."""
 
-    def __init__(
-        self, loader: Any, convert: Callable[[CellBatch, int], dict[str, Tensor]]
-    ) -> None:
+    def __init__(self, loader: Any, convert: Callable[[CellBatch, int], dict[str, Tensor]]) -> None:
         self._loader = loader
         self._convert = convert
 

@@ -1,4 +1,4 @@
-"""scvi-tools' SCVI trains on a prepared directory; what needs no scvi-tools is tested without it."""
+"""scvi-tools' SCVI trains on a prepared directory. What needs no scvi-tools is tested without it."""
 
 import subprocess
 import sys
@@ -28,10 +28,11 @@ def gather(data: ScviDataModule) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("key", ["experiment_id", "n_counts"])
-def test_every_cell_comes_in_the_order_of_the_rows_with_its_codes(
-    pbmc_dir: Path, key: str
-) -> None:
-    data, cells = make(pbmc_dir, scvi_batch_key=key, scvi_labels_key="cell_type"), HVGDataset(pbmc_dir)
+def test_every_cell_comes_in_the_order_of_the_rows_with_its_codes(pbmc_dir: Path, key: str) -> None:
+    data, cells = (
+        make(pbmc_dir, scvi_batch_key=key, scvi_labels_key="cell_type"),
+        HVGDataset(pbmc_dir),
+    )
     found, (counts, metadata) = gather(data), cells[:]
     assert torch.equal(found["X"], counts.float())
     assert found["batch"][:, 0].tolist() == cells.read_classes(key).tolist()
@@ -72,7 +73,9 @@ def test_what_scvi_tools_cannot_be_given_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"counts of the same genes.*CountTokens"):
         make(pbmc_dir, tokenizer=CountTokens(4))
-    with pytest.raises(ValueError, match=r"of \['cell_type', 'n_counts', 'experiment_id'\].*'donor'"):
+    with pytest.raises(
+        ValueError, match=r"of \['cell_type', 'n_counts', 'experiment_id'\].*'donor'"
+    ):
         make(pbmc_dir, scvi_batch_key="donor").batch_labels  # noqa: B018
     monkeypatch.setattr("scdiff_data.scvi.version", _find_nothing)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'scdiff_data\[scvi\]'"):
@@ -127,7 +130,7 @@ class TestScvi:
         model, data, _ = trained
         latent = model.get_latent_representation(dataloader=data.inference_dataloader())
         model.save(tmp_path / "model", datamodule=data)
-        again = type(model).load(tmp_path / "model", adata=False, datamodule=data, accelerator="cpu")
+        again = type(model).load(tmp_path / "model", adata=False, accelerator="cpu")
         found = again.get_latent_representation(dataloader=data.inference_dataloader())
         np.testing.assert_array_equal(found, latent)
         train(again, data, tmp_path)
