@@ -9,7 +9,7 @@ model.train(datamodule=cells)
 latent = model.get_latent_representation(dataloader=cells.inference_dataloader())
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -131,12 +131,9 @@ class ScviDataModule(ScRNADataModule):
             raise ModuleNotFoundError(
                 "scvi-tools is not installed: pip install 'scdiff_data[scvi]'"
             ) from error
-        nothing: dict[str, Any] = {"data_registry": {}, "state_registry": {}, "summary_stats": {}}
-        genes = {
-            "n_obs": self.n_obs,
-            "n_vars": self.n_vars,
-            "column_names": np.array(self.gene_ids),
-        }
+        sizes = {"n_obs": self.n_obs, "n_vars": self.n_vars}
+        genes = sizes | {"column_names": np.array(self.gene_ids)}
+        in_x = {"attr_name": "X", "attr_key": None}
         return {
             "scvi_version": scvi_version,
             "model_name": "SCVI",
@@ -150,32 +147,21 @@ class ScviDataModule(ScRNADataModule):
                 "continuous_covariate_keys": None,
             },
             "field_registries": {
-                "X": {
-                    "data_registry": {"attr_name": "X", "attr_key": None},
-                    "state_registry": genes,
-                    "summary_stats": {"n_vars": self.n_vars, "n_cells": self.n_obs},
-                },
-                "batch": self._describe("batch", {"n_batch": self.n_batch}),
-                "labels": self._describe("labels", {"n_labels": self.n_labels}),
-                "sample": nothing | {"summary_stats": {"n_sample": self.n_samples}},
-                "ind_x": nothing,
-                "size_factor": nothing,
-                "extra_categorical_covs": nothing
-                | {"summary_stats": {"n_extra_categorical_covs": 0}},
-                "extra_continuous_covs": nothing
-                | {"summary_stats": {"n_extra_continuous_covs": 0}},
+                "X": _describe(in_x, genes, n_vars=self.n_vars, n_cells=self.n_obs),
+                "batch": self._describe_codes("batch", n_batch=self.n_batch),
+                "labels": self._describe_codes("labels", n_labels=self.n_labels),
+                "sample": _describe({}, {}, n_sample=self.n_samples),
+                "ind_x": _describe({}, {}),
+                "size_factor": _describe({}, {}),
+                "extra_categorical_covs": _describe({}, {}, n_extra_categorical_covs=0),
+                "extra_continuous_covs": _describe({}, {}, n_extra_continuous_covs=0),
             },
         }
 
-    def _describe(self, field: str, sizes: dict[str, int]) -> dict[str, Any]:
-        return {
-            "data_registry": {"attr_name": "obs", "attr_key": f"_scvi_{field}"},
-            "state_registry": {
-                "categorical_mapping": np.array(self._codings[field].names, object),
-                "original_key": self._keys[field],
-            },
-            "summary_stats": sizes,
-        }
+    def _describe_codes(self, field: str, **sizes: int) -> dict[str, Any]:
+        names = np.array(self._codings[field].names, object)
+        state = {"categorical_mapping": names, "original_key": self._keys[field]}
+        return _describe({"attr_name": "obs", "attr_key": f"_scvi_{field}"}, state, **sizes)
 
     def on_before_batch_transfer(self, batch: CellBatch, dataloader_idx: int) -> dict[str, Tensor]:
         """What SCVI takes of a batch: `X`, float32 [b, g]; `batch` and `labels`, int64 [b, 1]."""
@@ -183,9 +169,14 @@ class ScviDataModule(ScRNADataModule):
         codes = {field: coding.encode(batch) for field, coding in self._codings.items()}
         return {"X": batch.expression.float(), **codes}
 
-    def inference_dataloader(self) -> "_Converted":
+    def inference_dataloader(self) -> Iterable[dict[str, Tensor]]:
         """Every cell of `predict_split` once, in the order of the rows, for SCVI's own methods."""
         return _Converted(self.predict_dataloader(), self.on_before_batch_transfer)
+
+
+def _describe(place: dict[str, Any], state: dict[str, Any], **sizes: int) -> dict[str, Any]:
+    """A field of the registry: where it would lie in an AnnData, what it holds, and how many."""
+    return {"data_registry": place, "state_registry": state, "summary_stats": sizes}
 
 
 class _Coding:
@@ -233,9 +224,12 @@ class _Coding:
         if self._key is None:
             return torch.zeros(len(batch.expression), 1, dtype=torch.int64)
         values = batch.metadata[self._key]
+        codes: Tensor
         if self._values is None:
-            return (values % len(self.names))[:, None]  # a missing one's -1 becomes the last
-        return torch.from_numpy(np.searchsorted(self._values, np.asarray(values)))[:, None]
+            codes = values % len(self.names)  # a missing one's -1 becomes the last
+        else:
+            codes = torch.from_numpy(np.searchsorted(self._values, np.asarray(values)))
+        return codes[:, None]
 
 
 class _Converted:
