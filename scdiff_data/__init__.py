@@ -24,7 +24,8 @@ it and is entered by its `__init__`, which names its files in their order.
     evaluation/     how good a model is, beside baselines and beside real cells
     diffusion/      the demo model
 
-`errors.py` and `constants.py` stand before them all, `cli.py` is the command scdiff-data.
+`errors.py` and `constants.py` stand before them all, `cli.py` is the command scdiff-data, `scvi.py`
+what scvi-tools takes.
 
 A format's writer and reader share a room. What writes and what reads do not know each other. Low
 rooms are handed paths and never make them up: only store knows what lies where.

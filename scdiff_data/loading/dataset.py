@@ -83,6 +83,10 @@ class CellDataset(Dataset[CellBatch]):
         """
         return self._cells.read_classes(name)
 
+    def find_values(self, name: str) -> NDArray[Any]:
+        """The distinct values of a label or `experiment_id`, as they are stored, ascending."""
+        return self._cells.find_values(name)
+
     def __getitem__(self, index: Index) -> CellBatch:
         """Gather cells; an int gives one cell, without the first dimension (dense only)."""
         batch = self._gather(self._cells.to_rows(index))
@@ -191,18 +195,13 @@ class HVGDataset(CellDataset):
         """Whether shards hold only counts above 0."""
         return self._cells.shards.is_compact
 
-    def read_tokens(self, index: Index, count_table: NDArray[Any]) -> TokenBatch:
-        """Gather cells as `count_table[counts]`, which never stand in memory; see `BinTokens`."""
-        rows = self._cells.to_rows(index)
-        tokens, metadata = self._cells.read_counts(rows, self.n_genes, count_table)
-        return TokenBatch(torch.from_numpy(tokens), metadata)
-
     def read_batches(
-        self, batches: Iterable[NDArray[np.int64]], count_table: NDArray[Any] | None = None
-    ) -> Iterator[CellBatch | TokenBatch]:
-        """Gather the rows of one batch after another, as counts or as `count_table[counts]`."""
+        self, batches: Iterable[Index], count_table: NDArray[Any] | None = None
+    ) -> Iterator[Any]:
+        """Gather one `CellBatch` after another, or a `TokenBatch` of `count_table[counts]`."""
         kind = CellBatch if count_table is None else TokenBatch
-        for values, metadata in self._cells.read_batches(batches, self.n_genes, count_table):
+        rows = map(self._cells.to_rows, batches)
+        for values, metadata in self._cells.read_batches(rows, self.n_genes, count_table):
             yield kind(torch.from_numpy(values), metadata)
 
     @property
@@ -263,8 +262,8 @@ class ScRNADataset(CellDataset):
     def _gather(self, rows: NDArray[np.int64]) -> CellBatch:
         metadata = self._cells.read_metadata(rows)
         if self._sparse:
-            parts = map(torch.from_numpy, self._read(self._archives.gather, rows, metadata))
-            crow, column, values = parts
+            parts = self._read(self._archives.gather, rows, metadata)
+            crow, column, values = map(torch.from_numpy, parts)
             expression = torch.sparse_csr_tensor(
                 crow, column, values, (len(rows), self.n_genes), check_invariants=False
             )

@@ -163,16 +163,19 @@ class SplitView:
         known = [*self.shards.labels, "experiment_id"]
         if name not in known:
             raise ValueError(f"balance={name}: the shards keep no such label; they have {known}")
-
-        def read(chunk: slice) -> NDArray[Any]:
-            return self._read(name, np.arange(chunk.start, chunk.stop))
-
-        chunks = divide_rows(len(self))
-        distinct = find_distinct(map(read, chunks))
+        distinct = self.find_values(name)
         classes = np.empty(len(self), np.min_scalar_type(max(len(distinct) - 1, 0)))
-        for chunk in chunks:
-            classes[chunk] = np.searchsorted(distinct, read(chunk))
+        for chunk, values in self._read_chunks(name):
+            classes[chunk] = np.searchsorted(distinct, values)
         return classes
+
+    def find_values(self, name: str) -> NDArray[Any]:
+        """The distinct values of a label or `experiment_id`, as they are stored, ascending."""
+        return find_distinct(values for _, values in self._read_chunks(name))
+
+    def _read_chunks(self, name: str) -> Iterator[tuple[slice, NDArray[Any]]]:
+        for chunk in divide_rows(len(self)):
+            yield chunk, self._read(name, np.arange(chunk.start, chunk.stop))
 
     def _read(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
         return self._gather((name,), rows)[0]

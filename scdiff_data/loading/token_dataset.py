@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from scdiff_data.base import DiskWatch
-from scdiff_data.loading.batches import CellBatch, TokenBatch
+from scdiff_data.loading.batches import TokenBatch
 from scdiff_data.loading.dataset import HVGDataset
 from scdiff_data.loading.split_view import Index
 
@@ -40,7 +40,8 @@ class TokenDataset(Dataset[TokenBatch]):
 
     def __getitem__(self, index: Index) -> TokenBatch:
         """Gather cells; an int gives a batch of one."""
-        return self._cells.read_tokens(index, self._count_table)
+        batch: TokenBatch = next(self._cells.read_batches([index], self._count_table))
+        return batch
 
     @property
     def watch(self) -> DiskWatch:
@@ -48,9 +49,7 @@ class TokenDataset(Dataset[TokenBatch]):
         return self._cells.watch
 
 
-def read_batches(
-    dataset: Dataset[Any], batches: Iterable[NDArray[np.int64]]
-) -> Iterator[CellBatch | TokenBatch]:
+def read_batches(dataset: Dataset[Any], batches: Iterable[NDArray[np.int64]]) -> Iterator[Any]:
     """A dataset's batches one after another, in the least time where it is one of these.
 
     A class that is made from these may do more with a batch: it is asked for each.

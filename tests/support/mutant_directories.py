@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data import (
+from scdiff_data import TokenDataset, (
     HVGDataset,
     LogBinTokens,
     Manifest,
@@ -160,7 +160,7 @@ def _read_tokens(data_dir: Path) -> dict[str, NDArray[Any]]:
     dataset = HVGDataset(data_dir)
     tokens = module.tokenizer.encode(dataset[:].expression)
     table = LogBinTokens(n_tokens=8).count_table
-    return {"tokens": tokens.numpy(), "mapped": dataset.read_tokens(slice(None), table)[0].numpy()}
+    return {"tokens": tokens.numpy(), "mapped": TokenDataset(dataset, table)[:].tokens.numpy()}
 
 
 def _to_arrays(batch: Any) -> dict[str, NDArray[Any]]:
