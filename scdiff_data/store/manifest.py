@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from scdiff_data.base import FileEntry, find_change, read_sealed, write_sealed
@@ -173,19 +173,20 @@ class Manifest:
                 raise ValueError(f"{name} is of {list(found)}, not of {list(SPLITS)}")
         paths = [entry.path for entry in self.files]
         for entry in self.files:
-            path = PurePosixPath(entry.path)
-            if path.is_absolute() or ".." in path.parts or "\0" in entry.path:
-                raise ValueError(f"files lists {entry.path!r}, which is outside of the directory")
+            path = entry.path
+            if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+                raise ValueError(f"files lists {path!r}, which is outside of the directory")
             if not _SHA256.fullmatch(entry.sha256):
                 raise ValueError(f"files says that {path} has the sha256 {entry.sha256!r:.80}")
         if len(set(paths)) < len(paths):
             raise ValueError("files lists one twice")
-        n_cells, shards = sum(self.n_cells.values()), self.shards
+        n_cells, shards = sum(self.n_cells.values()), self.shard_entries
         if len(shards) != (n := -(-n_cells // self.shard_size)):
             raise ValueError(f"cells are {n_cells}, in {n} shards, files lists {len(shards)}")
-        if shards != (wanted := [self.directory.shard(number) for number in range(n)]):
-            different = next(a for a, b in zip(shards, wanted, strict=True) if a != b)
-            raise ValueError(f"files lists {different} in the place of another shard")
+        directory = self.directory
+        for number, entry in enumerate(shards):
+            if not entry.path.endswith(f"/{directory.shard(number).name}"):
+                raise ValueError(f"files lists {entry.path} in the place of another shard")
 
     def write(self) -> None:
         """Write `config.json`: the directory is finished."""
@@ -219,8 +220,8 @@ class Manifest:
     @property
     def shard_entries(self) -> list[FileEntry]:
         """What the files of the shards hold, in their order."""
-        folder = self.directory.shards
-        return [entry for entry in self.files if (self.data_dir / entry.path).parent == folder]
+        folder = self.directory.shards.name
+        return [entry for entry in self.files if entry.path.rpartition("/")[0] == folder]
 
     @property
     def shards(self) -> list[Path]:
