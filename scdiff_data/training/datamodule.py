@@ -174,7 +174,8 @@ class ScRNADataModule(LightningDataModule):
             If a batch exceeds a rank's share of the training cells.
         """
         self._opened = None
-        Restorer(self, self._bookmark).join(self.trainer)
+        if self.trainer is not None:
+            Restorer(self, self._bookmark).join(self.trainer)
         if stage in (None, "fit"):
             self._bookmark.close()  # what was read of another checkpoint is not this run's
             self._cells.make_train_sampler(self.trainer)  # says at once if batches are too large

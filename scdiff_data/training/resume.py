@@ -194,7 +194,6 @@ def _is_validation_due(trainer: Trainer) -> bool:
     return bool(loop._should_check_val_fx(trainer.fit_loop._data_fetcher))
 
 
-
 class Restorer(Callback):
     """Sees to what Lightning leaves out when it restores a DataModule.
 
@@ -211,15 +210,11 @@ class Restorer(Callback):
     def __init__(self, datamodule: LightningDataModule, bookmark: Bookmark) -> None:
         self._datamodule, self._bookmark = datamodule, bookmark
 
-    def join(self, trainer: Trainer | None) -> None:
+    def join(self, trainer: Trainer) -> None:
         """Be one of the trainer's callbacks, if none is that does the same."""
-        if trainer is not None and self not in trainer.callbacks:
+        others = [one for one in trainer.callbacks if isinstance(one, Restorer)]
+        if all(one._bookmark is not self._bookmark for one in others):
             trainer.callbacks.append(self)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Restorer) and self._datamodule is other._datamodule
-
-    __hash__ = None  # type: ignore[assignment]
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -85,8 +85,9 @@ def test_a_state_is_found_under_the_name_of_another_class(
     assert settings.get("extra") == ("mine" if wrote is Own else None)
 
 
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
 def test_a_checkpoint_without_a_place_is_warned_of(pbmc_dir: Path, tmp_path: Path) -> None:
-    fit(Outer(pbmc_dir), saved=tmp_path / "run.ckpt", limit_val_batches=0)
+    fit(Outer(pbmc_dir), saved=tmp_path / "run.ckpt")
     with pytest.warns(UserWarning, match=r"no place of a Own \(but states of \['Outer'\]\).*Go on"):
         fit(Own(pbmc_dir), ckpt_path=tmp_path / "run.ckpt")
 
@@ -170,11 +171,11 @@ class Hooked(Seeing):
 @pytest.mark.filterwarnings("ignore:You have overridden `")
 @pytest.mark.parametrize("tokenizer", [None, LogBinTokens()])
 def test_a_modules_own_hooks_run_and_after_the_transfer_they_are_given_tokens(
-    pbmc_dir: Path, tokenizer: Any
+    data_dir: Path, tokenizer: Any
 ) -> None:
     model = Hooked()
     settings = SHORT | {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 0}
-    data = make(pbmc_dir, tokenizer=tokenizer)
+    data = make(data_dir, tokenizer=tokenizer)
     quiet_trainer(**settings).fit(model, datamodule=data)
     if tokenizer is None:
         assert [hook for hook, *_ in model.given] == ["before", "transfer", "after"]
