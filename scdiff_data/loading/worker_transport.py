@@ -141,14 +141,14 @@ class SharedSlots:
             else:
                 is_alone = len(batches) == 1 or parts[0].is_pinned()
             for cells in batches:
-                taken = _take_rows(parts, cells)
-                if not is_alone:
-                    taken = [self._copy(part) for part in taken]
+                counts = _take_rows(parts, cells, message.shape)
                 metadata = {k: _take(column, cells) for k, column in message.metadata.items()}
-                yield message.kind(_join(taken, message.shape[1]), metadata)
+                yield message.kind(counts if is_alone else self._copy(counts), metadata)
 
-    def _copy(self, part: Tensor) -> Tensor:
-        sent = part.numpy()
+    def _copy(self, counts: Tensor) -> Tensor:
+        if counts.layout == torch.sparse_csr:
+            return counts.clone()
+        sent = counts.numpy()
         taken = self._pool.take(sent.shape, sent.dtype)
         # Not by torch: its threads wait for one another where workers have the cores.
         taken[:] = sent
@@ -158,21 +158,16 @@ class SharedSlots:
         return self._shared[slot][: dtype.itemsize * math.prod(shape)].view(dtype).view(shape)
 
 
-def _take_rows(parts: list[Tensor], cells: slice) -> list[Tensor]:
-    """The parts of some cells' counts, as views."""
+def _take_rows(parts: list[Tensor], cells: slice, shape: tuple[int, ...]) -> Tensor:
+    """Some cells' counts, as views."""
     if len(parts) == 1:
-        return [parts[0][cells]]
+        return parts[0][cells]
     crow, column, values = parts
     ends = crow[cells.start : cells.stop + 1]
     kept = slice(int(ends[0]), int(ends[-1]))
-    return [ends - ends[0], column[kept], values[kept]]
-
-
-def _join(parts: list[Tensor], n_genes: int) -> Tensor:
-    if len(parts) == 1:
-        return parts[0]
-    shape = len(parts[0]) - 1, n_genes
-    return torch.sparse_csr_tensor(*parts, shape, check_invariants=False)
+    part = ends - ends[0], column[kept], values[kept]
+    n_cells = cells.stop - cells.start
+    return torch.sparse_csr_tensor(*part, (n_cells, shape[1]), check_invariants=False)
 
 
 def _take(column: Any, cells: slice) -> Any:

@@ -41,7 +41,7 @@ class Outer(L.LightningDataModule):
         self.data_dir = data_dir
 
     def train_dataloader(self) -> Any:
-        return create_hvg_dataloader(self.data_dir, 32)
+        return create_hvg_dataloader(self.data_dir, 32, seed=42)
 
     def state_dict(self) -> dict[str, Any]:
         return {"of": "its own"}
@@ -86,6 +86,7 @@ def test_a_state_is_found_under_the_name_of_another_class(
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")
 def test_a_checkpoint_without_a_place_is_warned_of(pbmc_dir: Path, tmp_path: Path) -> None:
     fit(Outer(pbmc_dir), saved=tmp_path / "run.ckpt")
     with pytest.warns(UserWarning, match=r"no place of a Own \(but states of \['Outer'\]\).*Go on"):
