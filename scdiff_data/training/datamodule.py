@@ -290,7 +290,7 @@ class ScRNADataModule(LightningDataModule):
         adata.obsm[name] = align(adata, join_batches(values, 2), self.predict_dataset, **how)
 
     @property
-    def transfer_batch_to_device(self) -> Callable[..., Any]:  # type: ignore[override]
+    def transfer_batch_to_device(self) -> Callable[..., Any]:
         """Moves a batch; with a tokenizer it makes tokens there, else it is Lightning's own.
 
         Of a hook that a DataModule overrides, Lightning does not ask the module's.

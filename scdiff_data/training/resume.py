@@ -47,7 +47,7 @@ _EXPLANATION = (
 _KEPT = {"genes", "progress"}
 """What the state of a DataModule of ours has, whatever the name of its class."""
 
-_LIGHTNINGS = {"state_dict", "loops", "callbacks", "hyper_parameters", "datamodule_hyper_parameters"}
+_LIGHTNING = {"state_dict", "loops", "callbacks", "hyper_parameters", "datamodule_hyper_parameters"}
 """What else a checkpoint keeps by names."""
 
 
@@ -110,9 +110,7 @@ class Bookmark:
             return None
         return _describe(trainer, self._loader)
 
-    def open(
-        self, trainer: Trainer, state: Mapping[str, Any] | None, sampler: CellSampler
-    ) -> None:
+    def open(self, trainer: Trainer, state: Mapping[str, Any] | None, sampler: CellSampler) -> None:
         """Go on from what `describe` said, with the sampler of the run that does.
 
         What another checkpoint said before is forgotten.
@@ -210,14 +208,14 @@ class Restorer(Callback):
     def __init__(self, datamodule: LightningDataModule, bookmark: Bookmark) -> None:
         self._datamodule, self._bookmark = datamodule, bookmark
 
-    def join(self, trainer: Trainer) -> None:
+    def join(self, trainer: Any) -> None:
         """Be one of the trainer's callbacks, if none is that does the same."""
         others = [one for one in trainer.callbacks if isinstance(one, Restorer)]
         if all(one._bookmark is not self._bookmark for one in others):
             trainer.callbacks.append(self)
 
     def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+        self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Restore the state, or warn that there is none; Lightning's loops are restored later."""
         del pl_module
@@ -232,14 +230,14 @@ class Restorer(Callback):
         elif trainer.training:
             rank_zero_warn(
                 f"the checkpoint keeps no place of a {own} (but states of "
-                f"{sorted(named.keys() - _LIGHTNINGS)}): Lightning goes on by its own counts, and "
+                f"{sorted(named.keys() - _LIGHTNING)}): Lightning goes on by its own counts, and "
                 "cells of the epoch at hand may come twice or not at all. Go on with the "
                 "DataModule that wrote it, whose state_dict must hold that of super(), or load "
                 "the weights alone into a new run, as model=pretrained does"
             )
 
     def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+        self, trainer: Any, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Forget a checkpoint that a run could not go on from."""
         del pl_module, exception

@@ -78,9 +78,8 @@ def test_a_state_is_found_under_the_name_of_another_class(
     data = reads(pbmc_dir)
     data.extra = "before"
     assert fit(data, ckpt_path=saved) == whole[5 * 32 :]
-    assert data.extra == {(make, Own): "none", (Own, make): "before", (Own, Own): "mine"}[
-        wrote, reads
-    ]
+    restored = {(make, Own): "none", (Own, make): "before", (Own, Own): "mine"}
+    assert data.extra == restored[wrote, reads]
     settings = torch.load(saved, weights_only=True)["datamodule_hyper_parameters"]
     assert settings.get("extra") == ("mine" if wrote is Own else None)
 
