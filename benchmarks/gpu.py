@@ -53,8 +53,10 @@ class Resident(LightningDataModule):
         for rows in order.split(self.batch_size)[: len(self)]:
             yield CellBatch(self._counts[rows], {"total_counts": self._totals[rows]})
 
-    def on_after_batch_transfer(self, batch: CellBatch, dataloader_idx: int) -> Any:
-        return self._cells.on_after_batch_transfer(batch, dataloader_idx)
+    def transfer_batch_to_device(
+        self, batch: CellBatch, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        return self._cells.transfer_batch_to_device(batch, device, dataloader_idx)
 
 
 class Clock(Callback):

@@ -1,5 +1,6 @@
 """A DataLoader that resumes."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from time import perf_counter
 from typing import Any, cast
@@ -23,6 +24,9 @@ _MESSAGE_BYTES = 2 << 20
 _MOST_BATCHES = 16
 """Batches in a message, however small they are."""
 
+_FABRIC = ("lightning.fabric.wrappers", "lightning_fabric.wrappers")
+"""Where Fabric's wrapper of a loader iterates it, as a package of its own, too."""
+
 
 class ResumableLoader(DataLoader[Any]):
     """A DataLoader whose state says how far its epoch has come, in cells of all ranks.
@@ -32,7 +36,8 @@ class ResumableLoader(DataLoader[Any]):
     first batch is asked for, because Lightning makes the iterator before it sets the epoch.
 
     Each iteration is the next epoch, in another order, unless `loader.sampler.set_epoch` says which
-    epoch comes: then it is that one until it is called again.
+    epoch comes: then it is that one until it is called again. What Fabric says is how often it has
+    iterated the loader, which knows nothing of a restored state: then the loader counts by itself.
 
     Parameters
     ----------
@@ -86,10 +91,8 @@ class ResumableLoader(DataLoader[Any]):
         self.seconds_waited = 0.0
         """How long batches were waited for, over all iterations."""
         self.own_sampler = cells
-        self._epoch = 0
-        self._position = 0
-        self._is_restored = False
-        self._has_begun = False
+        self._epoch, self._position = cells.place or (0, 0)
+        self._next_epoch = None if cells.place is None else cells.epoch
         batch_bytes = 2 * cells.batch_size * getattr(dataset, "n_genes", 1)
         n_batches = min(max(_MESSAGE_BYTES // batch_bytes, 1), _MOST_BATCHES)
         self._groups = BatchGroupSampler(cells, n_batches)
@@ -116,15 +119,19 @@ class ResumableLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Batches of the sampler's epoch, from where a restored state left it."""
+        # Fabric calls `set_epoch` as a user would: only who iterates tells them apart.
+        by_fabric = sys._getframe(1).f_globals.get("__name__") in _FABRIC
+        return self._iterate(counts_epochs=by_fabric)
+
+    def _iterate(self, *, counts_epochs: bool) -> Iterator[Any]:
         sampler = self.own_sampler
-        goes_on = self._is_restored and self._epoch == sampler.epoch
-        if self._has_begun and not sampler.is_pinned:
-            sampler.epoch += 1
-        self._has_begun = True
-        sampler.start = self._position if goes_on else 0
-        self._epoch = sampler.epoch
-        self._position = sampler.start
-        self._is_restored = False
+        if self._next_epoch is not None and (counts_epochs or not sampler.is_pinned):
+            sampler.epoch = self._next_epoch
+        epoch, position = sampler.place or (None, 0)
+        sampler.start = position if epoch == sampler.epoch else 0
+        sampler.place = None
+        self._epoch, self._position = sampler.epoch, sampler.start
+        self._next_epoch = sampler.epoch + 1
         ends = (end for _, end in sampler.global_batches())
         asked = perf_counter()
         for batch, end in zip(self._batches(), ends, strict=True):
@@ -135,20 +142,20 @@ class ResumableLoader(DataLoader[Any]):
 
     def _batches(self) -> Iterator[Any]:
         if self.num_workers:
-            return self._groups.split(self._receive())
+            return self._receive()
         if self.pin_memory:
             return super().__iter__()
         # DataLoader's own loop costs as much as a fifth of a batch.
         return read_batches(self.dataset, self._index_sampler)
 
     def _receive(self) -> Iterator[Any]:
-        """Groups of batches from workers."""
+        """Batches from workers."""
         if self._iterator is None:  # workers are about to start, and keep their slots
             n_bytes = 0 if self.pin_memory else self._group_bytes  # pinned on their way, not here
             self.collate_fn = self._slots or SharedSlots(self.num_workers, n_bytes)
         # Another iteration must not use them before this one is over.
         slots, self._slots = cast("SharedSlots", self.collate_fn), None
-        yield from slots.open(super().__iter__())
+        yield from slots.open(super().__iter__(), self._groups.cut())
         self._slots = slots
 
     def state_dict(self) -> dict[str, Any]:
@@ -184,10 +191,9 @@ class ResumableLoader(DataLoader[Any]):
                     f"({', '.join(different)}): restore it into a loader of the same data, split, "
                     "seed, shuffle and balance, or start the epoch afresh without it"
                 )
-        self._epoch, self._position = int(state["epoch"]), position
-        self._is_restored = True
-        self._has_begun = False
-        sampler.epoch, sampler.is_pinned = self._epoch + is_over, False
+        self._epoch, self._position = sampler.place = int(state["epoch"]), position
+        self._next_epoch = sampler.epoch = self._epoch + is_over
+        sampler.is_pinned = False
 
 
 def collate(batch: Any) -> Any:

@@ -6,19 +6,23 @@ slots of shared memory that are used again.
 
     worker process w            shared memory            main process
     rows of 4 batches
-      ─▶ counts [4b, g] ─copy─▶ shared[w, 0]  ─copy─▶ array of the pool ─▶ batch, batch, …
+      ─▶ counts [4b, g] ─copy─▶ shared[w, 0]  ─copy─▶ batch, in an array of the pool
+                                              ─copy─▶ batch, …
                                 shared[w, 1]
                                 shared[w, 2]
       ─▶ metadata and "slot (w, 0)" ─── a message ───▶
 
 A worker writes its slots in turn. At most `PREFETCH` of its groups are on their way, and the main
-process has taken at most one more from the queue. So with `PREFETCH` + 1 slots, a slot is only
-written to after its counts were copied out.
+process has taken at most one more from the queue, whose batches it copies out one by one. So with
+`PREFETCH` + 1 slots, a slot is only written to after its counts were copied out.
+
+Each batch has memory of its own: it can be saved, or kept, without those that came with it. Only
+pinned batches are views of their group, since the copy on the GPU is of the batch alone.
 """
 
 import math
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,18 +51,16 @@ class BatchGroupSampler(Sampler[NDArray[np.int64]]):
         while group := list(islice(batches, self._n_batches)):
             yield np.concatenate(group)
 
-    def split(self, groups: Iterable[CellBatch | TokenBatch]) -> Iterator[CellBatch | TokenBatch]:
-        """The batches of all groups, one by one."""
+    def cut(self) -> Iterator[list[slice]]:
+        """Of every group, which of its cells each batch is."""
         sampler = self._sampler
         sizes = (
             len(range(first + sampler.rank, end, sampler.num_replicas))
             for first, end in sampler.global_batches()
         )
-        for group in groups:
-            start = 0
-            for size in islice(sizes, self._n_batches):
-                yield _take_cells(group, start, start + size)
-                start += size
+        while group := list(islice(sizes, self._n_batches)):
+            ends = accumulate(group)
+            yield [slice(end - size, end) for size, end in zip(group, ends, strict=True)]
 
 
 class _Message(NamedTuple):
@@ -90,7 +92,8 @@ class _Message(NamedTuple):
 class SharedSlots:
     """Shared memory for the counts of groups on their way from workers to the main process.
 
-    As `collate_fn`, it copies a group's counts to the worker's next slot; `open` copies them out.
+    As `collate_fn`, it copies a group's counts to the worker's next slot; `open` copies each batch
+    out.
 
     Parameters
     ----------
@@ -127,45 +130,47 @@ class SharedSlots:
         self._view(slot, shape, counts.dtype).copy_(counts)
         return _Message([], slot, shape, metadata, *kind)
 
-    def open(self, messages: Iterable[_Message]) -> Iterator[CellBatch | TokenBatch]:
-        """In the main process: the groups."""
-        for parts, slot, shape, metadata, kind, dtype in messages:
-            if slot is not None:
-                sent = self._view(slot, shape, dtype).numpy()
-                taken = self._pool.take(shape, sent.dtype)
-                # Not by torch: its threads wait for one another where workers have the cores.
-                taken[:] = sent
-                counts = torch.from_numpy(taken)
-            elif len(parts) == 1:
-                counts = parts[0]
+    def open(
+        self, messages: Iterable[_Message], groups: Iterable[list[slice]]
+    ) -> Iterator[CellBatch | TokenBatch]:
+        """In the main process: the batches, of groups that were cut as `groups` says."""
+        for message, batches in zip(messages, groups, strict=True):
+            parts, is_alone = message.counts, False
+            if message.slot is not None:
+                parts = [self._view(message.slot, message.shape, message.dtype)]
             else:
-                crow, column, values = parts
-                counts = torch.sparse_csr_tensor(
-                    crow, column, values, shape, check_invariants=False
-                )
-            tensors = {
-                name: torch.from_numpy(column) if isinstance(column, np.ndarray) else column
-                for name, column in metadata.items()
-            }
-            yield kind(counts, tensors)
+                is_alone = len(batches) == 1 or parts[0].is_pinned()
+            for cells in batches:
+                counts = _take_rows(parts, cells, message.shape)
+                metadata = {k: _take(column, cells) for k, column in message.metadata.items()}
+                yield message.kind(counts if is_alone else self._copy(counts), metadata)
+
+    def _copy(self, counts: Tensor) -> Tensor:
+        if counts.layout == torch.sparse_csr:
+            return counts.clone()
+        sent = counts.numpy()
+        taken = self._pool.take(sent.shape, sent.dtype)
+        # Not by torch: its threads wait for one another where workers have the cores.
+        taken[:] = sent
+        return torch.from_numpy(taken)
 
     def _view(self, slot: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return self._shared[slot][: dtype.itemsize * math.prod(shape)].view(dtype).view(shape)
 
 
-def _take_cells(group: CellBatch | TokenBatch, start: int, end: int) -> CellBatch | TokenBatch:
-    """Cells of a group; tensors are views of the group's, and hold it as long as they live."""
-    metadata = {name: column[start:end] for name, column in group.metadata.items()}
-    counts = group[0]
-    if counts.layout != torch.sparse_csr:
-        return type(group)(counts[start:end], metadata)
-    crow = counts.crow_indices()[start : end + 1]
-    kept = slice(int(crow[0]), int(crow[-1]))
-    part = torch.sparse_csr_tensor(
-        crow - crow[0],
-        counts.col_indices()[kept],
-        counts.values()[kept],
-        (end - start, counts.shape[1]),
-        check_invariants=False,
-    )
-    return CellBatch(part, metadata)
+def _take_rows(parts: list[Tensor], cells: slice, shape: tuple[int, ...]) -> Tensor:
+    """Some cells' counts, as views."""
+    if len(parts) == 1:
+        return parts[0][cells]
+    crow, column, values = parts
+    ends = crow[cells.start : cells.stop + 1]
+    kept = slice(int(ends[0]), int(ends[-1]))
+    part = ends - ends[0], column[kept], values[kept]
+    n_cells = cells.stop - cells.start
+    return torch.sparse_csr_tensor(*part, (n_cells, shape[1]), check_invariants=False)
+
+
+def _take(column: Any, cells: slice) -> Any:
+    """Some cells' values; ids are read when somebody looks at them."""
+    part = column[cells]
+    return torch.from_numpy(part.copy()) if isinstance(part, np.ndarray) else part

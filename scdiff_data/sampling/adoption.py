@@ -72,12 +72,15 @@ def adopt_sampler(
     found = sampler.cells if isinstance(sampler, UndividedSampler) else sampler
     if isinstance(found, CellSampler):
         # A loader with this sampler is built again for prediction alone.
-        return found.replace(drop_last=False) if is_built_again and found.drop_last else found
+        return found.replace(drop_last=False) if is_built_again else found
     if own is not None and isinstance(found, DistributedSampler):
         ranks = {"n_ranks": found.num_replicas, "rank": found.rank}
         names = {kind.__name__ for kind in type(found).__mro__}
         is_predicting = "UnrepeatedDistributedSampler" in names
-        return own.replace(**ranks, drop_last=own.drop_last and not is_predicting)
+        divided = own.replace(**ranks, drop_last=own.drop_last and not is_predicting)
+        if not is_predicting:  # a state may have been restored before
+            divided.place, own.place = own.place, None
+        return divided
     if own is not None and isinstance(found, SequentialSampler):
         return own.replace(shuffle=False, classes=None)
     raise ValueError(

@@ -133,6 +133,8 @@ class CellSampler(DistributedSampler[Any]):
         self._checksum = 0 if classes is None else _sum_up(classes)
         self.start = 0
         """Position, in cells of all ranks, at which the next iteration starts."""
+        self.place: tuple[int, int] | None = None
+        """Epoch and position of a restored state, until an iteration has begun."""
 
     @property
     def num_replicas(self) -> int:

@@ -1,6 +1,6 @@
 """What Lightning takes: the DataModule, exact resuming, an optimizer.
 
-Read `plain_values`, `prepared`, `fit_data`, `serving`, `resume`, `token_batches`, `predictions`,
+Read `plain_values`, `prepared`, `token_batches`, `serving`, `mending`, `resume`, `predictions`,
 `datamodule`; `optimizer` stands alone.
 """
 

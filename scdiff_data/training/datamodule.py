@@ -1,26 +1,26 @@
 """The DataModule: `prepare_data` makes the data, `setup` opens them, loaders serve them."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
 
 from anndata import AnnData
 from lightning import LightningDataModule
 
-from scdiff_data.loading import CellBatch, HVGDataset, ResumableLoader, TokenBatch
+from scdiff_data.loading import HVGDataset, ResumableLoader
 from scdiff_data.pipeline import Plan
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.sources import Condition, Source
 from scdiff_data.tokenizers import Tokenizer, describe_fit, restore_fit, store_fit
-from scdiff_data.training.fit_data import open_fit_data
 from scdiff_data.training.plain_values import make_plain, pass_on
 from scdiff_data.training.predictions import Placement, align, join_batches
 from scdiff_data.training.prepared import make_ready, plan_work, read_settings
-from scdiff_data.training.resume import Bookmark
+from scdiff_data.training.resume import Bookmark, Restorer
 from scdiff_data.training.serving import LoaderSettings, ServedCells, Serving, open_cells
-from scdiff_data.training.token_batches import finish_batch, serve_tokens
+from scdiff_data.training.token_batches import open_fit_data, serve_tokens, transfer_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -115,8 +115,7 @@ class ScRNADataModule(LightningDataModule):
         super().__init__()
         no_settings = ["tokenizer"] if isinstance(source, Mapping) else ["source", "tokenizer"]
         self.save_hyperparameters(ignore=no_settings, logger=False)
-        kept = make_plain(self.hparams)  # a subclass may have more
-        self.hparams.update({name: given.get(name, one) for name, one in kept.items()})
+        self.hparams.update(make_plain(dict(self.hparams)))  # those of a subclass, too
         self.recipe = pass_on(Recipe, given)
         self._settings = pass_on(LoaderSettings, given)
         self._options = pass_on(PrepareOptions, given | {"replace": given["replace_data"]})
@@ -171,16 +170,15 @@ class ScRNADataModule(LightningDataModule):
 
         Raises
         ------
-        FileNotFoundError
-            If the data directory was not prepared.
-        ManifestError
-            If it was prepared with other settings, or is damaged.
+        FileNotFoundError, ManifestError
+            If the data directory was not prepared, or with other settings, or is damaged.
         ValueError
             If a batch exceeds a rank's share of the training cells.
         """
-        self._bookmark.close()  # what was read of another checkpoint is not this run's
         self._opened = None
+        Restorer(self, self._bookmark).join(self.trainer)
         if stage in (None, "fit"):
+            self._bookmark.close()  # what was read of another checkpoint is not this run's
             self._cells.make_train_sampler(self.trainer)  # says at once if batches are too large
         if self.trainer is None or self.trainer.is_global_zero:
             logger.info("cells: %s experiments", self._cells.describe_sizes())
@@ -190,7 +188,7 @@ class ScRNADataModule(LightningDataModule):
         """What `setup` opened; opened now, if it was not called yet."""
         if self._opened is None:
             self._opened = open_cells(self.recipe, self.data_dir, self.tokenizer, self._settings)
-        self._settings.batch_size = self.batch_size  # Lightning's Tuner sets it
+        self.batch_size = self._opened.take_batch_size(self.batch_size, self.hparams, self.trainer)
         return self._opened
 
     def state_dict(self) -> dict[str, Any]:
@@ -201,9 +199,9 @@ class ScRNADataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the cells not seen; raises ValueError if genes or tokens are others."""
         restore_fit(self.tokenizer, open_fit_data(self._cells.manifest), state_dict)
-        if self.trainer is not None and self.trainer.training and state_dict.get("progress"):
+        if self.trainer is not None and self.trainer.training:
             sampler = self._cells.make_train_sampler(self.trainer)
-            self._bookmark.open(self.trainer, state_dict["progress"], sampler)
+            self._bookmark.open(self.trainer, state_dict.get("progress"), sampler)
 
     @property
     def train_dataset(self) -> HVGDataset:
@@ -292,9 +290,11 @@ class ScRNADataModule(LightningDataModule):
         """Write a predicted row of values a cell into `adata.obsm[name]`, as `write_obs` does."""
         adata.obsm[name] = align(adata, join_batches(values, 2), self.predict_dataset, **how)
 
-    def on_after_batch_transfer(
-        self, batch: CellBatch | TokenBatch, dataloader_idx: int
-    ) -> CellBatch | TokenBatch:
-        """Tokenise, or widen tokens, on the device that the batch is now on."""
-        del dataloader_idx
-        return finish_batch(batch, self.tokenizer)
+    @property
+    def transfer_batch_to_device(self) -> Callable[..., Any]:
+        """Moves a batch; with a tokenizer it makes tokens there, else it is Lightning's own.
+
+        Of a hook that a DataModule overrides, Lightning does not ask the module's.
+        """
+        move = super().transfer_batch_to_device
+        return move if self.tokenizer is None else partial(transfer_tokens, move, self.tokenizer)

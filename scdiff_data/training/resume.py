@@ -11,40 +11,21 @@ skips
 A `Bookmark` is saved beside the counters, and sets them right before Lightning reads them.
 """
 
+import logging
 from collections.abc import Mapping
 from importlib.metadata import version
 from operator import attrgetter
 from typing import Any
 from weakref import WeakSet
 
-from lightning import Trainer
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from scdiff_data.loading import ResumableLoader
 from scdiff_data.sampling import CellSampler, compare_orders
+from scdiff_data.training.mending import mend
 
-_STAGES = ("ready", "started", "processed", "completed")
-"""What Lightning counts of every epoch and batch, in the order in which it happens."""
-
-# What a checkpoint holds of the fit loop, `progress` below:
-#
-#     epoch_progress                       {current: counts, total: counts}
-#     epoch_loop.batch_progress            {current: counts, total: counts, is_last_batch}
-#     epoch_loop.val_loop.batch_progress   the same, of validation batches
-#     epoch_loop.state_dict                {_batches_that_stepped}, which loggers count by
-#     state_dict                           {combined_loader: [the loader's state]}
-#
-# `current` counts within the epoch and `total` over all; `counts` has four stages. Of batches, when
-# 2 of 4 are trained on, and so the third would come next:
-#
-#     written                                   ready  started  processed  completed   waiting
-#     in a hook at the end of batch 2             2       2         2          1           0
-#     between the batches 2 and 3                 2       2         2          2           0
-#     batch 3 is fetched, its step is not done    3       3         2          2           1
-#
-# `ready` of the current epoch is where Lightning goes on, so batches that wait are taken back. The
-# batches of a run with other sizes are not those of this one: its counts are worked out anew, from
-# the cells seen (`position`), which mean the same in every run.
-
+logger = logging.getLogger(__name__)
 
 _PRIVATE = (
     "_checkpoint_connector._loaded_checkpoint",
@@ -62,6 +43,12 @@ _EXPLANATION = (
     "{name}: install 'lightning==2.6.6', or report it"
 )
 """What to say of a Lightning that keeps its counters elsewhere."""
+
+_KEPT = {"genes", "progress"}
+"""What the state of a DataModule of ours has, whatever the name of its class."""
+
+_LIGHTNING = {"state_dict", "loops", "callbacks", "hyper_parameters", "datamodule_hyper_parameters"}
+"""What else a checkpoint keeps by names."""
 
 
 def _check_lightning(trainer: Trainer) -> None:
@@ -105,8 +92,8 @@ class Bookmark:
         return loader
 
     def close(self) -> None:
-        """Forget the place that a checkpoint said: another run starts."""
-        self._place = None
+        """Forget what was said of another run."""
+        self._place = self._loader = None
 
     def _find_loader(self, trainer: Trainer | None) -> ResumableLoader | None:
         """The loader that the fit loop iterates, if it is one of those given."""
@@ -123,14 +110,19 @@ class Bookmark:
             return None
         return _describe(trainer, self._loader)
 
-    def open(self, trainer: Trainer, state: Mapping[str, Any], sampler: CellSampler) -> None:
+    def open(self, trainer: Trainer, state: Mapping[str, Any] | None, sampler: CellSampler) -> None:
         """Go on from what `describe` said, with the sampler of the run that does.
+
+        What another checkpoint said before is forgotten.
 
         Raises
         ------
         ValueError
             If its order of cells is another one, in which the rest of an epoch has no meaning.
         """
+        self.close()
+        if state is None:
+            return
         different = compare_orders(state["order"], sampler.order)
         if different and state["position"] and not state["is_exhausted"]:
             settings = "window_size and run_size (where they are 0, with shuffle=global)"
@@ -147,7 +139,7 @@ class Bookmark:
         # too, but not if `estimated_stepping_batches` was asked for before.
         progress = trainer._checkpoint_connector._loaded_checkpoint["loops"]["fit_loop"]
         try:
-            place = _mend(progress, state, sampler, trainer.limit_train_batches)
+            place = mend(progress, state, sampler, trainer.limit_train_batches)
         except KeyError as error:
             raise RuntimeError(_EXPLANATION.format(name=f"loops.fit_loop[{error}]")) from error
         self._place = place
@@ -200,99 +192,57 @@ def _is_validation_due(trainer: Trainer) -> bool:
     return bool(loop._should_check_val_fx(trainer.fit_loop._data_fetcher))
 
 
-def _mend(
-    progress: dict[str, Any],
-    state: Mapping[str, Any],
-    sampler: CellSampler,
-    limit_batches: float,
-) -> dict[str, int]:
-    """Set right what a checkpoint says of the fit loop, and give the loader's state.
+class Restorer(Callback):
+    """Sees to what Lightning leaves out when it restores a DataModule.
+
+    It looks for a state under the name of the DataModule's own class alone, and says nothing if it
+    is not there: that of a parent, a subclass, or of the class before it was renamed would be lost.
+    And a checkpoint that could not be restored is restored again in the trainer's next run.
 
     Parameters
     ----------
-    progress
-        The checkpoint's `loops.fit_loop`; changed in place.
-    state
-        What `_describe` said when the checkpoint was written.
-    sampler
-        That of the run that goes on.
-    limit_batches
-        Its `limit_train_batches`.
+    datamodule, bookmark
+        Whose state to find, and what reads it.
     """
-    epochs, batches = progress["epoch_progress"], progress["epoch_loop.batch_progress"]
-    validated = progress["epoch_loop.val_loop.batch_progress"]
-    if validated["is_last_batch"] and validated["current"]["completed"]:
-        # A validation that once went on from a checkpoint counts one batch too many for ever.
-        for stage in _STAGES:
-            validated["total"][stage] = validated["total"]["completed"]
-    place = {"epoch": int(state["epoch"]), "position": int(state["position"])}
-    epoch, counts = epochs["current"], batches["current"]
-    # Done: the epoch's last batch was trained on, and nothing was fetched beyond it.
-    is_done = batches["is_last_batch"] and counts["processed"] == counts["ready"]
-    if epoch["started"] < epoch["ready"] or (is_done and epoch["processed"] == epoch["ready"]):
-        # Between two epochs. Lightning would start the next one with the last one's counts, and
-        # take it for done.
-        for tracker in epochs.values():
-            _set(tracker, tracker["processed"])
-        _set(counts, 0)
-        batches["is_last_batch"] = False
-        place = {"epoch": epoch["processed"], "position": 0}
-    elif counts["ready"]:
-        # In an epoch; one that `max_steps` cut short is open again.
-        for tracker in epochs.values():
-            tracker["processed"] = tracker["completed"] = tracker["ready"] - 1
-        n_batches, n_left = len(sampler), sampler.count_batches(place["position"])
-        was_at_batch_end = counts["completed"] < counts["processed"]
-        if is_done and was_at_batch_end and state["is_exhausted"] and n_left:
-            # What was left were too few cells for a batch on every rank, and now are enough: the
-            # epoch goes on, and its validation waits.
-            is_done = batches["is_last_batch"] = False
-            state = {**state, "is_validation_due": False}
-        _mend_open_epoch(progress, state, is_done=is_done)
-        if is_done or not n_left:
-            # Nothing of the epoch is left: as many batches are done as this run's epochs have.
-            n_limited = (
-                min(limit_batches, n_batches)
-                if isinstance(limit_batches, int)
-                else int(limit_batches * n_batches)
+
+    def __init__(self, datamodule: LightningDataModule, bookmark: Bookmark) -> None:
+        self._datamodule, self._bookmark = datamodule, bookmark
+
+    def join(self, trainer: Any) -> None:
+        """Be one of the callbacks of a trainer, if there is one and none of them does the same."""
+        if trainer is None:
+            return
+        others = [one for one in trainer.callbacks if isinstance(one, Restorer)]
+        if all(one._bookmark is not self._bookmark for one in others):
+            trainer.callbacks.append(self)
+
+    def on_load_checkpoint(
+        self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Restore the state, or warn that there is none; Lightning's loops are restored later."""
+        del pl_module
+        own = type(self._datamodule).__qualname__
+        named = {name: value for name, value in checkpoint.items() if isinstance(value, Mapping)}
+        states = [name for name, value in named.items() if value.keys() >= _KEPT]
+        if trainer.datamodule is not self._datamodule or own in states:
+            return
+        if states:
+            logger.info("the state of %s was found under the name %s", own, states[0])
+            self._datamodule.load_state_dict(checkpoint[states[0]])
+        elif trainer.training:
+            rank_zero_warn(
+                f"the checkpoint keeps no place of a {own} (but states of "
+                f"{sorted(named.keys() - _LIGHTNING)}): Lightning goes on by its own counts, and "
+                "cells of the epoch at hand may come twice or not at all. Go on with the "
+                "DataModule that wrote it, whose state_dict must hold that of super(), or load "
+                "the weights alone into a new run, as model=pretrained does"
             )
-            _set(counts, n_limited)
-            batches["is_last_batch"] = True
-            place["position"] = sampler.n_cells
-            if not is_done:
-                _ask_for_validation(validated)
-        else:
-            # Lightning's batch number becomes that of the position in batches of this run.
-            moved = n_batches - n_left - counts["ready"]
-            for stage in _STAGES:
-                counts[stage] += moved
-    # A module may train on several loaders; the others' states are their own.
-    states = list(progress["state_dict"].get("combined_loader") or [place])
-    states[state.get("loader_at", 0)] = place
-    progress["state_dict"]["combined_loader"] = states
-    return place
 
-
-def _mend_open_epoch(progress: dict[str, Any], state: Mapping[str, Any], *, is_done: bool) -> None:
-    batches, n_waiting = progress["epoch_loop.batch_progress"], state["n_waiting"]
-    was_at_batch_end = batches["current"]["completed"] < batches["current"]["processed"]
-    if n_waiting or is_done or state["is_validation_due"]:
-        for tracker in (batches["current"], batches["total"]):
-            _set(tracker, tracker["ready"] - n_waiting)
-        batches["is_last_batch"] = is_done
-    if state["is_validation_due"]:
-        _ask_for_validation(progress["epoch_loop.val_loop.batch_progress"])
-    elif is_done and was_at_batch_end:
-        # Lightning adds this step to what its loggers count after the batch's last hook.
-        progress["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
-
-
-def _ask_for_validation(validated: dict[str, Any]) -> None:
-    """Let Lightning believe that a validation was cut off: it then starts with a whole one."""
-    _set(validated["current"], 0)
-    validated["total"] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-    validated["is_last_batch"] = False
-
-
-def _set(tracker: dict[str, int], n: int) -> None:
-    tracker |= dict.fromkeys(_STAGES, n)
+    def on_exception(
+        self, trainer: Any, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Forget a checkpoint that a run could not go on from."""
+        del pl_module, exception
+        if trainer.datamodule is self._datamodule:
+            self._bookmark.close()
+            trainer._checkpoint_connector._loaded_checkpoint = {}

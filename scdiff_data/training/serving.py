@@ -1,5 +1,6 @@
 """An opened data directory: a dataset a split, and each rank's loaders over them."""
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +16,8 @@ from scdiff_data.recipes import Recipe
 from scdiff_data.sampling import CellSampler, check_shuffle
 from scdiff_data.store import Manifest
 from scdiff_data.tokenizers import Tokenizer, open_fit
-from scdiff_data.training.fit_data import open_fit_data
 from scdiff_data.training.prepared import open_manifest
+from scdiff_data.training.token_batches import open_fit_data
 
 _PREDICTED = (*SPLITS, "all")
 """What `predict_split` may be."""
@@ -128,6 +129,19 @@ class ServedCells:
         """How many cells and experiments each split has."""
         n_cells, n_experiments = self.manifest.n_cells, self.manifest.n_experiments
         return ", ".join(f"{n:,} {s} of {n_experiments[s]:,}" for s, n in n_cells.items())
+
+    def take_batch_size(
+        self, size: int, hparams: MutableMapping[str, Any], trainer: Trainer | None
+    ) -> int:
+        """Take a DataModule's batch size; one that Lightning's Tuner set is lowered where it must.
+
+        The Tuner sets `hparams`, too, and stops where a batch is all cells.
+        """
+        if size != self._settings.batch_size and hparams.get("batch_size") == size:
+            n_ranks, _ = _find_ranks(trainer)
+            size = hparams["batch_size"] = min(size, len(self.dataset("train")) // (n_ranks or 1))
+        self._settings.batch_size = size
+        return size
 
     @cached_property
     def _classes(self) -> NDArray[Any] | None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch.utils.data import RandomSampler
+from lightning import Fabric
+from torch.utils.data import DistributedSampler, RandomSampler
 
 from scdiff_data import (
     CellSampler,
@@ -148,3 +149,49 @@ def test_samplers_that_cannot_be_resumed_are_refused(pbmc_dir: Path) -> None:
 def test_a_sampler_that_has_no_ranks_yet_can_be_pickled(pbmc_dir: Path) -> None:
     sampler = create_hvg_dataloader(pbmc_dir, 32).sampler
     assert pickle.loads(pickle.dumps(sampler)).order == sampler.order
+
+
+@pytest.mark.parametrize("place", [(0, 5), (0, 16), (1, 16), (2, 3)])
+def test_under_fabric_a_state_goes_on_from_any_place(
+    pbmc_dir: Path, tmp_path: Path, place: tuple[int, int]
+) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1)
+
+    def make() -> Any:
+        return fabric.setup_dataloaders(create_hvg_dataloader(pbmc_dir, 32))
+
+    def iterate(loader: Any, n_epochs: int, save_at: tuple[int, int] | None = None) -> Batches:
+        seen = []
+        for epoch in range(n_epochs):
+            for number, (_, metadata) in enumerate(loader):
+                seen.append(metadata["cell_id"].tolist())
+                if (epoch, number) == save_at:
+                    fabric.save(tmp_path / "run.ckpt", {"loader": loader})
+        return seen
+
+    whole = iterate(make(), 4, place)
+    n_seen = 17 * place[0] + place[1] + 1
+    n_left = 4 - n_seen // 17
+    restored = make()
+    fabric.load(tmp_path / "run.ckpt", {"loader": restored})
+    assert iterate(restored, n_left, (1, 4)) == whole[n_seen:]
+    # The second state is of the restored run's second iteration.
+    again = make()
+    fabric.load(tmp_path / "run.ckpt", {"loader": again})
+    assert iterate(again, n_left - 1) == whole[17 * (n_seen // 17 + 1) + 5 :]
+    # As many iterations as Fabric has counted say nothing to a loader that goes back, either.
+    fabric.load(tmp_path / "run.ckpt", {"loader": again})
+    assert iterate(again, n_left - 1) == whole[17 * (n_seen // 17 + 1) + 5 :]
+
+
+def test_a_state_that_was_restored_before_fabric_makes_ranks_goes_on(pbmc_dir: Path) -> None:
+    loader = create_hvg_dataloader(pbmc_dir, 32)
+    told = create_hvg_dataloader(pbmc_dir, 32, num_replicas=1, rank=0)
+    told.sampler.set_epoch(3)
+    loader.load_state_dict({"epoch": 3, "position": 64})
+    divided = DistributedSampler(loader.sampler, num_replicas=1, rank=0)
+    built_again = ResumableLoader(
+        loader.dataset, divided, shuffle=False, own_sampler=loader.own_sampler
+    )
+    built_again.sampler.set_epoch(0)  # by Fabric
+    assert ids_of(Fabric(accelerator="cpu").setup_dataloaders(built_again)) == ids_of(told)[2:]

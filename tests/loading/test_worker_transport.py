@@ -1,10 +1,12 @@
 """Workers send the batches that the main process would have gathered, several in a message."""
 
+import io
 import multiprocessing
 import pickle
 import resource
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 
 from scdiff_data import HVGDataset, ResumableLoader, ScRNADataset, create_dataloader
 from scdiff_data.loading import create_hvg_dataloader
-from scdiff_data.loading.worker_transport import BatchGroupSampler
+from scdiff_data.loading.worker_transport import BatchGroupSampler, SharedSlots
 from scdiff_data.sampling.sampler import CellSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
@@ -78,8 +80,8 @@ def test_whole_gene_batches_survive_the_way_too(pbmc_dir: Path, sparse: bool) ->
 def test_runs_taken_apart_are_the_batches(pbmc_dir: Path, n_batches: int, sparse: bool) -> None:
     dataset = ScRNADataset(pbmc_dir, split="train", sparse=sparse)
     sampler = CellSampler(len(dataset), 50, drop_last=False, shuffle=False)
-    runs = BatchGroupSampler(sampler, n_batches)
-    batches = runs.split(dataset[rows] for rows in runs)
+    runs, slots = BatchGroupSampler(sampler, n_batches), SharedSlots(1, 0)
+    batches = slots.open((slots(dataset[rows]) for rows in runs), runs.cut())
     assert contents(batches) == contents(dataset[rows] for rows in sampler)
 
 
@@ -90,6 +92,32 @@ def test_batches_that_are_kept_stay_as_they_came(pbmc_dir: Path) -> None:
     for _ in range(2):
         kept = list(loader)
         assert contents(kept) == contents(dataset[rows] for rows in sampler)
+
+
+def n_saved(batch: Any) -> int:
+    file = io.BytesIO()
+    torch.save(batch, file)
+    return len(file.getvalue())
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("kind", ["counts", "tokens", "all genes", "sparse"])
+def test_a_batch_is_saved_without_those_that_came_with_it(
+    pbmc_dir: Path, kind: str, num_workers: int
+) -> None:
+    make: dict[str, Callable[..., ResumableLoader]] = {
+        "counts": create_hvg_dataloader,
+        "tokens": partial(create_hvg_dataloader, count_table=np.arange(32_768, dtype=np.int16)),
+        "all genes": create_dataloader,
+        "sparse": partial(create_dataloader, sparse=True),
+    }
+    loader = make[kind](pbmc_dir, 8, num_workers=num_workers)
+    (counts, metadata), rows = next(zip(loader, loader.own_sampler, strict=False))
+    tensors = {k: v.clone() for k, v in metadata.items() if isinstance(v, torch.Tensor)}
+    alone = type(loader.dataset[rows])(counts.clone(), metadata | tensors)
+    assert n_saved(type(alone)(counts, metadata)) == n_saved(alone)
+    ids = pickle.dumps(metadata["cell_id"])
+    assert len(ids) == len(pickle.dumps(loader.dataset[rows].metadata["cell_id"]))
 
 
 def test_two_iterations_at_a_time_do_not_mix(pbmc_dir: Path) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data import TokenDataset, (
+from scdiff_data import (
     HVGDataset,
     LogBinTokens,
     Manifest,
     QuantileTokens,
     ScRNADataModule,
     ScRNADataset,
+    TokenDataset,
     check_data_dir,
     convert_shards,
     prepare,

@@ -116,6 +116,22 @@ if __name__ == "__main__":
         fabric.setup_dataloaders(make_datamodule().train_dataloader())
     )
 
+    # A state of mid-epoch, and one of the end of the first epoch.
+    seen["fabric, whole"], seen["fabric, resumed"] = [], []
+    for n_batches in (3, 8):
+        loader = fabric.setup_dataloaders(make_bare())
+        for number, batch in enumerate(loader, start=1):
+            if number <= n_batches:
+                seen["fabric, resumed"] += ids_of([batch])
+            if number == n_batches:
+                fabric.save(Path(out, f"{n_batches}.ckpt"), {"loader": loader})
+            seen["fabric, whole"] += ids_of([batch])
+        seen["fabric, whole"] += ids_of(loader)
+        restored = fabric.setup_dataloaders(make_bare())
+        fabric.load(Path(out, f"{n_batches}.ckpt"), {"loader": restored})
+        for _ in range(2 - n_batches // 8):
+            seen["fabric, resumed"] += ids_of(restored)
+
     # A plain loop of torch's: there is a process group.
     seen["plain"] = ids_of(make_bare())
     seen["plain, all genes"] = ids_of(create_dataloader(data_dir, 32))

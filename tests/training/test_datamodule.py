@@ -28,6 +28,7 @@ from support.cases import PBMC_SETTINGS
 from support.foreign import Foreign, trainer
 
 PBMC = PBMC_SETTINGS | {"batch_size": 32}
+CPU = torch.device("cpu")
 
 
 def test_a_foreign_module_trains_and_tests(pbmc_dir: Path, tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_training_batches_are_tokens_and_carry_counts_if_asked(
     assert batch[0].dtype is (
         torch.int16 if train_counts or len(tokenizer.edges) > 256 else torch.uint8
     )
-    finished = datamodule.on_after_batch_transfer(batch, 0)
+    finished = datamodule.transfer_batch_to_device(batch, CPU, 0)
     counts = datamodule.train_dataset[rows].expression
     assert isinstance(finished, TokenBatch)
     assert finished.tokens.dtype is torch.int64
@@ -79,7 +80,7 @@ def test_validation_batches_carry_tokens_and_counts(pbmc_dir: Path) -> None:
     datamodule = ScRNADataModule(Pbmc(), pbmc_dir, **PBMC, tokenizer=tokenizer)
     datamodule.setup("fit")
     counts = next(iter(datamodule.val_dataloader()))
-    batch = datamodule.on_after_batch_transfer(counts, 0)
+    batch = datamodule.transfer_batch_to_device(counts, CPU, 0)
     assert isinstance(batch, TokenBatch)
     assert torch.equal(batch.tokens, tokenizer.encode(counts.expression))
     assert torch.equal(batch.metadata["counts"], counts.expression)
@@ -93,7 +94,8 @@ def test_an_encode_of_ones_own_is_never_passed_by(pbmc_dir: Path) -> None:
 
     datamodule = ScRNADataModule(Pbmc(), pbmc_dir, **PBMC, tokenizer=Capped())
     datamodule.setup("fit")
-    batch = datamodule.on_after_batch_transfer(next(iter(datamodule.train_dataloader())), 0)
+    batch = next(iter(datamodule.train_dataloader()))
+    batch = datamodule.transfer_batch_to_device(batch, CPU, 0)
     assert batch[0].max() == 1
 
 

@@ -63,6 +63,13 @@ def test_ranks_predict_every_cell_once(
     assert sorted(seen[0][run] + seen[1][run]) == sorted(ids(pbmc_dir, split))
 
 
+def test_ranks_go_on_under_fabric(seen: list[dict[str, list[str]]]) -> None:
+    for rank in seen:
+        assert len(rank["fabric, whole"]) == 4 * 256
+        assert rank["fabric, resumed"] == rank["fabric, whole"]
+    assert not {*seen[0]["fabric, whole"][:256]} & {*seen[1]["fabric, whole"][:256]}
+
+
 def test_ranks_overfit_on_disjoint_cells(seen: list[dict[str, list[str]]]) -> None:
     assert len({*seen[0]["overfit"], *seen[1]["overfit"]}) == 2 * 64
 

@@ -136,6 +136,18 @@ def test_a_run_that_max_steps_ended_in_mid_epoch_goes_on_there(fits: Fits, tmp_p
     assert part.events + resumed.events == whole.events
 
 
+@pytest.mark.parametrize("moment", [("batch-end", 3), ("batch-end", 5), ("batch-start", 6)])
+@pytest.mark.parametrize("limit", [4, 0.25])
+def test_past_a_limit_that_was_lowered_the_epoch_is_over_and_is_validated(
+    fits: Fits, limit: float, moment: tuple[str, int]
+) -> None:
+    _, saver = fits.whole("epochs")
+    shorter = fits.fit({"limit_train_batches": limit}, {}, None)
+    resumed = fits.fit({"limit_train_batches": limit}, {}, find(saver, *moment)[0])
+    assert resumed.events == shorter.events[4:]
+    assert resumed.events[0] == ["validation"]
+
+
 def test_another_batch_size_goes_on_in_the_same_order(fits: Fits) -> None:
     whole, saver = fits.whole("epochs")
     path, n_events = find(saver, "batch-end", 4)
