@@ -13,6 +13,7 @@ A `Bookmark` is saved beside the counters, and sets them right before Lightning 
 
 import logging
 from collections.abc import Mapping
+from copy import deepcopy
 from importlib.metadata import version
 from operator import attrgetter
 from typing import Any
@@ -197,7 +198,7 @@ class Restorer(Callback):
 
     It looks for a state under the name of the DataModule's own class alone, and says nothing if it
     is not there: that of a parent, a subclass, or of the class before it was renamed would be lost.
-    And a checkpoint that could not be restored is restored again in the trainer's next run.
+    And a run that could not go on leaves a trainer with the checkpoint, or with its counts.
 
     Parameters
     ----------
@@ -207,6 +208,7 @@ class Restorer(Callback):
 
     def __init__(self, datamodule: LightningDataModule, bookmark: Bookmark) -> None:
         self._datamodule, self._bookmark = datamodule, bookmark
+        self._counts: dict[str, Any] = {}
 
     def join(self, trainer: Any) -> None:
         """Be one of the callbacks of a trainer, if there is one and none of them does the same."""
@@ -215,6 +217,11 @@ class Restorer(Callback):
         others = [one for one in trainer.callbacks if isinstance(one, Restorer)]
         if all(one._bookmark is not self._bookmark for one in others):
             trainer.callbacks.append(self)
+
+    def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
+        """Keep what the trainer has counted until now."""
+        del pl_module, stage
+        self._counts = deepcopy(trainer.fit_loop.state_dict())
 
     def on_load_checkpoint(
         self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -241,8 +248,20 @@ class Restorer(Callback):
     def on_exception(
         self, trainer: Any, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Forget a checkpoint that a run could not go on from."""
+        """Forget a checkpoint, if no batch was trained on since."""
         del pl_module, exception
-        if trainer.datamodule is self._datamodule:
-            self._bookmark.close()
-            trainer._checkpoint_connector._loaded_checkpoint = {}
+        if trainer.datamodule is not self._datamodule:
+            return
+        self._bookmark.close()
+        trainer._checkpoint_connector._loaded_checkpoint = {}
+        if trainer.fit_loop.epoch_loop.restarting:
+            trainer.fit_loop.load_state_dict(self._counts)
+            _start_afresh(trainer.fit_loop)
+
+
+def _start_afresh(loop: Any) -> None:
+    """Let a loop and those in it go by their counts, not as if a checkpoint was restored."""
+    loop.on_iteration_done()
+    for part in vars(loop).values():
+        if hasattr(part, "on_iteration_done"):
+            _start_afresh(part)
