@@ -1,15 +1,12 @@
 """Ids of a batch's cells, which most training never looks at."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from scdiff_data.errors import ManifestError
 
 
 @dataclass(init=False, repr=False, eq=False)  # for Lightning, see below
@@ -48,10 +45,7 @@ class LazyStrings:
         if isinstance(index, slice):
             return LazyStrings(len(range(*index.indices(self._n))), lambda: self._encoded[index])
         chosen = self._encoded[index]
-        if isinstance(chosen, bytes):
-            with _naming_damage():
-                return chosen.decode()
-        return _decode(chosen)
+        return chosen.decode() if isinstance(chosen, bytes) else _decode(chosen)
 
     # Lightning finds the size of a batch for `self.log` by looking at all that is in it, would read
     # every id, and would warn that each is of another size. A dataclass without fields says
@@ -92,17 +86,4 @@ class LazyStrings:
 
 
 def _decode(encoded: Any) -> NDArray[np.str_]:
-    with _naming_damage():
-        return np.char.decode(encoded, "utf-8")
-
-
-@contextmanager
-def _naming_damage() -> Iterator[None]:
-    """Say of an id that is no text that the shard is damaged."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise ManifestError(
-            f"a shard is damaged, an id of its cells is no text ({error}): run 'scdiff-data "
-            "check', which says which one it is and what to do"
-        ) from error
+    return np.char.decode(encoded, "utf-8")

@@ -148,7 +148,7 @@ class SplitView:
 
     def read_ids(self, name: str) -> NDArray[np.str_]:
         """Every cell's id, or `experiment_id`, in the order of the rows."""
-        return np.char.decode(self._read(name, np.arange(len(self))), "utf-8")
+        return np.char.decode(self._read_texts(name, np.arange(len(self))), "utf-8")
 
     def read_classes(self, name: str) -> NDArray[np.integer[Any]]:
         """Each cell's value of a label or `experiment_id`, numbered from 0; a missing one, too.
@@ -185,11 +185,24 @@ class SplitView:
     ) -> list[NDArray[Any]]:
         return self.shards.gather(names, rows, within=self.rows, **options)
 
+    def _read_texts(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.bytes_]:
+        """Ids of cells as UTF-8, once they are seen to be that."""
+        encoded = self._read(name, rows)
+        if encoded.view(np.uint8).max(initial=0) > 127:  # else ASCII, as most are
+            for row, text in zip(rows, encoded.tolist(), strict=True):
+                try:
+                    text.decode()
+                except UnicodeDecodeError as error:
+                    shard = self.shards.locate(self.rows[int(row)])
+                    raise ManifestError.damaged(shard, f"{name}: {error}") from error
+        return encoded
+
     def _to_metadata(
         self, rows: NDArray[np.int64], columns: Sequence[NDArray[Any]]
     ) -> dict[str, Any]:
         metadata: dict[str, Any] = {
-            name: LazyStrings(len(rows), partial(self._read, name, rows)) for name in _ID_COLUMNS
+            name: LazyStrings(len(rows), partial(self._read_texts, name, rows))
+            for name in _ID_COLUMNS
         }
         for name, values in zip(self._columns, columns, strict=True):
             # A copy: of a batch alone, whatever was read with it.

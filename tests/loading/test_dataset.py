@@ -163,10 +163,12 @@ def test_an_empty_split_has_no_cell_of_another(unvalidated_dir: Path, kind: Any)
         empty[[0]]
 
 
-def test_an_id_that_is_no_text_is_damage(data_dir: Path) -> None:
-    with h5py.File(data_dir / "processed" / "batch_0000.h5", "r+") as file:
-        file["cell_ids"][3] = b"\xff\xfe"
-    _, metadata = HVGDataset(data_dir)[:8]
-    for look in (list, lambda ids: ids[3]):
-        with pytest.raises(ManifestError, match=r"a shard is damaged.*'scdiff-data check'"):
-            look(metadata["cell_id"])
+def test_an_id_that_is_no_text_is_damage_of_its_shard(data_dir: Path) -> None:
+    path = data_dir / "processed" / "batch_0001.h5"
+    with h5py.File(path, "r+") as file:
+        file["cell_ids"][7] = b"PBMC\xff"
+    cells = HVGDataset(data_dir)
+    ids = cells[[3, 307]].metadata["cell_id"]
+    for read in (lambda: ids[0], lambda: list(ids), lambda: pickle.dumps(ids), cells.read_ids):
+        with pytest.raises(ManifestError, match=rf"^{path} is damaged \(cell_id: "):
+            read()
