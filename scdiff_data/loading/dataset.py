@@ -161,9 +161,9 @@ class HVGDataset(Dataset[CellBatch]):
         """
         return self._cells.read_classes(name)
 
-    def __getitems__(self, indices: Sequence[int]) -> CellBatch:
-        """Gather a batch; a plain DataLoader calls this."""
-        return self[indices]
+    def __getitems__(self, indices: Sequence[int]) -> list[CellBatch]:
+        """Gather a batch, as a list of one; a plain DataLoader calls this, see `collate`."""
+        return [self[indices]]
 
     @property
     def watch(self) -> DiskWatch:
@@ -268,9 +268,9 @@ class ScRNADataset(Dataset[CellBatch]):
         """
         return self._cells.read_classes(name)
 
-    def __getitems__(self, indices: Sequence[int]) -> CellBatch:
-        """Gather a batch; a plain DataLoader calls this."""
-        return self[indices]
+    def __getitems__(self, indices: Sequence[int]) -> list[CellBatch]:
+        """Gather a batch, as a list of one; a plain DataLoader calls this, see `collate`."""
+        return [self[indices]]
 
     @property
     def watch(self) -> DiskWatch:

@@ -1,5 +1,6 @@
 """Cells as tokens, which are looked up while cells are gathered."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -37,6 +38,10 @@ class TokenDataset(Dataset[TokenBatch]):
     def __getitem__(self, index: Index) -> TokenBatch:
         """Gather cells; an int gives a batch of one."""
         return self._cells.read_tokens(index, self._count_table)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[TokenBatch]:
+        """Gather a batch, as a list of one; a plain DataLoader calls this, see `collate`."""
+        return [self[indices]]
 
     @property
     def watch(self) -> DiskWatch:
