@@ -168,6 +168,7 @@ class Recipe:
             "filters": to_plain(filters or {}),
             "exclude": to_plain(exclude or {}),
             "cell_filters": to_plain(cell_filters or {}),
+            "max_mito_pct": to_plain(max_mito_pct),
             "mito_genes": mito_genes if isinstance(mito_genes, str) else tuple(mito_genes),
             "split": split if isinstance(split, Split) else Split.from_mapping(split or {}),
             "labels": tuple(labels),

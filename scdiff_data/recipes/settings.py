@@ -168,7 +168,7 @@ def digest_settings(settings: Mapping[str, Any]) -> str:
         for name, value in settings.items()
         if name != "shard_format" and (name not in _LATER or value != _LATER[name])
     }
-    return digest([SCHEMA_VERSION, {**decisive, "max_failed_fraction": 0.1}])
+    return digest([SCHEMA_VERSION, to_plain({**decisive, "max_failed_fraction": 0.1})])
 
 
 def digest_archive(
@@ -222,7 +222,9 @@ def read_axis(axis: str | Path | Sequence[str] | NamedGenes) -> str | NamedGenes
 
 
 def to_plain(value: Any) -> Any:
-    """Mappings and sequences of any kind as dictionaries and lists."""
+    """Mappings and sequences of any kind as dictionaries and lists, and whole numbers as int."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # 5.0 means what 5 means, and some readers of YAML make it of that
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
