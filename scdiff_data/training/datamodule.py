@@ -9,12 +9,7 @@ from typing import Any, Literal, Unpack
 from anndata import AnnData
 from lightning import LightningDataModule
 
-from scdiff_data.loading import (
-    CellBatch,
-    HVGDataset,
-    ResumableLoader,
-    TokenBatch,
-)
+from scdiff_data.loading import CellBatch, HVGDataset, ResumableLoader, TokenBatch
 from scdiff_data.pipeline import Plan, plan, prepare
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.sources import Condition, Source
@@ -135,7 +130,8 @@ class ScRNADataModule(LightningDataModule):
         given = make_plain(dict(locals()))
         super().__init__()
         self.save_hyperparameters(ignore=["source", "tokenizer"], logger=False)
-        self.hparams.update({name: given[name] for name in self.hparams})
+        self.hparams.update(make_plain({**self.hparams}))
+        self.hparams.pop("_instantiator", None)  # of LightningCLI, which plain settings do not need
         self.recipe = pass_on(Recipe, given)
         self._settings = pass_on(LoaderSettings, given)
         self._options = pass_on(PrepareOptions, given | {"replace": given["replace_data"]})
