@@ -92,9 +92,9 @@ class CellDataset(Dataset[CellBatch]):
         batch = self._gather(self._cells.to_rows(index))
         return _first(batch) if isinstance(index, int | np.integer) else batch
 
-    def __getitems__(self, indices: Sequence[int]) -> CellBatch:
-        """Gather a batch; a plain DataLoader calls this."""
-        return self[indices]
+    def __getitems__(self, indices: Sequence[int]) -> list[CellBatch]:
+        """Gather a batch, as a list of one; a plain DataLoader calls this, see `collate`."""
+        return [self[indices]]
 
     def to_anndata(self, cells: Index | CellBatch | TokenBatch | None = None) -> "AnnData":
         """Cells as an AnnData, in the order asked for.

@@ -6,8 +6,10 @@ from time import perf_counter
 from typing import Any, cast
 
 from torch import Generator
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data._utils.collate import default_collate_fn_map
 
+from scdiff_data.loading.batches import CellBatch, TokenBatch
 from scdiff_data.loading.read_ahead import ReadAhead
 from scdiff_data.loading.token_dataset import read_batches
 from scdiff_data.loading.worker_transport import PREFETCH, BatchGroupSampler, SharedSlots
@@ -196,6 +198,20 @@ class ResumableLoader(DataLoader[Any]):
         sampler.is_pinned = False
 
 
-def collate(batch: Any) -> Any:
-    """Leave a batch as the dataset assembled it; for `DataLoader(dataset, collate_fn=collate)`."""
-    return batch
+def collate(batch: Any, *, collate_fn_map: Any = None) -> Any:
+    """A batch as the dataset assembled it: what a `DataLoader` of a dataset of ours does.
+
+    It takes what `__getitems__` gives, a list of one batch; a list of single cells, as a dataset
+    around ours gives them, such as torch's `ConcatDataset`, becomes a batch. torch's
+    `default_collate` calls this for our batches, so that a loader needs not be told.
+    """
+    del collate_fn_map  # torch hands it on
+    if not isinstance(batch, list):
+        return batch
+    first = batch[0]
+    if len(batch) == 1 and first[0].ndim == 2:
+        return first
+    return type(first)(*(default_collate(list(part)) for part in zip(*batch, strict=True)))
+
+
+default_collate_fn_map.update({CellBatch: collate, TokenBatch: collate})

@@ -1,6 +1,6 @@
 """Cells as tokens, which are looked up while cells are gathered."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,10 @@ class TokenDataset(Dataset[TokenBatch]):
         """Gather cells; an int gives a batch of one."""
         batch: TokenBatch = next(self._cells.read_batches([index], self._count_table))
         return batch
+
+    def __getitems__(self, indices: Sequence[int]) -> list[TokenBatch]:
+        """Gather a batch, as a list of one; a plain DataLoader calls this, see `collate`."""
+        return [self[indices]]
 
     @property
     def watch(self) -> DiskWatch:

@@ -169,6 +169,7 @@ class Recipe:
             "filters": to_plain(filters or {}),
             "exclude": to_plain(exclude or {}),
             "cell_filters": to_plain(cell_filters or {}),
+            "max_mito_pct": to_plain(max_mito_pct),
             "mito_genes": mito_genes if isinstance(mito_genes, str) else tuple(mito_genes),
             "split": split if isinstance(split, Split) else Split.from_mapping(split or {}),
             "labels": tuple(labels),
@@ -279,11 +280,11 @@ class Recipe:
     @property
     def digest(self) -> str:
         """Fingerprint of the settings that decide the bytes on disk, and of the schema version."""
-        return digest_settings(self.settings())
+        return digest_settings(to_plain(self.settings()))
 
     def makes_what(self, settings: Mapping[str, Any]) -> bool:
         """Whether a recipe of which `settings` gave these, or a manifest, made the same bytes."""
-        return self.digest == digest_settings(settings)
+        return self.digest == digest_settings(to_plain(settings))
 
     def allows(self, shard_format: str) -> bool:
         """Whether shards of this format do: with `auto`, a converted directory does, too."""

@@ -199,7 +199,9 @@ def read_axis(
 
 
 def to_plain(value: Any) -> Any:
-    """Mappings and sequences of any kind as dictionaries and lists."""
+    """Mappings and sequences of any kind as dictionaries and lists, and whole numbers as int."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # 5.0 means what 5 means, and some readers of YAML make it of that
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):

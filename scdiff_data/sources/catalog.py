@@ -57,7 +57,7 @@ def read_rows(table: pa.Table) -> dict[str, CatalogRow]:
     }
 
 
-Condition = str | float | Sequence[str | float | None] | Mapping[str, float] | None
+Condition = str | bool | float | Sequence[str | bool | float | None] | Mapping[str, float] | None
 """What a filter asks of a column, see `filter_catalog`."""
 
 

@@ -1,6 +1,6 @@
 """What a DataModule needs of a tokenizer, of yours too."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +12,9 @@ from torch import Tensor
 class Tokenizer(Protocol):
     """What a DataModule needs of a tokenizer, of yours too.
 
-    A `torch.nn.Module` whose state is buffers has `state_dict` and `to` already.
+    A `torch.nn.Module` whose state is buffers has `state_dict` and `to` already; they may take more
+    arguments, and so are properties here: jsonargparse, which makes tokenizers from YAML, compares
+    methods by every argument and annotation.
     """
 
     @property
@@ -36,12 +38,14 @@ class Tokenizer(Protocol):
         """Token ids, int64, of a batch's counts [b, g] on their own device."""
         ...
 
-    def state_dict(self) -> Mapping[str, Any]:
-        """What `restore` takes, and what checkpoints keep."""
+    @property
+    def state_dict(self) -> Callable[[], Mapping[str, Any]]:
+        """Called, what `restore` takes, and what checkpoints keep."""
         ...
 
-    def to(self, device: torch.device) -> Any:
-        """Move the state to a device, in place."""
+    @property
+    def to(self) -> Callable[[torch.device], Any]:
+        """Called with a device, moves the state there, in place."""
         ...
 
 

@@ -113,8 +113,10 @@ class ScRNADataModule(LightningDataModule):
     ) -> None:
         given = make_plain(dict(locals()))
         super().__init__()
-        no_settings = ["tokenizer"] if isinstance(source, Mapping) else ["source", "tokenizer"]
-        self.save_hyperparameters(ignore=no_settings, logger=False)
+        objects = ["tokenizer"] if isinstance(source, Mapping) else ["source", "tokenizer"]
+        self.save_hyperparameters(
+            ignore=[*objects, "_instantiator"], logger=False
+        )  # LightningCLI's
         self.hparams.update(make_plain(dict(self.hparams)))  # those of a subclass, too
         self.recipe = pass_on(Recipe, given)
         self._settings = pass_on(LoaderSettings, given)

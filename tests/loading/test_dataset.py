@@ -11,9 +11,17 @@ import scanpy as sc
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
+from torch.utils.data import ConcatDataset, DataLoader, Subset
 
-from scdiff_data import CellBatch, HVGDataset, ManifestError, ScRNADataset, collate, prepare
+from scdiff_data import (
+    CellBatch,
+    HVGDataset,
+    ManifestError,
+    ScRNADataset,
+    TokenDataset,
+    collate,
+    prepare,
+)
 from support.cases import pbmc_recipe
 
 
@@ -118,11 +126,26 @@ def test_a_directory_without_data_is_a_clear_error(tmp_path: Path) -> None:
         HVGDataset(tmp_path)
 
 
-def test_a_plain_dataloader_takes_whole_batches(pbmc_dir: Path) -> None:
+@pytest.mark.parametrize("told", [{}, {"collate_fn": collate}], ids=["as it is", "told"])
+def test_a_plain_dataloader_takes_whole_batches(pbmc_dir: Path, told: dict[str, Any]) -> None:
     dataset = HVGDataset(pbmc_dir)
-    loader = DataLoader(dataset, batch_size=50, collate_fn=collate)
-    batches = list(loader)
-    assert torch.equal(torch.cat([b.expression for b in batches]), dataset[:].expression)
+    tokens = TokenDataset(dataset, np.minimum(np.arange(32_768), 9).astype(np.uint8))
+    for cells in (dataset, ScRNADataset(pbmc_dir, sparse=True), tokens):
+        batches = list(DataLoader(cells, batch_size=50, **told))
+        for at, batch in enumerate(batches):
+            rows = range(50 * at, 50 * at + 50)
+            assert torch.equal(batch[0].to_dense(), cells[rows][0].to_dense())
+            assert batch.metadata["cell_id"].tolist() == dataset.read_ids()[rows].tolist()
+        assert len(batches) == 14
+
+
+def test_a_dataset_around_ours_gives_the_same_cells(pbmc_dir: Path) -> None:
+    dataset = HVGDataset(pbmc_dir)
+    for cells in (Subset(dataset, range(100)), ConcatDataset([dataset, dataset])):
+        expression, metadata = next(iter(DataLoader(cells, batch_size=50)))
+        assert torch.equal(expression, dataset[:50].expression)
+        assert torch.equal(metadata["cell_type"], dataset[:50].metadata["cell_type"])
+        assert list(metadata["cell_id"]) == dataset.read_ids()[:50].tolist()
 
 
 @pytest.mark.parametrize("kind", [HVGDataset, ScRNADataset])
@@ -139,7 +162,6 @@ def test_workers_give_the_same_batches(pbmc_dir: Path, context: str) -> None:
     loader = DataLoader(
         dataset,
         batch_size=100,
-        collate_fn=collate,
         num_workers=2,
         multiprocessing_context=context,
     )

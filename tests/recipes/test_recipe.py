@@ -59,9 +59,23 @@ def test_every_setting_makes_another_digest(change: dict[str, Any]) -> None:
 
 
 def test_how_values_are_written_does_not_matter() -> None:
-    first = Recipe(source=Pbmc(), labels=["a"], filters={"x": ["1"], "y": ["2"]})
-    second = Recipe(source=Pbmc(), labels=("a",), filters={"y": ("2",), "x": ("1",)})
+    first, second = (
+        Recipe(
+            source=Pbmc(),
+            labels=labels,
+            filters=filters,
+            max_mito_pct=five,
+            min_cells_pct=five,
+            cell_filters={"n_genes": {"min": five}},
+        )
+        for labels, filters, five in (
+            (["a"], {"x": ["1"], "y": ["2"]}, 5),
+            (("a",), {"y": ("2",), "x": ("1",)}, 5.0),
+        )
+    )
     assert first.digest == second.digest
+    for name in ("max_mito_pct", "cell_filters"):  # archives are found by their text
+        assert str(first.settings()[name]) == str(second.settings()[name])
 
 
 def test_a_mirror_is_the_same_recipe() -> None:

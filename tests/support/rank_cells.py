@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import torch.distributed
 from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.fsdp import fully_shard
 
 from scdiff_data import (
     CellSampler,
@@ -45,6 +46,13 @@ class Parts(Seeing):
 
     def configure_model(self) -> None:
         pass
+
+
+class Sharded(Seeing):
+    """Its ranks hold parts of its layer, and train on cells of their own."""
+
+    def configure_model(self) -> None:
+        fully_shard(self.layer, mesh=self.device_mesh["data_parallel"])
 
 
 def ids_of(loader: Any) -> list[str]:
@@ -108,6 +116,12 @@ if __name__ == "__main__":
         strategy = ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=2)
         quiet_trainer(**ddp | {"strategy": strategy}, limit_val_batches=0).fit(model, **data)
         seen[name] = model.seen["train"]
+
+    sharded = Sharded()
+    strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    trainer = quiet_trainer(**ddp | {"strategy": strategy}, limit_val_batches=0)
+    trainer.fit(sharded, datamodule=make_datamodule())
+    seen["sharded"] = sharded.seen["train"]
 
     fabric = L.Fabric(accelerator="cpu", devices=2, strategy="ddp")
     fabric.launch()

@@ -190,6 +190,16 @@ def test_a_prepared_directory_is_opened_when_first_asked_for(pbmc_dir: Path) -> 
     assert make(pbmc_dir).state_dict()["progress"] is None
 
 
+def test_a_subclass_keeps_arguments_of_its_own(pbmc_dir: Path) -> None:
+    class Own(ScRNADataModule):
+        def __init__(self, donor: str, **settings: Any) -> None:
+            super().__init__(Pbmc(), **settings)
+
+    cells = Own("d1", data_dir=pbmc_dir, **PBMC)
+    assert cells.hparams["donor"] == "d1"
+    assert cells.hparams["data_dir"] == str(pbmc_dir)
+
+
 def test_it_can_be_pickled_at_any_time(pbmc_dir: Path) -> None:
     cells = make(pbmc_dir)
     for _ in range(2):
