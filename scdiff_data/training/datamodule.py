@@ -114,9 +114,7 @@ class ScRNADataModule(LightningDataModule):
         given = make_plain(dict(locals()))
         super().__init__()
         objects = ["tokenizer"] if isinstance(source, Mapping) else ["source", "tokenizer"]
-        self.save_hyperparameters(
-            ignore=[*objects, "_instantiator"], logger=False
-        )  # LightningCLI's
+        self.save_hyperparameters(ignore=[*objects, "_instantiator"], logger=False)  # a CLI's
         self.hparams.update(make_plain(dict(self.hparams)))  # those of a subclass, too
         self.recipe = pass_on(Recipe, given)
         self._settings = pass_on(LoaderSettings, given)
