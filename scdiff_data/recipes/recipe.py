@@ -257,11 +257,10 @@ class Recipe:
 
     def settings(self) -> dict[str, Any]:
         """Plain JSON values, for the manifest."""
-        plain = {name: getattr(self, name) for name in PLAIN}
         axis, names = self.gene_axis, self.mito_genes
-        return {
+        known = {
             "source": self.source.settings(),
-            **plain,
+            **{name: getattr(self, name) for name in PLAIN},
             "filters": self.filters,
             "exclude": self.exclude,
             "mito_genes": names if isinstance(names, str) else list(names),
@@ -271,6 +270,7 @@ class Recipe:
             "genes": None if self.genes is None else self.genes.settings(),
             "gene_axis": axis if isinstance(axis, str) else axis.settings(),
         }
+        return dict(to_plain(known))
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], **changes: Any) -> "Recipe":
@@ -280,7 +280,7 @@ class Recipe:
     @property
     def digest(self) -> str:
         """Fingerprint of the settings that decide the bytes on disk, and of the schema version."""
-        return digest_settings(to_plain(self.settings()))
+        return digest_settings(self.settings())
 
     def makes_what(self, settings: Mapping[str, Any]) -> bool:
         """Whether a recipe of which `settings` gave these, or a manifest, made the same bytes."""

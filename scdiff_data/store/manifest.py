@@ -15,7 +15,7 @@ from scdiff_data.base import FileEntry, find_change, read_sealed, write_sealed
 from scdiff_data.constants import SPLITS
 from scdiff_data.errors import ManifestError
 from scdiff_data.store.fields import read_value
-from scdiff_data.store.fingerprint import SCHEMA_VERSION
+from scdiff_data.store.fingerprint import SCHEMA_VERSION, digest_settings
 from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.locking import is_being_prepared
 
@@ -164,6 +164,8 @@ class Manifest:
 
     def _check(self) -> None:
         """Raise ValueError for what cannot be together, and for files outside the directory."""
+        if digest_settings(self.recipe) != self.recipe_digest:
+            raise ValueError("recipe is not what recipe_digest was taken of")
         if self.shard_format not in ("dense", "compact"):
             raise ValueError(f"shard_format is {self.shard_format!r}, not dense or compact")
         for name, found in (("cells", self.n_cells), ("experiments", self.n_experiments)):

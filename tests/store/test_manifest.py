@@ -111,6 +111,7 @@ def put(content: Any, place: tuple[Any, ...], value: Any) -> None:
         (("files", 0, "size"), 2**64, r"files\[0\].size is 18446744073709551616, not a number"),
         (("files", 0, "path"), "processed/batch_0000.h5", "files lists"),
         (("files",), {}, "files is {}, not a list"),
+        (("recipe", "flavor"), 5, "recipe is not what recipe_digest was taken of"),
         (("shard_format",), "sparse", "shard_format is 'sparse'"),
         (("dropped", "counts_saturated"), True, "dropped.counts_saturated is True"),
         (("schema_version",), None, "schema_version is None, not a whole number"),
