@@ -18,6 +18,7 @@ from scdiff_data import (
     choose_genes_again,
     convert_shards,
 )
+from scdiff_data.store import digest_settings
 from support.cases import PBMC_SETTINGS, digest_tree
 from support.foreign import Seeing
 from support.trainers import quiet_trainer
@@ -146,6 +147,8 @@ def test_an_older_directory_opens_and_one_of_unknown_settings_is_refused(data_di
     path.write_text(json.dumps(older))
     opened = ScRNADataModule.from_directory(data_dir, **BATCHES)
     assert torch.equal(opened.train_dataset[:].expression, make(data_dir).train_dataset[:][0])
-    path.write_text(json.dumps(older | {"recipe": recipe | {"n_new": 5}}))
+    newer = recipe | {"n_new": 5}
+    digest = digest_settings(newer)
+    path.write_text(json.dumps(older | {"recipe": newer, "recipe_digest": digest}))
     with pytest.raises(ManifestError, match=r"another version of scdiff_data.*prepare again"):
         ScRNADataModule.from_directory(data_dir)
