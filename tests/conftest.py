@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before anything imports gcsfs: it would ask a gRPC service about the emulator's buckets.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
@@ -19,6 +20,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from scdiff_data import Recipe, ScBaseCount, convert_shards, prepare
 from support.cases import ATLAS, ATLAS_SETTINGS, GcsServer, digest_tree, pbmc_recipe
 from support.fault_proxy import FaultProxy
+
+# A loaded machine is no fault, and neither is a loop that is compiled while it is first tried.
+settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("ours")
 
 # The half that prepares data is tested in environments without torch, too.
 pytest_plugins = ["support.toy_fixtures"] if find_spec("torch") else []

@@ -40,7 +40,7 @@ def convert(
     return write_archives(source, {n: folder / f"{n}.h5ad" for n in names}, **known | changes)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     of_cell=st.lists(st.integers(-1, 2), min_size=60, max_size=60).map(np.array),
     layout=st.sampled_from(sorted(LAYOUTS)),

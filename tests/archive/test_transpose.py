@@ -27,7 +27,7 @@ def test_more_cells_than_16_bits_count_arrive_as_the_same_counts(tmp_path: Path)
     assert np.array_equal(ad.read_h5ad(tmp_path / "a.h5ad").X.toarray(), counts[kept])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10**6),
     layout=st.sampled_from(list(LAYOUTS)),

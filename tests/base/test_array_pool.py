@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scdiff_data.base.array_pool import ArrayPool
@@ -46,7 +46,6 @@ def test_room_that_is_held_stays_as_it_is(hold: Any) -> None:
     assert np.array_equal(now, before)
 
 
-@settings(deadline=None)
 @given(keeps=st.lists(st.integers(0, 7), min_size=1, max_size=60))
 def test_batches_kept_for_any_time_are_never_changed(keeps: list[int]) -> None:
     buffers, kept = ArrayPool(), []

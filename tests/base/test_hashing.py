@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scdiff_data.base.hashing import digest, hash_file, keyed_hash, order_by_hash, pick_by_hash
@@ -14,7 +14,6 @@ pick = partial(pick_by_hash, purpose="test")
 ids = st.lists(st.text("ABCDEF0123456789", min_size=1, max_size=8), unique=True, max_size=60)
 
 
-@settings(deadline=None)
 @given(ids=ids, more=ids, seed=st.integers(0, 100))
 def test_the_order_of_experiments_does_not_move_when_the_catalog_grows(
     ids: list[str], more: list[str], seed: int
@@ -23,7 +22,6 @@ def test_the_order_of_experiments_does_not_move_when_the_catalog_grows(
     assert [i for i in grown if i in set(ids)] == order(ids, seed=seed)
 
 
-@settings(deadline=None)
 @given(ids=ids, few=st.integers(0, 30), more=st.integers(0, 30))
 def test_a_larger_draw_is_a_superset_of_a_smaller_one(ids: list[str], few: int, more: int) -> None:
     small, large = (

@@ -52,7 +52,7 @@ def test_sums_are_those_of_each_splits_cells(archive: Path, workers: Workers) ->
             np.testing.assert_allclose(found, values[mine].sum(axis=0), rtol=1e-12)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     groups=st.lists(st.integers(0, 3), min_size=100, max_size=100),
     order=st.permutations(range(4)),
@@ -111,7 +111,7 @@ def test_variances_are_exact_where_products_pass_64_bits() -> None:
     np.testing.assert_allclose(variance, [12 / (n - 1), (7 * n - 49) / n / (n - 1)], rtol=1e-15)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000))
 def test_counts_above_a_threshold_are_those_that_a_dense_matrix_has(
     archive: Path, seed: int

@@ -58,7 +58,7 @@ def test_sparse_batches_equal_dense_ones(pbmc_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [HVGDataset, ScRNADataset])
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(rows=st.lists(st.integers(-700, 699), max_size=40))
 def test_any_rows_are_gathered_in_the_order_asked_for(
     pbmc_dir: Path, kind: type, rows: list[int]

@@ -62,7 +62,7 @@ def sample(shuffle: Any, size: tuple[int, int, int, int], *, start: int) -> Cell
     return sampler
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(size=sizes, start=st.integers(0, 60), shuffle=st.sampled_from(["window", "global", False]))
 def test_batches_stay_as_they_are(size: Any, start: int, shuffle: Any) -> None:
     sampler = sample(shuffle, size, start=start)
@@ -73,7 +73,7 @@ def test_batches_stay_as_they_are(size: Any, start: int, shuffle: Any) -> None:
             assert [rows.tolist() for rows in ahead] == plain
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(size=sizes, start=st.integers(0, 60), shuffle=st.sampled_from(["window", False]))
 def test_runs_are_asked_for_before_their_rows_are_served(
     size: Any, start: int, shuffle: Any

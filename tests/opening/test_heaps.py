@@ -8,7 +8,7 @@ import anndata as ad
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from scdiff_data import CountError
@@ -39,7 +39,6 @@ def check(path: Path) -> None:
     heaps.check_heaps(path, identify_file(path))
 
 
-@settings(deadline=None)
 @given(texts=TEXTS, part=st.integers(16, 20_000), data=st.data())
 def test_an_object_without_length_is_found_wherever_it_lies(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], part: int, data: st.DataObject

@@ -92,7 +92,7 @@ def in_memory(recipe: Recipe, frames: Frames) -> pd.DataFrame:
     return cells.assign(shard=place // recipe.shard_size, row=place % recipe.shard_size)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     sizes=st.lists(st.integers(1, 12), min_size=1, max_size=4),
     left_out=st.integers(0, 3),

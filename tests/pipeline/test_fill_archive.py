@@ -19,9 +19,7 @@ from support.h5ad import counts_of, write_source
 from support.reading import read_shards
 
 
-@settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cell_count=st.integers(1, 230))
 def test_exactly_cell_count_cells_that_pass_quality_are_drawn(
     tmp_path_factory: pytest.TempPathFactory, atlas_bucket: Path, cell_count: int

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scdiff_data.archive import QualityFilter, write_archive
@@ -63,7 +63,7 @@ def files(draw: st.DrawFn) -> tuple[ad.AnnData, str, dict[str, Any]]:
     return cells, place, {"compression": compression}
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(files())
 @pytest.mark.filterwarnings("ignore")
 def test_a_file_is_read_as_anndata_reads_it(file: tuple[ad.AnnData, str, dict[str, Any]]) -> None:

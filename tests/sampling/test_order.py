@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scdiff_data.sampling.keyed_permutation import KeyedPermutation
@@ -14,7 +14,6 @@ from scdiff_data.sampling.order import BalancedDraw, RunPermutation, WindowPermu
 from scdiff_data.sampling.sampler import CellSampler
 
 
-@settings(deadline=None)
 @given(n=st.integers(1, 10**6), key=st.integers(0, 2**63))
 @example(n=1, key=0)
 @example(n=2, key=0)
@@ -25,7 +24,6 @@ def test_the_keyed_permutation_is_a_bijection_for_every_size(n: int, key: int) -
     assert is_hit.all()
 
 
-@settings(deadline=None)
 @given(n=st.integers(1, 10**5), run_size=st.integers(1, 3000), key=st.integers(0, 2**63))
 @example(n=10, run_size=10, key=0)
 @example(n=10, run_size=3, key=0)
@@ -74,7 +72,6 @@ def with_examples(test: Any) -> Any:
     return test
 
 
-@settings(deadline=None)
 @given(sizes=window_sizes(), key=st.integers(0, 2**63))
 @with_examples
 def test_windows_divide_the_positions_into_nearly_equal_parts(
@@ -92,7 +89,6 @@ def test_windows_divide_the_positions_into_nearly_equal_parts(
         assert order.window_of(start) == order.window_of(stop - 1) == window
 
 
-@settings(deadline=None)
 @given(sizes=window_sizes(), key=st.integers(0, 2**63))
 @with_examples
 def test_a_window_serves_exactly_its_runs_and_all_windows_every_row_once(
@@ -112,7 +108,6 @@ def test_a_window_serves_exactly_its_runs_and_all_windows_every_row_once(
     assert np.array_equal(np.sort(np.concatenate(served)), np.arange(n))
 
 
-@settings(deadline=None)
 @given(sizes=window_sizes(), positions=st.lists(st.integers(0, 2999), min_size=1, max_size=20))
 def test_windows_are_the_same_wherever_they_are_entered(
     sizes: tuple[int, int, int], positions: list[int]

@@ -30,7 +30,6 @@ shuffles = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(sizes=sizes, shuffle=shuffles)
 def test_with_drop_last_ranks_get_equal_full_batches_and_no_cell_twice(
     sizes: tuple[int, int, int, int], shuffle: dict[str, Any]
@@ -52,7 +51,6 @@ def test_with_drop_last_ranks_get_equal_full_batches_and_no_cell_twice(
     assert n_cells - len(seen) < n_ranks * batch_size
 
 
-@settings(deadline=None)
 @given(sizes=sizes)
 def test_without_drop_last_every_cell_comes_once_in_equally_many_batches(
     sizes: tuple[int, int, int, int],
@@ -94,7 +92,7 @@ ORDERS = {
 
 
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(step=st.integers(0, 9), n_ranks=st.integers(1, 4), batch_size=st.integers(1, 20))
 def test_any_number_of_ranks_and_any_batch_size_goes_on_in_the_same_global_order(
     order: dict[str, Any], step: int, n_ranks: int, batch_size: int

@@ -34,7 +34,7 @@ def open_shards(folder: Path) -> ShardRows:
     return ShardRows(Manifest.read(folder))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(dense=counts)
 def test_packed_rows_unpack_to_the_same_counts(dense: Any) -> None:
     n, n_genes = dense.shape
@@ -54,7 +54,7 @@ def test_compact_shards_hold_the_cells_of_dense_ones(pbmc_dir: Path, tmp_path: P
     assert dense[1:] == compact[1:]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(rows=st.lists(st.integers(-700, 699), max_size=50), width=st.integers(1, 64))
 def test_both_formats_gather_the_same(
     pbmc_dir: Path, compact_dir: Path, rows: list[int], width: int

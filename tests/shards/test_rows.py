@@ -20,7 +20,7 @@ def open_shards(folder: Path) -> ShardRows:
     return ShardRows(Manifest.read(folder))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(rows=st.lists(st.integers(0, 699), min_size=1, max_size=50))
 def test_gathered_rows_are_those_that_h5py_reads(pbmc_dir: Path, rows: list[int]) -> None:
     shards = open_shards(pbmc_dir)
@@ -34,7 +34,7 @@ def test_gathered_rows_are_those_that_h5py_reads(pbmc_dir: Path, rows: list[int]
         assert np.array_equal(found, np.concatenate(parts)[rows])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     n_genes=st.integers(1, 200),
     most=st.sampled_from([1, 15, 16, 300, 32_767]),

@@ -16,7 +16,7 @@ from support.fallback import MIN_GENES, fill_by_hand
 from support.reading import read_archives, read_shards
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     counts=arrays(np.int16, (5, 9), elements=st.sampled_from([0, 0, 0, 1, 2, 32_767])),
     chosen=st.permutations(range(9)),

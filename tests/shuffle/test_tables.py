@@ -13,7 +13,7 @@ from scdiff_data.shuffle import tables
 from scdiff_data.shuffle.tables import TableSorter
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(n=st.integers(1, 200), n_each=st.integers(1, 50), part=st.integers(1, 60), data=st.data())
 def test_rows_leave_in_order_however_they_came(
     n: int, n_each: int, part: int, data: st.DataObject

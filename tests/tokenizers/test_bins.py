@@ -64,7 +64,7 @@ def test_the_default_bins_are_those_of_the_design() -> None:
     assert LogBinTokens().n_tokens == 16
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(values=st.lists(st.integers(0, 300), min_size=1, max_size=300), n_tokens=st.integers(2, 20))
 def test_quantile_bins_increase_and_keep_zero_apart(values: list[int], n_tokens: int) -> None:
     counts = np.array(values, np.int16)[:, None]
