@@ -196,3 +196,7 @@ def test_an_id_that_is_no_text_is_damage_of_its_shard(data_dir: Path) -> None:
     for read in (lambda: ids[0], lambda: list(ids), lambda: pickle.dumps(ids), cells.read_ids):
         with pytest.raises(ManifestError, match=rf"^{path} is damaged \(cell_id: "):
             read()
+    sent = list(DataLoader(cells, batch_size=300, num_workers=1, timeout=60))
+    assert sent[0].metadata["cell_id"].tolist() == cells[:300].metadata["cell_id"].tolist()
+    with pytest.raises(ManifestError, match=rf"^{path} is damaged \(cell_id: "):
+        sent[1].metadata["cell_id"].tolist()
