@@ -2,6 +2,7 @@
 
 import logging
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from time import perf_counter
@@ -44,7 +45,7 @@ class Speed(ThroughputMonitor):
     """
 
     def __init__(self, n_steps: int = 50) -> None:
-        super().__init__(batch_size_fn=lambda batch: len(batch[0]), window_size=n_steps)
+        super().__init__(batch_size_fn=_count_cells, window_size=n_steps)
         self._marks: deque[_Mark] = deque(maxlen=n_steps + 1)
         self._has_warned = False
 
@@ -68,7 +69,7 @@ class Speed(ThroughputMonitor):
             on_this_rank = measured.get("train/device/samples_per_sec")
             speeds = {
                 "cells/s": measured.get("train/samples_per_sec", on_this_rank),
-                "waited": self._measure_waiting(trainer.train_dataloader, len(batch[0])),
+                "waited": self._measure_waiting(trainer.train_dataloader, _count_cells(batch)),
                 "mfu": measured.get("train/device/mfu"),
             }
             known = {name: speed for name, speed in speeds.items() if speed is not None}
@@ -101,6 +102,13 @@ class Speed(ThroughputMonitor):
                 _advise(loader),
             )
         return share
+
+
+def _count_cells(batch: Any) -> int:
+    """Cells of a batch, by the first of its parts; a module's own hooks may make it of any kind."""
+    while not hasattr(batch, "shape"):
+        batch = next(iter(batch.values() if isinstance(batch, Mapping) else batch))
+    return int(batch.shape[0])
 
 
 def count_bytes_read(loader: ResumableLoader) -> int:

@@ -1,5 +1,7 @@
 """The average of the weights over the steps: what validates, generates and is saved."""
 
+from typing import Any
+
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
@@ -34,12 +36,27 @@ class WeightEMA(WeightAveraging):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate the average."""
         super().on_validation_epoch_start(trainer, pl_module)
-        self._is_swapped = True
+        self._is_swapped = self._average_model is not None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on with the weights themselves."""
         super().on_validation_epoch_end(trainer, pl_module)
         self._is_swapped = False
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the average; until all callbacks are done, the weights are kept to be saved."""
+        if not self._is_swapped:
+            self.on_validation_epoch_start(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show it where no step was left to train, too."""
+        self.on_train_end(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the average alone."""
+        if self._is_swapped and stage == "fit":
+            self.on_validation_epoch_end(trainer, pl_module)
+            self._copy_average_to_current(pl_module)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -47,6 +64,19 @@ class WeightEMA(WeightAveraging):
         """Leave the weights as training had them, for those who save them now."""
         if self._is_swapped:
             self.on_validation_epoch_end(trainer, pl_module)
+        elif self._average_model is not None:
+            # A callback before this one may have failed at the end of a batch: its step counts.
+            self.on_train_batch_end(trainer, pl_module, None, None, 0)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save the average and the weights, each by its name during a validation, too."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._is_swapped:
+            names = "state_dict", "current_model_state"
+            average, current = (checkpoint[name] for name in reversed(names))
+            checkpoint |= {names[0]: average, names[1]: current}
 
     def _average(self, average: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
         n = torch.as_tensor(n_averaged, dtype=average.dtype)

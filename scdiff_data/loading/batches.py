@@ -1,7 +1,7 @@
 """What comes from datasets: batches of counts or of tokens, and the same cells as an AnnData."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pandas as pd
 import torch
@@ -45,6 +45,16 @@ class TokenBatch(NamedTuple):
 
     tokens: Tensor
     metadata: dict[str, Any]
+
+
+_Batch = TypeVar("_Batch", CellBatch, TokenBatch)
+"""Either."""
+
+
+def take_first(batch: _Batch) -> _Batch:
+    """A batch's first cell, without the first dimension."""
+    values, metadata = batch
+    return type(batch)(values[0], {name: column[0] for name, column in metadata.items()})
 
 
 def take_counts(

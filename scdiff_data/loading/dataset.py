@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix, vstack
 from torch.utils.data import Dataset
 
 from scdiff_data.base import DiskWatch
-from scdiff_data.loading.batches import CellBatch, TokenBatch, make_anndata, take_counts
+from scdiff_data.loading.batches import CellBatch, TokenBatch, make_anndata, take_counts, take_first
 from scdiff_data.loading.split_view import Index, SplitView, open_archives
 from scdiff_data.reading import GeneAxis
 from scdiff_data.store import Manifest
@@ -90,7 +90,7 @@ class CellDataset(Dataset[CellBatch]):
     def __getitem__(self, index: Index) -> CellBatch:
         """Gather cells; an int gives one cell, without the first dimension (dense only)."""
         batch = self._gather(self._cells.to_rows(index))
-        return _first(batch) if isinstance(index, int | np.integer) else batch
+        return take_first(batch) if isinstance(index, int | np.integer) else batch
 
     def __getitems__(self, indices: Sequence[int]) -> list[CellBatch]:
         """Gather a batch, as a list of one; a plain DataLoader calls this, see `collate`."""
@@ -293,7 +293,3 @@ class ScRNADataset(CellDataset):
     def ask_for(self, rows: NDArray[np.int64]) -> None:
         """Start to fetch the counts of rows that will be gathered."""
         self._archives.ask_for(self._archive[rows], self._archive_row[rows])
-
-
-def _first(batch: CellBatch) -> CellBatch:
-    return CellBatch(batch.expression[0], {name: c[0] for name, c in batch.metadata.items()})

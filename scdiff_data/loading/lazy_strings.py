@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.utils.data import get_worker_info
 
 
 @dataclass(init=False, repr=False, eq=False)  # for Lightning, see below
@@ -14,7 +15,7 @@ class LazyStrings:
     """Strings that are read when somebody looks at them: most batches' ids never are.
 
     Works as an array of str does: `texts[3]`, `texts[:5]`, `list(texts)`, `np.asarray(texts)`.
-    Pickled, they are read first.
+    Pickled, they are read first; what fails then in a worker process is told to who looks at them.
 
     Parameters
     ----------
@@ -79,10 +80,22 @@ class LazyStrings:
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LazyStrings, (self._n, partial(np.asarray, self._encoded))
+        try:
+            read: Callable[[], NDArray[Any]] = partial(np.asarray, self._encoded)
+        except Exception as error:
+            if get_worker_info() is None:
+                raise
+            # A thread of the worker sends its batches. One that it fails to send is lost, and the
+            # main process would wait for it for ever.
+            read = partial(_fail, error)
+        return LazyStrings, (self._n, read)
 
     def __repr__(self) -> str:
         return f"LazyStrings({np.asarray(self)!r})"
+
+
+def _fail(error: Exception) -> NoReturn:
+    raise error
 
 
 def _decode(encoded: Any) -> NDArray[np.str_]:

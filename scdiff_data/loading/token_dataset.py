@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from scdiff_data.base import DiskWatch
-from scdiff_data.loading.batches import TokenBatch
+from scdiff_data.loading.batches import TokenBatch, take_first
 from scdiff_data.loading.dataset import HVGDataset
 from scdiff_data.loading.split_view import Index
 
@@ -39,9 +39,9 @@ class TokenDataset(Dataset[TokenBatch]):
         return len(self._cells)
 
     def __getitem__(self, index: Index) -> TokenBatch:
-        """Gather cells; an int gives a batch of one."""
+        """Gather cells; an int gives one cell, without the first dimension."""
         batch: TokenBatch = next(self._cells.read_batches([index], self._count_table))
-        return batch
+        return take_first(batch) if isinstance(index, int | np.integer) else batch
 
     def __getitems__(self, indices: Sequence[int]) -> list[TokenBatch]:
         """Gather a batch, as a list of one; a plain DataLoader calls this, see `collate`."""

@@ -32,6 +32,8 @@ _PRIVATE = (
     "_checkpoint_connector._loaded_checkpoint",
     "fit_loop._combined_loader",
     "fit_loop._data_fetcher",
+    "fit_loop._combined_loader_states_to_load",
+    "fit_loop._load_combined_loader_states",
     "fit_loop.epoch_loop._should_check_val_fx",
     "fit_loop.epoch_loop.batch_progress.current.processed",
     "fit_loop.epoch_loop.batch_progress.is_last_batch",
@@ -244,6 +246,15 @@ class Restorer(Callback):
                 "DataModule that wrote it, whose state_dict must hold that of super(), or load "
                 "the weights alone into a new run, as model=pretrained does"
             )
+
+    def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
+        """Restore loaders that `estimated_stepping_batches` made before the loops were restored."""
+        del pl_module
+        loop = trainer.fit_loop
+        is_left = loop.restarting and loop._combined_loader_states_to_load
+        if is_left and trainer.datamodule is self._datamodule:
+            loop._load_combined_loader_states()
+            iter(loop._data_fetcher)
 
     def on_exception(
         self, trainer: Any, pl_module: LightningModule, exception: BaseException

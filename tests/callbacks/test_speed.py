@@ -91,6 +91,26 @@ def test_the_share_of_time_that_batches_were_waited_for_is_shown(
     assert "train/waited" in run.logged_metrics
 
 
+class Named(ScRNADataModule):
+    """Batches by name, as scvi-tools takes them."""
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> dict[str, Any]:
+        return {"X": batch.expression, "cells": batch.metadata}
+
+
+class OfNamed(Counted):
+    """A module that takes these."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return super().training_step((batch["X"], batch["cells"]), batch_idx)
+
+
+def test_batches_may_be_of_any_kind(pbmc_dir: Path, tmp_path: Path) -> None:
+    data = Named(Pbmc(), pbmc_dir, **PBMC_SETTINGS | {"batch_size": 32})
+    run = fit_with_speed(data, OfNamed(), tmp_path)
+    assert run.progress_bar_metrics["cells/s"] > 0
+
+
 def fit_with_speed(data: ScRNADataModule, module: Any, folder: Path) -> Trainer:
     run = Trainer(
         default_root_dir=folder,

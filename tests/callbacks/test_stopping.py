@@ -85,7 +85,8 @@ def fit(
     """Train by averaged weights, as the demo does."""
     torch.manual_seed(0 if ckpt_path is None else 1)  # a checkpoint brings its own weights
     model = kind()
-    own = [WeightEMA(0.9), *callbacks, StopCheckpoint(folder / "last.ckpt")]
+    # What fails before the average has taken the step in is the harder case.
+    own = [*callbacks, WeightEMA(0.9), StopCheckpoint(folder / "last.ckpt")]
     settings = {"max_epochs": 2, "enable_checkpointing": True, "callbacks": own} | settings
     trainer = make_trainer(folder, settings)
     trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)

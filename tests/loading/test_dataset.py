@@ -141,7 +141,9 @@ def test_a_plain_dataloader_takes_whole_batches(pbmc_dir: Path, told: dict[str, 
 
 def test_a_dataset_around_ours_gives_the_same_cells(pbmc_dir: Path) -> None:
     dataset = HVGDataset(pbmc_dir)
-    for cells in (Subset(dataset, range(100)), ConcatDataset([dataset, dataset])):
+    tokens = TokenDataset(dataset, np.arange(32_768, dtype=np.int16))  # those of their counts
+    both = ConcatDataset([dataset, dataset]), ConcatDataset([tokens, tokens])
+    for cells in (Subset(dataset, range(100)), *both):
         expression, metadata = next(iter(DataLoader(cells, batch_size=50)))
         assert torch.equal(expression, dataset[:50].expression)
         assert torch.equal(metadata["cell_type"], dataset[:50].metadata["cell_type"])
@@ -194,3 +196,7 @@ def test_an_id_that_is_no_text_is_damage_of_its_shard(data_dir: Path) -> None:
     for read in (lambda: ids[0], lambda: list(ids), lambda: pickle.dumps(ids), cells.read_ids):
         with pytest.raises(ManifestError, match=rf"^{path} is damaged \(cell_id: "):
             read()
+    sent = list(DataLoader(cells, batch_size=300, num_workers=1, timeout=60))
+    assert sent[0].metadata["cell_id"].tolist() == cells[:300].metadata["cell_id"].tolist()
+    with pytest.raises(ManifestError, match=rf"^{path} is damaged \(cell_id: "):
+        sent[1].metadata["cell_id"].tolist()

@@ -102,10 +102,21 @@ def test_overfitting_shows_the_first_cells_of_the_rows_again_and_again(
         assert model.seen["train"] == 3 * first
 
 
+class Early(Seeing):
+    """A module whose optimizer needs the number of steps, and so makes the loaders early."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        assert self.trainer.estimated_stepping_batches
+        return super().configure_optimizers()
+
+
 @pytest.mark.filterwarnings("ignore:You requested to overfit")
-def test_overfitting_goes_on_from_the_middle_of_an_epoch(pbmc_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [Seeing, Early])
+def test_overfitting_goes_on_from_the_middle_of_an_epoch(
+    pbmc_dir: Path, tmp_path: Path, kind: type[Seeing]
+) -> None:
     def fit(folder: Path, **settings: Any) -> list[str]:
-        model = Seeing()
+        model = kind()
         quiet = {"max_epochs": 2, "overfit_batches": 4}
         trainer = quiet_trainer(**quiet, callbacks=[Save(folder)])
         trainer.fit(model, datamodule=make(pbmc_dir), **settings)
@@ -152,15 +163,16 @@ def test_loaders_that_a_callback_takes_do_not_move_the_bookmark(
         assert resumed == whole[step * 32 :]
 
 
+@pytest.mark.parametrize("kind", [Seeing, Early])
 def test_a_second_loader_that_is_trained_on_keeps_its_own_place(
-    pbmc_dir: Path, tmp_path: Path
+    pbmc_dir: Path, tmp_path: Path, kind: Any
 ) -> None:
     class Two(ScRNADataModule):
         def train_dataloader(self) -> Any:
             other = create_hvg_dataloader(pbmc_dir, 2, split="test")
             return CombinedLoader([other, super().train_dataloader()], "min_size")
 
-    class Both(Seeing):
+    class Both(kind):  # type: ignore[misc]
         def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
             self._see("val", batch[0])
             return super().training_step(batch[1], batch_idx)
