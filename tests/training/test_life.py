@@ -9,6 +9,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities import CombinedLoader
 from omegaconf import OmegaConf
 
@@ -277,3 +278,8 @@ def test_a_value_is_logged_by_the_number_of_cells_without_a_warning(pbmc_dir: Pa
     found = trainer.validate(Logging(), datamodule=cells, verbose=False)  # warnings are errors
     expected = cells.val_dataset[:].expression.float().mean()
     assert found[0]["mean"] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_strategy_for_gpus_alone_is_refused_on_cpus() -> None:
+    with pytest.raises(ValueError, match="`fsdp` requires a GPU"):
+        L.Trainer(accelerator="cpu", strategy=FSDPStrategy(), logger=False)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.callbacks import BasePredictionWriter
 
 from scdiff_data import HVGDataset, Pbmc, ScRNADataModule
 from support.cases import PBMC_SETTINGS
@@ -33,6 +34,27 @@ def test_predict_is_given_every_cell_of_the_split_in_the_order_of_the_rows(
     expected = HVGDataset(pbmc_dir, split=None if split == "all" else split)[:]
     assert model.seen["predict"] == expected.metadata["cell_id"].tolist()
     assert torch.equal(torch.cat(predicted), expected.expression.sum(1))
+
+
+class Kept(BasePredictionWriter):
+    """What Lightning hands a writer after each batch."""
+
+    def __init__(self) -> None:
+        super().__init__("batch")
+        self.indices: list[Any] = []
+        self.ids: list[str] = []
+
+    def write_on_batch_end(self, *given: Any) -> None:
+        self.indices.append(given[3])
+        self.ids += given[4].metadata["cell_id"].tolist()
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't infer the batch indices")  # Lightning's
+def test_a_prediction_writer_knows_its_cells_by_their_ids_alone(pbmc_dir: Path) -> None:
+    cells, writer = make(pbmc_dir), Kept()
+    quiet_trainer(callbacks=[writer]).predict(Seeing(), datamodule=cells)
+    assert writer.ids == cells.test_dataset[:].metadata["cell_id"].tolist()
+    assert not any(writer.indices)
 
 
 def test_what_trainer_predict_gives_is_written_cell_by_cell(pbmc_dir: Path) -> None:
