@@ -63,7 +63,7 @@ def test_imputed_genes_follow_the_known_ones_which_stay(
     trained: Any, mixture: Any, sampler: Any
 ) -> None:
     model, _, _ = trained
-    counts = mixture.sample(200, seed=77)
+    counts = mixture.sample(100, seed=77)
     known = torch.rand(counts.shape, generator=keyed_generator(1)) < 0.6
     dirty = counts.masked_fill(~known, 12_345).numpy()
     draws = np.stack(
