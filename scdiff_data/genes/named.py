@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ class NamedGenes:
         if isinstance(genes, NamedGenes):
             return genes
         if isinstance(genes, Mapping):
-            return cls(tuple(genes["hvg_names"]), tuple(genes["hvg_symbols"]))
+            return cls._take(genes, "genes")
         if not isinstance(genes, str | Path):
             return cls(tuple(map(str, genes)))
         path = Path(genes)
@@ -66,18 +67,24 @@ class NamedGenes:
         if path.suffix != ".json":
             lines = (line.split("#")[0].strip() for line in text.splitlines())
             return cls(tuple(line for line in lines if line))
+        return cls._take(text, f"genes={genes}")
+
+    @classmethod
+    def _take(cls, info: str | Mapping[str, Any], name: str) -> "NamedGenes":
+        """What an `hvg_info.json` says, as its text or as it was read."""
         try:
-            info = json.loads(text)
-            lists = [info[name] for name in ("hvg_names", "hvg_symbols")]
+            said = json.loads(info) if isinstance(info, str) else info
+            lists = [said[name] for name in ("hvg_names", "hvg_symbols")]
             are_texts = [
-                isinstance(found, list) and set(map(type, found)) <= {str} for found in lists
+                isinstance(found, list | tuple) and set(map(type, found)) <= {str}
+                for found in lists
             ]
             if not all(are_texts) or len(lists[0]) != len(lists[1]):
                 raise ValueError("hvg_names and hvg_symbols are no two lists of as many texts")
             return cls(*map(tuple, lists))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"genes={genes} is no hvg_info.json ({type(error).__name__}: {error}): it needs "
+                f"{name} is no hvg_info.json ({type(error).__name__}: {error}): it needs "
                 "'hvg_names' and 'hvg_symbols'"
             ) from error
 

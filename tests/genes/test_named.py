@@ -59,6 +59,8 @@ def test_lists_files_and_hvg_infos_are_read_alike(tmp_path: Path) -> None:
         NamedGenes.read("absent.txt")
     with pytest.raises(ValueError, match=r"no hvg_info.json.*it needs 'hvg_names'"):
         NamedGenes.read(foreign)
+    with pytest.raises(ValueError, match=r"genes is no hvg_info.json.*it needs 'hvg_names'"):
+        NamedGenes.read({"hvg_symbols": ["A"]})
     with pytest.raises(ValueError, match="names no gene"):
         NamedGenes.read([])
     with pytest.raises(ValueError, match="'A' twice"):
