@@ -180,6 +180,8 @@ class Manifest:
                 raise ValueError(f"files says that {path} has the sha256 {entry.sha256!r:.80}")
         if len(set(paths)) < len(paths):
             raise ValueError("files lists one twice")
+        if self.shard_size < 1:
+            raise ValueError(f"recipe.shard_size is {self.shard_size}, not at least 1")
         n_cells, shards = sum(self.n_cells.values()), self.shard_entries
         if len(shards) != (n := -(-n_cells // self.shard_size)):
             raise ValueError(f"cells are {n_cells}, in {n} shards, files lists {len(shards)}")

@@ -11,6 +11,7 @@ import pytest
 from scdiff_data import ManifestError
 from scdiff_data.base import read_sealed, write_sealed
 from scdiff_data.base.files import FileEntry
+from scdiff_data.store import digest_settings
 from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.manifest import Manifest, mark_unfinished
 
@@ -125,6 +126,17 @@ def test_what_cannot_be_is_named_though_the_checksum_is_right(
     put(content, place, value)
     write_sealed(tmp_path / "config.json", content)
     with pytest.raises(ManifestError, match=rf"config\.json is damaged \({named}"):
+        Manifest.read(tmp_path)
+
+
+def test_a_shard_of_no_cells_is_named_though_all_digests_are_right(
+    pbmc_dir: Path, tmp_path: Path
+) -> None:
+    content = read_sealed(pbmc_dir / "config.json")
+    recipe = content["recipe"] | {"shard_size": 0}
+    content |= {"recipe": recipe, "recipe_digest": digest_settings(recipe)}
+    write_sealed(tmp_path / "config.json", content)
+    with pytest.raises(ManifestError, match=r"damaged \(recipe.shard_size is 0, not at least 1"):
         Manifest.read(tmp_path)
 
 
