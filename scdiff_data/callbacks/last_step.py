@@ -21,13 +21,15 @@ class LastStep:
     """
 
     def __init__(self, trainer: Trainer) -> None:
-        self._n_before = trainer.global_step
+        self._n_before = self._n_steps = trainer.global_step
+        self._n_batches = _count_batches(trainer)
         self._update: tuple[int, tuple[int, int]] | None = None
-        self.note_batch(trainer)
 
-    def note_batch(self, trainer: Trainer) -> None:
-        """Take note that a batch is done."""
+    def note_batch(self, trainer: Trainer) -> bool:
+        """Take note that a batch is done; says whether a step was taken with it."""
+        has_stepped = trainer.global_step != self._n_steps
         self._n_steps, self._n_batches = trainer.global_step, _count_batches(trainer)
+        return has_stepped
 
     def note_update(self, trainer: Trainer) -> None:
         """Take note that an optimizer is about to change weights."""

@@ -64,7 +64,6 @@ class StopCheckpoint(Checkpoint):
         self._received: int | None = None
         self._requeue_signal: int | None = None
         self._last_step: LastStep | None = None  # while there is training
-        self._n_steps = 0
         self._is_on = True
         end_with_launcher(lambda: self._is_on)
 
@@ -80,7 +79,6 @@ class StopCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop before the first step if any rank was told to by now."""
-        self._n_steps = trainer.global_step
         if self._is_told(trainer):
             self._stop(trainer, "nothing was trained")
         self._last_step = LastStep(trainer)
@@ -101,10 +99,7 @@ class StopCheckpoint(Checkpoint):
         batch_idx: int,
     ) -> None:
         """Stop here if any rank was told to, and no gradients are kept for a later step."""
-        has_stepped = trainer.global_step != self._n_steps
-        self._n_steps = trainer.global_step
-        if self._last_step is not None:
-            self._last_step.note_batch(trainer)
+        has_stepped = self._last_step is not None and self._last_step.note_batch(trainer)
         if has_stepped and self._is_told(trainer):
             self._stop(trainer)
 

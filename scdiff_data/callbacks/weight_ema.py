@@ -74,9 +74,8 @@ class WeightEMA(WeightAveraging):
         """Save the average and the weights, each by its name during a validation, too."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if self._is_swapped:
-            names = "state_dict", "current_model_state"
-            average, current = (checkpoint[name] for name in reversed(names))
-            checkpoint |= {names[0]: average, names[1]: current}
+            average, current = checkpoint["current_model_state"], checkpoint["state_dict"]
+            checkpoint["state_dict"], checkpoint["current_model_state"] = average, current
 
     def _average(self, average: Tensor, current: Tensor, n_averaged: Tensor | int) -> Tensor:
         n = torch.as_tensor(n_averaged, dtype=average.dtype)
