@@ -51,6 +51,10 @@ _COLD = 20 if sys.platform == "linux" else None
 _PAGE = mmap.PAGESIZE
 """Bytes of a page of memory."""
 
+_HINT_BYTES = 128 << 10
+"""Bytes that one hint asks for. Of more, Linux fetches the first part alone: what it reads ahead
+(128 kB, unless it is told otherwise), or what one request of the disk may have."""
+
 _WHO = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 """Whose faults are counted: this thread's, where the system tells them apart."""
 
@@ -197,7 +201,9 @@ def expect_random(mapped: NDArray[Any]) -> None:
 
 def ask_for(mapped: NDArray[Any]) -> None:
     """Start to fetch what an array over a map covers; returns before it is there."""
-    _advise(mapped, _WILL_NEED)
+    content = mapped.reshape(-1).view(np.uint8)
+    for start in range(0, len(content), _HINT_BYTES):
+        _advise(content[start : start + _HINT_BYTES], _WILL_NEED)
 
 
 def give_back(mapped: NDArray[Any]) -> None:
@@ -273,5 +279,8 @@ def _advise(mapped: NDArray[Any], advice: int) -> None:
 @compiled
 def ask_for_bytes(address: int, n_bytes: int) -> None:
     """In compiled code: start to fetch the pages of `n_bytes` at an integer address of a map."""
-    first = np.uint64(address) & ~np.uint64(_PAGE - 1)
-    _madvise(first, np.uint64(address) + np.uint64(n_bytes) - first, np.int32(_WILL_NEED))
+    at = np.uint64(address) & ~np.uint64(_PAGE - 1)
+    end = np.uint64(address) + np.uint64(n_bytes)
+    while at < end:
+        _madvise(at, min(end - at, np.uint64(_HINT_BYTES)), np.int32(_WILL_NEED))
+        at += np.uint64(_HINT_BYTES)
