@@ -41,9 +41,11 @@ from scdiff_data.base.hdf5_frame import (
     write_sparse,
 )
 from scdiff_data.base.hdf5_map import (
+    HINT_BYTES,
     DiskWatch,
     ask_for,
     ask_for_bytes,
+    count_reads,
     expect_random,
     find_datasets,
     give_back,
@@ -60,6 +62,7 @@ __all__ = [
     "BLUE",
     "GREEN",
     "GREY",
+    "HINT_BYTES",
     "ORANGE",
     "ArrayPool",
     "ChunkedValues",
@@ -73,6 +76,7 @@ __all__ = [
     "at_address",
     "compiled",
     "copy_bytes",
+    "count_reads",
     "count_trailing_zeros",
     "create_file",
     "describe_file",

@@ -224,8 +224,8 @@ class ShardRows:
     def _ask(self, firsts: NDArray[np.int64], lasts: NDArray[np.int64]) -> None:
         self._map_shards_of(firsts)
         row_bytes = 0 if self.is_compact else self._columns.layout[COUNTS].row_bytes
-        size = self._shard_size
-        self._tell(ask_for_rows, firsts, lasts, size, row_bytes, self._columns.has_long_starts)
+        size, is_long = self._shard_size, self._columns.has_long_starts
+        self._tell(ask_for_rows, firsts, lasts, size, row_bytes, is_long, self.watch)
 
     def _tell(self, hint: Callable[..., None], *arguments: Any) -> None:
         self.watch.tell(hint, self._addresses, *arguments, kept=self._maps)
