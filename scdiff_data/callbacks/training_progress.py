@@ -59,9 +59,10 @@ class TrainingProgress(ProgressBar):
                 *(type(pl_module).__name__, f"{n_weights:,}", _describe_devices(trainer)),
                 trainer.precision,
             )
-        self._begin("train", total and int(total))
+        self._begin("train", None if total is None else int(total))
         if self._progress is not None:
-            self._progress.skip(trainer.fit_loop.epoch_loop.batch_progress.total.processed)
+            batches: Any = trainer.fit_loop.epoch_loop.batch_progress
+            self._progress.skip(batches.total.processed)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Count the batch."""

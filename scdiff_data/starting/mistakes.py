@@ -21,7 +21,7 @@ from hydra.errors import (
     OverrideParseException,
 )
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from scdiff_data.errors import ScdiffDataError
@@ -160,7 +160,7 @@ def _describe_key(cause: Any) -> str:
     return f"{full_key} is no setting: {hint} (--cfg job shows all)"
 
 
-def _list_keys(config: DictConfig, prefix: str = "") -> list[str]:
+def _list_keys(config: Any, prefix: str = "") -> list[str]:
     """All keys of a composed job, in full."""
     found = []
     for name in config:

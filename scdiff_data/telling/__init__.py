@@ -1,6 +1,6 @@
 """What is told while work goes on: how far it is.
 
-Read `progress`.
+Read `compiling_notice`, `progress`.
 """
 
 from scdiff_data.telling.progress import Progress, is_first_rank, tell

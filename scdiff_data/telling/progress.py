@@ -15,6 +15,8 @@ from typing import Any
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from scdiff_data.telling.compiling_notice import announce_compiling
+
 SECONDS_BETWEEN_LINES = 30.0
 """Between two lines where there is no terminal."""
 
@@ -74,6 +76,8 @@ class Progress:
     def __enter__(self) -> "Progress":
         self._start = monotonic()
         if is_first_rank():
+            if "numba" in sys.modules:  # loading it takes half a second
+                announce_compiling(tell)
             paint = self._draw_bar if _has_screen() else self._tell_lines
             self._painter = Thread(target=paint, name="progress", daemon=True)
             self._painter.start()
@@ -128,7 +132,7 @@ class Progress:
 
     def _number(self, n: float) -> str:
         if self._unit == "B":
-            return f"{tqdm.format_sizeof(n)}B"
+            return f"{n:.0f}B" if n < 1000 else f"{tqdm.format_sizeof(n)}B"
         return f"{n:,.0f}" if n >= 10 or n == int(n) else f"{n:.2g}"
 
     def _tell_lines(self) -> None:
@@ -142,8 +146,12 @@ class Progress:
                 seconds = _SECONDS_BETWEEN_LOOKS
                 if self._bar is None:
                     shown.enter_context(_LOG_ABOVE_BARS)
-                    form = {"bar_format": "{desc}", "desc": f"{self._stage:<9} …"}
-                    self._bar = tqdm(file=sys.stderr, dynamic_ncols=True, **form)
+                    self._bar = tqdm(
+                        desc=f"{self._stage:<9} …",
+                        bar_format="{desc}",
+                        dynamic_ncols=True,
+                        file=sys.stderr,
+                    )
                 self._draw()
             if self._bar is not None:
                 self._bar.leave = monotonic() - self._start >= _SECONDS_OF_A_RECORD
