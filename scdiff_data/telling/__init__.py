@@ -3,6 +3,6 @@
 Read `compiling_notice`, `progress`.
 """
 
-from scdiff_data.telling.progress import Progress, is_first_rank, tell
+from scdiff_data.telling.progress import Progress, has_screen, is_first_rank, tell
 
-__all__ = ["Progress", "is_first_rank", "tell"]
+__all__ = ["Progress", "has_screen", "is_first_rank", "tell"]

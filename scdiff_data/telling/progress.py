@@ -78,7 +78,7 @@ class Progress:
         if is_first_rank():
             if "numba" in sys.modules:  # loading it takes half a second
                 announce_compiling(tell)
-            paint = self._draw_bar if _has_screen() else self._tell_lines
+            paint = self._draw_bar if has_screen() else self._tell_lines
             self._painter = Thread(target=paint, name="progress", daemon=True)
             self._painter.start()
         return self
@@ -191,7 +191,7 @@ _LOG_ABOVE_BARS = _LogAboveBars()
 """All bars of this process share the console."""
 
 
-def _has_screen() -> bool:
+def has_screen() -> bool:
     """Whether bars can be drawn: on a terminal, or in a notebook."""
     is_notebook = any(kind.__name__ == "tqdm_notebook" for kind in tqdm.__mro__)
     return is_notebook or sys.stderr.isatty()
