@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 _FORMS = {"cells/s": "{:,.0f} cells/s", "waited": "{:.0%} waiting", "mfu": "{:.0%} of the peak"}
 """How a bar shows what `Speed` logs."""
 
+_LEAST_WAITED = 0.01
+"""Share of the time in which batches are waited for, from which on it is shown."""
+
 _SECONDS_BETWEEN_NOTES = 0.5
 """Reading a logged value waits for the GPU: not after every batch."""
 
@@ -158,9 +161,12 @@ def _sum_finite(n_batches: Any) -> int | None:
 
 def _describe_values(values: Mapping[str, Any]) -> str:
     """What was logged for the bar."""
+    known = {name: float(value) for name, value in values.items()}
+    if known.get("waited", 1) < _LEAST_WAITED:
+        del known["waited"]
     return ", ".join(
-        _FORMS.get(name, f"{name.removeprefix('train/')} {{:.4g}}").format(float(value))
-        for name, value in values.items()
+        _FORMS.get(name, f"{name.removeprefix('train/')} {{:.4g}}").format(value)
+        for name, value in known.items()
     )
 
 

@@ -149,6 +149,7 @@ class Progress:
                     self._bar = tqdm(
                         desc=f"{self._stage:<9} …",
                         bar_format="{desc}",
+                        total=self._total,
                         dynamic_ncols=True,
                         file=sys.stderr,
                     )
@@ -162,9 +163,14 @@ class Progress:
         bar, total = self._bar, self._total
         bar.n, bar.total = min(self.n_done, total or self.n_done), total or None
         shown = self._describe_count() if total else str(self)
-        bar.bar_format = "{desc} |{bar}|{percentage:3.0f} %{postfix}" if total else "{desc}"
+        width = ":10" if self._note else ""  # a note takes the room
+        bar.bar_format = f"{{desc}} |{{bar{width}}}|{{percentage:3.0f}} %{{postfix}}"
+        if not total:
+            bar.bar_format = "{desc}"
         bar.set_description_str(f"{self._stage:<9} {shown}", refresh=False)
         bar.set_postfix_str(self._describe_time(), refresh=False)
+        if total and hasattr(bar, "container"):  # a notebook's
+            bar.container.children[1].max = total
         bar.refresh()
 
 
