@@ -43,7 +43,7 @@ def plot_cells(path: Path, facts: Mapping[str, Any], cells: Cells) -> None:
     genes = facts["genes"]
     splits = ", ".join(f"{n:,} {name}" for name, n in facts["cells"].items())
     title = (
-        f"{Path(facts['data_dir']).name}: {cells.n_cells:,} cells of {len(cells.experiments):,} "
+        f"{Path(facts['data_dir']).name}: {cells.n_in_table:,} cells of {len(cells.experiments):,} "
         f"experiments ({splits}), {genes['chosen']:,} of {genes['reference']:,} genes"
     )
     figure, axes = new_figure(2, 2, size=(12, 8.5), title=title)
@@ -62,7 +62,7 @@ def _plot_label(panel: Any, cells: Cells) -> None:
         panel.text(0.5, 0.5, "no label of texts", ha="center", va="center", color=GREY)
         panel.set_axis_off()
         return
-    found = cells.values[name].most_common()
+    found = list(cells.rank(cells.values[name]).items())
     shown = [(_shorten(value), n, BLUE) for value, n in found[:_N_BARS]]
     if rest := found[_N_BARS:]:
         shown.append((f"{len(rest):,} others", sum(n for _, n in rest), GREY))
@@ -74,7 +74,7 @@ def _plot_label(panel: Any, cells: Cells) -> None:
 
 def _plot_experiments(panel: Any, cells: Cells) -> None:
     """Cells of each experiment, the largest first."""
-    found = cells.experiments.most_common()
+    found = list(cells.rank(cells.experiments).items())
     if len(found) <= _N_NAMED:
         _plot_bars(panel, [(_shorten(name), n, BLUE) for name, n in found])
         panel.set(xlabel="cells", title="cells by experiment")

@@ -32,7 +32,8 @@ class DataCard:
         All that is known, as plain values: `data_dir`; `state` (`whole`, `unfinished` or
         `damaged`) and `notes` on it; `settings` and `changed`, those that differ from the usual;
         `cells` and `experiments` of each split; `genes`; `counts_a_cell` and `genes_a_cell`;
-        `labels`, of each its values or its range; `dropped` and `losses`; `disk`; `packages`. What
+        `labels`, of each its values or its range; `read`, of how many cells these four are, where
+        there are too many to read them all; `dropped` and `losses`; `disk`; `packages`. What
         an unfinished or damaged directory does not say is not there.
     cells
         What the table of cells says, for the picture; None if there is none.
@@ -134,7 +135,9 @@ def _describe_finished(
             facts["notes"].append(str(error))
         return None
     facts |= {"counts_a_cell": cells.counts.to_dict(), "genes_a_cell": cells.genes.to_dict()}
-    facts["largest_experiments"] = dict(cells.experiments.most_common(5))
+    if cells.n_cells < cells.n_in_table:
+        facts["read"] = cells.n_cells
+    facts["largest_experiments"] = dict(list(cells.rank(cells.experiments).items())[:5])
     facts["labels"] = {name: _describe_label(cells, name) for name in manifest.recipe["labels"]}
     return cells
 
@@ -142,7 +145,7 @@ def _describe_finished(
 def _describe_label(cells: Cells, name: str) -> dict[str, Any]:
     missing = cells.count_missing(name)
     if (found := cells.numbers.get(name)) is None:
-        return {"values": dict(cells.values[name].most_common()), "missing": missing}
+        return {"values": cells.rank(cells.values[name]), "missing": missing}
     if not found.n:
         return {"missing": missing}
     mean = found.total / found.n

@@ -22,6 +22,8 @@ def write_text(facts: Mapping[str, Any]) -> str:
             ("experiments", _tell_experiments(facts)),
             ("genes", _tell_genes(facts["genes"])),
         ]
+    if "read" in facts:
+        lines.append(("", f"what follows is of {facts['read']:,} cells, evenly taken, and scaled"))
     for name, shown in (("counts_a_cell", "counts a cell"), ("genes_a_cell", "genes a cell")):
         if found := facts.get(name):
             lines.append((shown, _tell_spread(found)))
@@ -31,8 +33,8 @@ def write_text(facts: Mapping[str, Any]) -> str:
         told = [(line[:18].strip(), line[18:].strip()) for line in facts["losses"].splitlines()]
         lines += [(name, text) for name, text in told if text.partition(",")[0] != "0"]
     if changed := facts.get("changed"):
-        told = [f"{name}={_tell_value(facts['settings'][name])}" for name in changed]
-        lines += [("settings" if i == 0 else "", text) for i, text in enumerate(told)]
+        settings = [f"{name}={_tell_value(facts['settings'][name])}" for name in changed]
+        lines += [("settings" if i == 0 else "", text) for i, text in enumerate(settings)]
     if "shards" in facts:
         shards = facts["shards"]
         lines.append(("shards", f"{shards['n']:,}, {shards['format']}"))

@@ -44,7 +44,7 @@ def test_nothing_is_replaced_without_force(
     before = digest_tree(data_dir)
     assert main(["hvg", str(data_dir), "--n-hvgs", "30"]) == 1
     assert (
-        "holds genes chosen with n_hvgs=64: replace=True (--force) replaces them"
+        "holds genes chosen with n_hvgs=64: replace=True (--replace) replaces them"
         in capsys.readouterr().err
     )
     assert main(["hvg", str(data_dir), "--n-hvgs", "64"]) == 0
