@@ -27,7 +27,6 @@ from scdiff_data.store import (
     DataDirectory,
     ExperimentRecord,
     Manifest,
-    Records,
     explain_faults,
     locked,
     mark_unfinished,
@@ -188,14 +187,15 @@ def _find_archives(
     axis = GeneAxis.read(directory.genes)
     candidates = filter_catalog(read_stored(directory.catalog), recipe.filters, recipe.exclude)
     rows = read_rows(candidates)
-    known, found = Records(directory, recipe.archive_key), []
+    files, found = set(manifest.files), []
     for tried in read_experiments(directory.experiments):
         if (name := tried["experiment_id"]) not in rows:
             raise ManifestError.damaged(
                 directory.experiments, f"experiment_id {name} is none of the catalog's"
             )
-        record = known.find(rows[name], axis)
-        if record is None:
+        record = _read_record(directory, name)
+        archived = None if record is None else record.file
+        if record is None or (archived and not (archived in files and record.axis == axis.digest)):
             raise ManifestError(
                 f"the record or archive of experiment {name} in "
                 f"{directory.archives} is missing or damaged: call prepare(recipe, data_dir) or "
@@ -203,6 +203,18 @@ def _find_archives(
             )
         found.append(record)
     return candidates, FilledArchive(axis, found)
+
+
+def _read_record(directory: DataDirectory, experiment_id: str) -> ExperimentRecord | None:
+    """The record of an experiment; None if it cannot be read.
+
+    Its key is not compared, since a source that is known by its settings alone may not know how its
+    files were read: the manifest vouches for the archive.
+    """
+    try:
+        return ExperimentRecord.read(directory.record(experiment_id))
+    except (FileNotFoundError, ManifestError):
+        return None
 
 
 def _read_splits(

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anndata as ad
+import numpy as np
 import pytest
 
-from scdiff_data import HVGDataset, Recipe, prepare
+from scdiff_data import H5adFolder, HVGDataset, Recipe, prepare
 from scdiff_data.cli import main
 from support import forks
 from support.cases import ATLAS, digest_tree, pbmc_recipe
@@ -140,6 +142,20 @@ def test_experiments_that_the_draw_cut_or_skipped_are_as_they_were(tmp_path: Pat
     assert main(["hvg", str(tmp_path), "--n-hvgs", "50", "--force"]) == 0
     after = {k: v for k, v in digest_tree(tmp_path).items() if not k.startswith("source/")}
     assert after == before
+
+
+def test_files_that_were_read_in_their_own_way_get_other_genes_too(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    counts = np.random.default_rng(0).poisson(1.0, (60, 30)).astype(np.float32)
+    cells = ad.AnnData(np.log1p(counts), layers={"umi": counts})
+    cells.obs["donor"] = [f"donor{cell % 3}" for cell in range(60)]
+    cells.write_h5ad(tmp_path / "files" / "a.h5ad")
+    source = H5adFolder(tmp_path / "files", counts="layers/umi", experiment_key="donor")
+    settings = {"min_genes": None, "min_counts": None, "labels": (), "split": {"by": "cell"}}
+    prepare(Recipe(source=source, n_hvgs=20, **settings), tmp_path / "data")
+    shutil.rmtree(tmp_path / "files")
+    assert main(["hvg", str(tmp_path / "data"), "--n_hvgs", "10", "--replace"]) == 0
+    assert len(HVGDataset(tmp_path / "data").gene_ids) == 10
 
 
 def test_the_command_is_installed() -> None:
