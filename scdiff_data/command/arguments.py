@@ -9,7 +9,7 @@ import inspect
 import json
 import re
 import textwrap
-from argparse import ArgumentError, RawDescriptionHelpFormatter
+from argparse import Action, ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,6 +22,9 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 _WIDTH = 88
 """Letters of a line of help."""
 
+_LONG_TYPE = 40
+"""Letters of a type that is not shown."""
+
 _SYNONYMS = {"--force": "--replace"}
 """What earlier commands called arguments."""
 
@@ -31,7 +34,13 @@ class UsageError(ValueError):
 
 
 class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Lines of the description stay as they are."""
+    """Lines of the description stay as they are, and types that few can read are left out."""
+
+    def _expand_help(self, action: Action) -> str:
+        shown = str(super()._expand_help(action))
+        return re.sub(
+            rf"\((required, )?type: .{{{_LONG_TYPE},}}?(, default: |\)$)", _shorten, shown
+        )
 
 
 class Arguments:
@@ -268,7 +277,15 @@ def _to_plain(text: str) -> str:
     return "\n\n".join(textwrap.fill(" ".join(p.split()), _WIDTH) for p in paragraphs)
 
 
+def _shorten(found: re.Match[str]) -> str:
+    """What stands in place of a type, between what is around it."""
+    needed, end = found[1] or "", found[2]
+    if end == ")":
+        return f"({needed.removesuffix(', ')})" if needed else ""
+    return f"({needed}{end.removeprefix(', ')}"
+
+
 def _fit(text: str) -> str:
     """A parameter's text for a terminal, where `None` is typed as null."""
     plain = re.sub(r"\bNone\b", "null", re.sub(r"`([^`]*)`", r"\1", " ".join(text.split())))
-    return plain.replace("%", "%%")
+    return plain.replace("%", "percent")  # which argparse would take for a place

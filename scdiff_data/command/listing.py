@@ -75,7 +75,9 @@ class Command:
         """The arguments that it takes, and the words that are to be read as these."""
         call = self.calls()
         arguments = Arguments(self.name, self.usage, read_purpose(call), self.examples)
-        return arguments, self.take(arguments, call, list(words))
+        left = self.take(arguments, call, take_settings(words))
+        arguments.add_named("config", "FILE", "settings as YAML; what is typed goes before them")
+        return arguments, left
 
     def __call__(self, words: Sequence[str]) -> str:
         """Run it with what was typed; gives what to print."""
@@ -121,23 +123,24 @@ def print_completion(shell: str, others: Sequence[str]) -> None:
 
 def _take_recipe(arguments: Arguments, call: Callable[..., Any], words: list[str]) -> list[str]:
     """A recipe, a directory, and how it is done."""
-    named, words = take_values(take_settings(words), "--source")
+    named, words = take_values(words, "--source")
     texts = read_texts(PrepareOptions, Recipe, call)
     arguments.add_place("data_dir", texts)
-    arguments.add_named("config", "FILE", "settings as YAML; what is typed goes before them")
     names = ", ".join(list_starts())
     about = (
         f"where cells come from: {names}, with the settings of configs/data; or a path of your own "
         "files; or a class of a source. Its own settings follow a dot, and are shown by --source "
         "NAME --help"
     )
+    start = find_start(named[-1]) if named else None
+    if start is None:
+        arguments.add_named("source", "NAME", about, required=True)
+    else:
+        arguments.add(start.kind, texts=read_texts(start.kind), under="source", about=about)
     arguments.add(Recipe, texts=texts, skip={"source"})
     arguments.add(call, texts=texts, skip={"recipe", "data_dir"})
-    if not named:
-        arguments.add_named("source", "NAME", about, required=True)
+    if start is None:
         return words
-    start = find_start(named[-1])
-    arguments.add(start.kind, texts=read_texts(start.kind), under="source", about=about)
     known = {*signature(Recipe).parameters, *signature(call).parameters} - {"data_dir"}
     arguments.start_from(
         {name: value for name, value in start.settings.items() if name in known}

@@ -40,7 +40,7 @@ class Recipe:
     seed
         Of the draw, the split and the shuffle.
     filters, exclude
-        Conditions on catalog columns, see `filter_catalog`.
+        Conditions on columns of the catalog: `{column: value, [values] or {min: …, max: …}}`.
     max_cells_per_experiment
         Cap, so that no study dominates; cells are chosen by keyed hash. None has no cap.
     min_genes, min_counts, max_genes

@@ -40,6 +40,9 @@ def test_a_name_starts_from_what_hydra_starts_from() -> None:
     assert given["source"] == ScBaseCount()
     assert given["max_cells_per_experiment"] == 5000
     assert read("data/x", "--source=census")["source"] == Census()
+    # What is typed of a mapping is added to it, as with Hydra.
+    given = read("data/x", "--source=scbasecount", "--filters.tissue", "lung")
+    assert given["filters"] == {"tech_10x": ["3_prime_gex"], "tissue": "lung"}
 
 
 def test_a_path_is_ones_own_files() -> None:

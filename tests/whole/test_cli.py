@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -161,7 +162,7 @@ def test_files_that_were_read_in_their_own_way_get_other_genes_too(tmp_path: Pat
 def test_the_command_is_installed() -> None:
     command = Path(sys.executable).with_name("scdiff-data")
     output = subprocess.run([command, "hvg", "--help"], capture_output=True, text=True, check=True)
-    assert "0.1 is 0.1 %" in output.stdout
+    assert "0.1 is 0.1 percent" in " ".join(output.stdout.split())
 
 
 def test_shards_are_converted_there_and_back(
@@ -174,3 +175,30 @@ def test_shards_are_converted_there_and_back(
         assert (HVGDataset(data_dir)[:].expression == counts).all()
     assert main(["convert", str(data_dir), "sparse"]) == 1
     assert "must be dense or compact, got 'sparse'" in capsys.readouterr().err
+
+
+def test_generate_writes_the_cells_that_the_model_makes(
+    trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, _, _ = trained
+    model.trainer.save_checkpoint(tmp_path / "last.ckpt")
+    command = ["generate", str(tmp_path / "last.ckpt"), "--output", str(tmp_path / "cells.h5ad")]
+    how = ["--n_cells", "20", "--total_counts", "30", "--steps", "4", "--seed", "3"]
+    assert main([*command, *how, "--labels.half", "low"]) == 0
+    assert capsys.readouterr().out.startswith("20 cells of 24 genes: ")
+    found = ad.read_h5ad(tmp_path / "cells.h5ad")
+    wanted = model.generate(20, total_counts=30, steps=4, seed=3, labels={"half": "low"})
+    assert (found.X != wanted.X).nnz == 0
+    assert found.obs.equals(wanted.obs)
+    before = sorted(tmp_path.iterdir())
+    for words, code, said in (
+        (["--n_cells", "0"], 1, "n_cells must be at least 1, got 0"),
+        (["--n_cells", "2", "--labels.half", "mid"], 1, "it knows"),
+        (["--n_cells", "2", "--sampler", "x"], 2, "--sampler takes"),
+        (["--steps", "2"], 2, "--n_cells … is missing"),
+    ):
+        assert main([*command, *words]) == code
+        assert said in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+    assert main(["generate", str(tmp_path), "--n_cells", "2", "--output", "x"]) == 1
+    assert "name a checkpoint" in capsys.readouterr().err
