@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         if name == _COMPLETION:
-            print_completion(words[0] if words else "bash", list(_SCRIPTS))
+            print_completion(words[0] if words else "bash", _FUNCTIONS | _SCRIPTS)
         else:
             print(find_command(name)(words))
     except UsageError as error:

@@ -67,7 +67,7 @@ def _plot_label(panel: Any, cells: Cells) -> None:
     if rest := found[_N_BARS:]:
         shown.append((f"{len(rest):,} others", sum(n for _, n in rest), GREY))
     if missing := cells.count_missing(name):
-        shown.append(("without", missing, GREY))
+        shown.append((f"no {name}", missing, GREY))
     _plot_bars(panel, shown)
     panel.set(xlabel="cells", title=f"cells by {name}")
 

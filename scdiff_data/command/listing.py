@@ -1,7 +1,7 @@
 """The commands: what each calls, what it takes, and examples of it."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import signature
 from typing import Any
@@ -90,34 +90,31 @@ def find_command(name: str) -> Command:
     return next(command for command in _COMMANDS if command.name == name)
 
 
-def print_completion(shell: str, others: Sequence[str]) -> None:
+def print_completion(shell: str, purposes: Mapping[str, str]) -> None:
     """Print a script that completes commands and their arguments in a shell.
 
     Parameters
     ----------
     shell
         `bash`, `zsh` or `tcsh`.
-    others
-        Commands of which nothing but the name is known.
+    purposes
+        What each command is for.
     """
     try:
         import shtab
     except ImportError as error:
         raise UsageError("completion is made by shtab: pip install shtab") from error
     if shell not in shtab.SUPPORTED_SHELLS:
-        raise UsageError(f"completion {shell}: {', '.join(shtab.SUPPORTED_SHELLS)} are known")
+        known = ", ".join(shtab.SUPPORTED_SHELLS)
+        raise UsageError(f"scripts are made for {known}, not for {shell}")
     parser = argparse.ArgumentParser(prog="scdiff-data")
     commands = parser.add_subparsers()
-    for name in others:
-        commands.add_parser(name)
-    for command in _COMMANDS:
-        if command.name == "generate":  # whose arguments take torch to know
-            commands.add_parser(command.name)
-            continue
-        arguments, _ = command.read(())
-        filled = commands.add_parser(command.name, add_help=False)
-        for action in arguments.parser._actions:
-            filled._add_action(action)
+    takers = {command.name: command for command in _COMMANDS if command.name != "generate"}
+    for name, purpose in purposes.items():
+        filled = commands.add_parser(name, help=purpose, add_help=False)
+        if name in takers:  # those of `generate` take torch to know, those of scripts Hydra
+            for action in takers[name].read(())[0].parser._actions:
+                filled._add_action(action)
     print(shtab.complete(parser, shell))
 
 
