@@ -7,6 +7,7 @@ cells/{experiment_id}.h5ad       an experiment's archive
 cells/{experiment_id}.json       what became of the experiment
 statistics/{experiment_id}.npz   what its genes add up to
 metadata/                        catalog.parquet, genes.parquet, cells.parquet, experiments.json
+metadata/downloaded.json         what stages=download fetched for, until stages=process is done
 processed/batch_0000.h5 …        the shards
 ordering/                        rows on their way into the table of cells
 sorting/                         cells on their way into shards, gone once these are written
@@ -45,6 +46,11 @@ class DataDirectory:
     def replaced(self) -> Path:
         """The manifest of what is being made anew, until that is done."""
         return self.metadata / "replaced.json"
+
+    @property
+    def downloaded(self) -> Path:
+        """The settings that archives were made for alone, until the rest is made."""
+        return self.metadata / "downloaded.json"
 
     @property
     def hvg_info(self) -> Path:
