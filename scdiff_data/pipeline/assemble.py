@@ -77,7 +77,7 @@ def assemble(
         training = TrainingGenes(splits, archives, checksums, statistics, batch_of, workers)
         choice = choose_genes(recipe.gene_settings, axis, training.batches, training.count_above)
     write_json(directory.hvg_info, choice.to_dict(axis, recipe.gene_settings))
-    plot_hvgs(directory.hvg_figure, choice, axis)
+    plot_hvgs(directory.hvg_figure, choice, axis, recipe.gene_settings)
     _report_absent(choice)
 
     words = {name: list(found) for name, found in cells.words.items()}
