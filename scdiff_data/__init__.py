@@ -18,6 +18,7 @@ it and is entered by its `__init__`, which names its files in their order.
     pipeline/       all of these in order, from a recipe to a finished directory   (writes)
     sampling/       which cells come when: orders that are computed, and each rank's part
     loading/        from a finished directory to batches, on every rank            (reads)
+    reporting/      a page about a finished directory: losses, labels, batches     (reads)
     tokenizers/     counts to tokens and back
     training/       what Lightning takes: the DataModule, exact resuming, optimizer
     callbacks/      beside any module: averaged weights, speed, an orderly stop
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
         prepare,
     )
     from scdiff_data.recipes import Recipe, Split
+    from scdiff_data.reporting import write_data_report
     from scdiff_data.sampling import CellSampler
     from scdiff_data.sources import (
         Bucket,
@@ -125,6 +127,7 @@ __all__ = [
     "create_hvg_dataloader",
     "plan",
     "prepare",
+    "write_data_report",
 ]
 
 _ROOM_OF = {
@@ -148,6 +151,7 @@ _ROOM_OF = {
     "convert_shards": "pipeline",
     "plan": "pipeline",
     "prepare": "pipeline",
+    "write_data_report": "reporting",
     "Bucket": "sources",
     "Census": "sources",
     "H5adCollection": "sources",

@@ -16,7 +16,16 @@ from scdiff_data.base.compiling import (
     translate_sixteen,
     zero_bytes,
 )
-from scdiff_data.base.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
+from scdiff_data.base.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    new_figure,
+    render_figure,
+    save_figure,
+)
 from scdiff_data.base.files import (
     FileEntry,
     create_file,
@@ -61,6 +70,7 @@ __all__ = [
     "GREEN",
     "GREY",
     "ORANGE",
+    "PALETTE",
     "ArrayPool",
     "ChunkedValues",
     "DiskWatch",
@@ -98,6 +108,7 @@ __all__ = [
     "read_attribute",
     "read_parquet",
     "read_sealed",
+    "render_figure",
     "save_figure",
     "tell_here",
     "translate_sixteen",

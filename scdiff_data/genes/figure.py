@@ -37,6 +37,7 @@ _TOO_FEW = "#777777"
 """Color of genes that too few cells express."""
 
 _Bools = NDArray[np.bool_]
+"""Whether each gene is of a kind."""
 
 
 def plot_hvgs(path: Path, choice: GeneChoice, axis: GeneAxis, settings: GeneSettings) -> None:
