@@ -4,6 +4,8 @@ The rooms stand in the order in which they are done with a cell. Each imports on
 it and is entered by its `__init__`, which names its files in their order.
 
     base/           machinery that knows nothing of cells
+    telling/        how far work is: bars, or a line every 30 seconds
+    starting/       how a script starts: its run's name, settings and mistakes
     fetching/       a file, brought to this machine and checked
     opening/        a file of anyone's, opened: nothing leads out of it or never ends
     reading/        a file of anyone's, as it is: cells, genes, counts in blocks

@@ -1,18 +1,17 @@
 """From archives to a finished directory: cells, genes, shards, and last the manifest."""
 
 import logging
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-from tqdm import tqdm
 
-from scdiff_data.base import Workers, describe_file, digest, hash_file, write_json
+from scdiff_data.base import FileEntry, Workers, describe_file, digest, hash_file, write_json
 from scdiff_data.errors import ManifestError
 from scdiff_data.genes import GeneChoice, TrainingGenes, choose_genes, plot_hvgs
 from scdiff_data.pipeline.cell_table import draw_cells
 from scdiff_data.pipeline.fill_archive import FilledArchive
+from scdiff_data.pipeline.planning import as_size
 from scdiff_data.pipeline.verifying import find_damaged
 from scdiff_data.reading import GeneAxis
 from scdiff_data.recipes import PrepareOptions, Recipe
@@ -30,6 +29,7 @@ from scdiff_data.store import (
     read_experiments,
     sum_dropped,
 )
+from scdiff_data.telling import Progress, tell
 
 logger = logging.getLogger(__name__)
 
@@ -67,13 +67,12 @@ def assemble(
     cells = draw_cells(recipe, directory, archives, read_rows(candidates))
     experiments = list_experiments(filled.records, cells.count_drawn)
     write_json(directory.experiments, experiments)
-    _tell_losses(experiments)
 
     checksums = {name: file.sha256 for name, file in files.items()}
     batch_of = group_experiments(candidates, recipe.batch_key)
     splits = {name: cells.splits_of(name) for name in cells.rows}
     statistics = {name: directory.statistics(name) for name in splits}
-    with Workers(options.n_threads) as workers:
+    with Workers(options.n_threads) as workers, Progress("genes"):
         training = TrainingGenes(splits, archives, checksums, statistics, batch_of, workers)
         choice = choose_genes(recipe.gene_settings, axis, training.batches, training.count_above)
     write_json(directory.hvg_info, choice.to_dict(axis, recipe.gene_settings))
@@ -91,8 +90,8 @@ def assemble(
         recipe.shard_format, n_cells=len(cells), n_genes=len(choice.ids), n_values=n_values
     )
     with (
-        tqdm(total=len(cells), desc="sorted", unit="cell", disable=None) as sorted_bar,
-        tqdm(total=len(cells), desc="shards", unit="cell", disable=None) as shards_bar,
+        Progress("sort", "cells", len(cells)) as are_sorted,
+        Progress("shards", "cells", len(cells)) as are_written,
     ):
         shards = write_shards(
             directory,
@@ -106,8 +105,8 @@ def assemble(
             key=shards_key,
             n_threads=options.n_threads,
             max_memory=options.max_memory,
-            report_sorted=sorted_bar.update,
-            report_cells=shards_bar.update,
+            report_sorted=are_sorted.add,
+            report_cells=are_written.add,
         )
     written = [
         *(directory.catalog, directory.genes, directory.experiments, directory.cells),
@@ -135,6 +134,7 @@ def assemble(
         files=(*files.values(), *(describe_file(path, directory.path) for path in written)),
     )
     manifest.write()
+    _tell(manifest, experiments)
     return manifest
 
 
@@ -211,13 +211,25 @@ def reassemble(
     return assemble(recipe, directory, candidates, FilledArchive(axis, found), options)
 
 
-def _tell_losses(experiments: Sequence[Mapping[str, Any]]) -> None:
-    """Say what became of the experiments: in the log, or on the screen where no log shows it."""
+def _tell(manifest: Manifest, experiments: Sequence[Mapping[str, Any]]) -> None:
+    """Say what was made, and what was lost: in the log, or on the screen where no log shows it."""
     level = logging.WARNING if have_failed(experiments) else logging.INFO
-    text = f"what became of the experiments:\n{describe_losses(experiments)}"
+    genes, n_shards = manifest.genes, len(manifest.shards)
+    made = {
+        "split": " + ".join(f"{n:,} {split}" for split, n in manifest.n_cells.items()),
+        "genes": f"{genes.n_chosen:,} of {genes.n_reference:,}",
+        "shards": f"{n_shards:,} {manifest.shard_format}, {_add_up(manifest.shard_entries)}",
+        "on disk": f"{_add_up(manifest.files)} in {manifest.data_dir}",
+    }
+    lines = [describe_losses(experiments), *(f"{name:18} {text}" for name, text in made.items())]
+    text = "\n".join(["what became of the experiments:", *lines])
     logger.log(level, "%s", text)
     if not logger.isEnabledFor(level):
-        tqdm.write(text, file=sys.stderr)
+        tell(text)
+
+
+def _add_up(files: Iterable[FileEntry]) -> str:
+    return as_size(sum(entry.size for entry in files))
 
 
 def _report_absent(choice: GeneChoice) -> None:

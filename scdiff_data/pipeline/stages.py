@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from scdiff_data.errors import ManifestError
 from scdiff_data.pipeline.assemble import assemble, reassemble
@@ -22,6 +21,7 @@ from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.shards import check_shards, rewrite_shards
 from scdiff_data.sources import Bucket, read_snapshot, take_snapshot
 from scdiff_data.store import DataDirectory, Manifest, locked, mark_unfinished, refuse_strangers
+from scdiff_data.telling import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,14 @@ def prepare(
         planned.check()
         logger.info("the plan:\n%s", planned)
         mark_unfinished(directory)
-        filled = fill_archive(recipe, directory, bucket, planned.candidates, options)
+        filled = fill_archive(
+            recipe,
+            directory,
+            bucket,
+            planned.candidates,
+            options,
+            n_bytes=planned.likely.fetch_bytes,
+        )
         return assemble(recipe, directory, planned.candidates, filled, options)
 
 
@@ -213,9 +220,9 @@ def _convert(directory: DataDirectory, shard_format: str, n_threads: int) -> Man
             return manifest
     mark_unfinished(directory, keep=True)
     n_cells = sum(manifest.n_cells.values())
-    with tqdm(total=n_cells, desc=shard_format, unit="cell", disable=None) as bar:
+    with Progress(shard_format, "cells", n_cells) as progress:
         converted = rewrite_shards(
-            manifest, shard_format, n_threads=n_threads, report_cells=bar.update
+            manifest, shard_format, n_threads=n_threads, report_cells=progress.add
         )
     converted.write()
     return converted

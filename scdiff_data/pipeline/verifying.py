@@ -4,12 +4,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from tqdm import tqdm
-
 from scdiff_data.base import FileEntry, Workers, find_change
 from scdiff_data.errors import ManifestError
 from scdiff_data.shards import check_shards
 from scdiff_data.store import DataDirectory, ExperimentRecord, Manifest, read_experiments
+from scdiff_data.telling import Progress
 
 
 def find_damaged(
@@ -18,13 +17,13 @@ def find_damaged(
     """Read every byte of the archives of some records; those whose bytes are others, or gone."""
     with_files = [(record, record.file) for record in records if record.file is not None]
     with (
-        tqdm(total=len(with_files), desc="verified", unit="file", disable=None) as bar,
+        Progress("verify", "B", sum(file.size for _, file in with_files)) as progress,
         Workers(n_threads) as workers,
     ):
 
         def is_damaged(known: tuple[ExperimentRecord, FileEntry]) -> bool:
             change = find_change(known[1], directory.path, by="its record", full=True)
-            bar.update()
+            progress.add(known[1].size)
             return change is not None
 
         found = workers.map(is_damaged, with_files)
@@ -60,7 +59,7 @@ def find_problems(manifest: Manifest, *, n_threads: int | None = None) -> list[s
     """What `check_data_dir` gives, of a directory whose manifest was read."""
     n_bytes = sum(entry.size for entry in manifest.files)
     with (
-        tqdm(total=n_bytes, desc="checked", unit="B", unit_scale=True, disable=None) as bar,
+        Progress("check", "B", n_bytes) as progress,
         Workers(n_threads or os.cpu_count() or 1) as workers,
     ):
 
@@ -70,7 +69,7 @@ def find_problems(manifest: Manifest, *, n_threads: int | None = None) -> list[s
             except ManifestError as error:
                 return str(error)
             finally:
-                bar.update(entry.size)
+                progress.add(entry.size)
             return None
 
         problems = [found for found in workers.map(check, manifest.files) if found is not None]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scdiff_data.callbacks import find_checkpoint, name_run
+from scdiff_data.callbacks import find_checkpoint
+from scdiff_data.starting import name_run
 from support.slurm import submit
 
 
