@@ -16,7 +16,16 @@ from scdiff_data.base.compiling import (
     translate_sixteen,
     zero_bytes,
 )
-from scdiff_data.base.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
+from scdiff_data.base.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    new_figure,
+    render_figure,
+    save_figure,
+)
 from scdiff_data.base.files import (
     FileEntry,
     create_file,
@@ -64,6 +73,7 @@ __all__ = [
     "GREY",
     "HINT_BYTES",
     "ORANGE",
+    "PALETTE",
     "ArrayPool",
     "ChunkedValues",
     "DiskWatch",
@@ -102,6 +112,7 @@ __all__ = [
     "read_attribute",
     "read_parquet",
     "read_sealed",
+    "render_figure",
     "save_figure",
     "tell_here",
     "translate_sixteen",

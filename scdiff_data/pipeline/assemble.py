@@ -168,7 +168,7 @@ def write_choice(
 ) -> None:
     """Write a choice of genes as `hvg_info.json`, and as a picture."""
     write_json(info, choice.to_dict(axis, recipe.gene_settings))
-    plot_hvgs(figure, choice, axis)
+    plot_hvgs(figure, choice, axis, recipe.gene_settings)
 
 
 def _describe_files(paths: Sequence[Path], directory: DataDirectory) -> Iterator[FileEntry]:
