@@ -48,8 +48,9 @@ def main() -> None:
         for cell_count in SIZES:
             recipe = Recipe(source=source, cell_count=cell_count, max_cells_per_experiment=5_000)
             print(f"cell_count={cell_count}")
-            lines = str(plan(recipe, Path(temporary, "data"))).splitlines()
-            print("\n".join(f"  {line}" for line in lines if not line.startswith("source")))
+            for line in str(plan(recipe, Path(temporary, "data"))).splitlines():
+                if not line.startswith(("source", "cannot be")):  # of this machine's disk
+                    print(f"  {line.split('; ')[0]}")
 
 
 if __name__ == "__main__":

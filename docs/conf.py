@@ -6,8 +6,8 @@ from importlib.metadata import version as version_of
 
 from sphinx.application import Sphinx
 
-os.environ.setdefault("MPLBACKEND", "agg")  # the tour draws without a display
-os.environ["HYDRA_FULL_ERROR"] = "1"
+# The tour's model is small: threads that wait for each other take many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 project = "scdiff_data"
 author = "the scdiff_data authors"
@@ -36,10 +36,10 @@ myst_enable_extensions = ["colon_fence"]
 # Notebooks run anew in every build, in a folder of their own, and must end well.
 nb_execution_mode = "force"
 nb_execution_in_temp = True
-nb_execution_timeout = 300
+nb_execution_timeout = 900  # seconds a cell; the tour takes one minute in all
 nb_execution_raise_on_error = True
 nb_merge_streams = True
-nb_output_stderr = "remove-warn"  # progress bars and logs
+nb_output_stderr = "remove"  # progress bars and logs
 
 # Docstrings: `names` in them are code; types stand in annotations alone.
 default_role = "literal"
