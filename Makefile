@@ -5,9 +5,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.docs-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint types imports soak bench clean
+.PHONY: help install train test lint types imports soak bench docs links clean
 
 help:  ## show this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,5 +42,15 @@ imports: $(READY)  ## check that imports follow the way of the data
 bench: $(READY)  ## run the benchmarks, the quick way
 	@for script in benchmarks/*.py; do $(BIN)/python $$script --quick; done
 
+$(DOCS_READY): $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $(DOCS_READY)
+
+docs: $(DOCS_READY)  ## build the site of the docs in docs/_build/html; warnings are errors
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+links: $(DOCS_READY)  ## check the docs' links to other servers
+	$(BIN)/sphinx-build --builder linkcheck --quiet -D nb_execution_mode=off docs docs/_build/links
+
 clean:  ## remove the environment and caches, not data or runs
-	rm -rf $(VENV) .venv-lowest .venv-newest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest .venv-newest docs/_build docs/api .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
