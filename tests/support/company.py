@@ -21,6 +21,9 @@ tqdm.monitor_interval = 0
 SETTINGS = ({"n_hvgs": 20, "min_counts": 10}, {"n_hvgs": 30, "min_counts": 60})
 """What the writer alternates between: other genes, and other cells in other archives."""
 
+PAUSE = 0.05
+"""Seconds that a reader waits once it is told: it would keep the writer from its work."""
+
 Cells = dict[str, list[int]]
 """Of each training cell's id its counts."""
 
@@ -76,6 +79,8 @@ def _repeat(work: Callable[[], bool], end: float, said: Path) -> None:
             if kind not in ("right", "clear"):
                 counts.setdefault("faults", []).append(f"{kind}: {text[-1500:]}")  # type: ignore
             said.write_text(json.dumps(counts))
+            if kind == "clear":
+                time.sleep(PAUSE)
         code = 0
     finally:
         os._exit(code)
