@@ -83,6 +83,23 @@ def test_cells_of_another_run_are_never_served_with_those_that_were_opened(
         module.setup()
 
 
+def test_shards_that_another_run_takes_away_while_they_are_opened_are_no_damage(
+    data_dir: Path,
+) -> None:
+    check = Manifest.check_files
+
+    def meanwhile(manifest: Manifest, *folders: Path, **how: Any) -> None:
+        check(manifest, *folders, **how)
+        (data_dir / "config.json").unlink(missing_ok=True)
+        manifest.shards[1].unlink(missing_ok=True)
+
+    with (
+        patch.object(Manifest, "check_files", meanwhile),
+        pytest.raises(ManifestError, match="was replaced by another run of prepare"),
+    ):
+        make(data_dir).setup()
+
+
 def test_the_shards_and_the_manifest_are_enough_and_only_a_fit_is_written(
     pbmc_dir: Path, tmp_path: Path
 ) -> None:
