@@ -133,7 +133,7 @@ def check_data_dir(data_dir: str | Path, *, n_threads: int | None = None) -> lis
     FileNotFoundError
         If the directory was not prepared.
     ManifestError
-        If its manifest is damaged.
+        If its manifest is damaged, or another run of prepare replaced the data meanwhile.
     """
     return find_problems(Manifest.read(data_dir), n_threads=n_threads)
 
@@ -170,4 +170,6 @@ def find_problems(manifest: Manifest, *, n_threads: int | None = None) -> list[s
                 f"{path} is damaged ({error.__cause__ or error}): delete it; where it is needed, "
                 "prepare makes it again, with the archive"
             )
+    if problems:  # none of which is one if another run is at work on the files
+        manifest.check_unchanged()
     return problems
