@@ -178,9 +178,9 @@ class Arguments:
             return f"{', '.join(shown)} is missing"
         if wrong := re.search(r"Parser key \"(\S+)\":", said):
             kinds = re.findall(r"Expected an? (?:<class '([\w.]+)'>|([^.\n]+))", said)
-            names = [(a or b).replace("NoneType", "null") for a, b in kinds]
+            names = sorted({(a or b).replace("NoneType", "null") for a, b in kinds})
             given = said.rpartition("Given value: ")[2] or said.rpartition("Got value: ")[2]
-            return f"--{wrong[1]} takes {' or '.join(dict.fromkeys(names))}, got {given.strip()}"
+            return f"--{wrong[1]} takes {' or '.join(names)}, got {given.strip()}"
         return " ".join(said.split())
 
 

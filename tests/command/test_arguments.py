@@ -111,7 +111,7 @@ def test_a_file_holds_settings_and_what_is_typed_goes_before_them(
         (["--source=pbmc", "--zzz=3"], "--zzz is no argument; --help lists those there are"),
         (["--source=pbm"], "none of census, .*: did you mean pbmc?"),
         (["--source=pbmc", "--n_hvgs", "many"], "--n_hvgs takes int or null, got many"),
-        (["--source=pbmc", "--stages", "x"], "--stages takes .*download.*, got x"),
+        (["--source=pbmc", "--retry_failed=x"], "--retry_failed takes .*, got x"),
         (["--source=pbmc", "extra"], "'extra' is one argument too many"),
         (["--source=h5ad"], r"--source.path … is missing"),
         ([], "--source … is missing"),
