@@ -25,6 +25,17 @@ _WIDTH = 88
 _LONG_TYPE = 40
 """Letters of a type that is not shown."""
 
+_KINDS = {
+    "NoneType": "null",
+    "Mapping": "a mapping",
+    "Sequence": "a list",
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+}
+"""What types are called in YAML."""
+
 _SYNONYMS = {"--force": "--replace"}
 """What earlier commands called arguments."""
 
@@ -177,10 +188,12 @@ class Arguments:
             shown = [f"--{name} …" if typed.get(name) else name.upper() for name in names]
             return f"{', '.join(shown)} is missing"
         if wrong := re.search(r"Parser key \"(\S+)\":", said):
-            kinds = re.findall(r"Expected an? (?:<class '([\w.]+)'>|([^.\n]+))", said)
-            names = sorted({(a or b).replace("NoneType", "null") for a, b in kinds})
-            given = said.rpartition("Given value: ")[2] or said.rpartition("Got value: ")[2]
-            return f"--{wrong[1]} takes {' or '.join(names)}, got {given.strip()}"
+            found = re.findall(r"Expected an? (.+?)(?:\. Got value|\n|$)", said)
+            kinds = sorted({_name_kind(kind) for kind in found if "import path" not in kind})
+            given = re.search(r"(?:Given|Got) value: ([^\n]*)", said)
+            got = f", got {given[1]}" if given else ""
+            takes = f"takes {' or '.join(kinds)}" if kinds else "cannot be that"
+            return f"--{wrong[1]} {takes}{got}"
         return " ".join(said.split())
 
 
@@ -275,6 +288,14 @@ def _to_plain(text: str) -> str:
     """A docstring's text for a terminal."""
     paragraphs = re.sub(r"`([^`]*)`", r"\1", text).split("\n\n")
     return "\n\n".join(textwrap.fill(" ".join(p.split()), _WIDTH) for p in paragraphs)
+
+
+def _name_kind(kind: str) -> str:
+    """What a type is called in YAML; of a choice, what there is to choose from."""
+    if choices := re.search(r"Literal\[(.*)\]", kind):
+        return ", ".join(re.findall(r"'([^']*)'", choices[1]))
+    name = re.sub(r"<class '(.*)'>", r"\1", kind).split("[")[0].rpartition(".")[2]
+    return _KINDS.get(name, name)
 
 
 def _shorten(found: re.Match[str]) -> str:
