@@ -4,6 +4,8 @@ The rooms stand in the order in which they are done with a cell. Each imports on
 it and is entered by its `__init__`, which names its files in their order.
 
     base/           machinery that knows nothing of cells
+    telling/        how far work is: bars, or a line every 30 seconds
+    starting/       how a script starts: its run's name, settings and mistakes
     fetching/       a file, brought to this machine and checked
     opening/        a file of anyone's, opened: nothing leads out of it or never ends
     reading/        a file of anyone's, as it is: cells, genes, counts in blocks
@@ -19,6 +21,7 @@ it and is entered by its `__init__`, which names its files in their order.
     card/           what a prepared directory holds, as text, as JSON and as a picture
     sampling/       which cells come when: orders that are computed, and each rank's part
     loading/        from a finished directory to batches, on every rank            (reads)
+    reporting/      a page about a finished directory: losses, labels, batches     (reads)
     tokenizers/     counts to tokens and back
     training/       what Lightning takes: the DataModule, exact resuming, optimizer
     callbacks/      beside any module: averaged weights, speed, an orderly stop
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
         prepare,
     )
     from scdiff_data.recipes import Recipe, Split
+    from scdiff_data.reporting import write_data_report
     from scdiff_data.sampling import CellSampler
     from scdiff_data.sources import (
         Bucket,
@@ -130,6 +134,7 @@ __all__ = [
     "describe",
     "plan",
     "prepare",
+    "write_data_report",
 ]
 
 _ROOM_OF = {
@@ -155,6 +160,7 @@ _ROOM_OF = {
     "convert_shards": "pipeline",
     "plan": "pipeline",
     "prepare": "pipeline",
+    "write_data_report": "reporting",
     "Bucket": "sources",
     "Census": "sources",
     "H5adCollection": "sources",

@@ -16,7 +16,16 @@ from scdiff_data.base.compiling import (
     translate_sixteen,
     zero_bytes,
 )
-from scdiff_data.base.figures import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
+from scdiff_data.base.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    new_figure,
+    render_figure,
+    save_figure,
+)
 from scdiff_data.base.files import (
     FileEntry,
     create_file,
@@ -41,9 +50,11 @@ from scdiff_data.base.hdf5_frame import (
     write_sparse,
 )
 from scdiff_data.base.hdf5_map import (
+    HINT_BYTES,
     DiskWatch,
     ask_for,
     ask_for_bytes,
+    count_reads,
     expect_random,
     find_datasets,
     give_back,
@@ -60,7 +71,9 @@ __all__ = [
     "BLUE",
     "GREEN",
     "GREY",
+    "HINT_BYTES",
     "ORANGE",
+    "PALETTE",
     "ArrayPool",
     "ChunkedValues",
     "DiskWatch",
@@ -73,6 +86,7 @@ __all__ = [
     "at_address",
     "compiled",
     "copy_bytes",
+    "count_reads",
     "count_trailing_zeros",
     "create_file",
     "describe_file",
@@ -98,6 +112,7 @@ __all__ = [
     "read_attribute",
     "read_parquet",
     "read_sealed",
+    "render_figure",
     "save_figure",
     "tell_here",
     "translate_sixteen",

@@ -5,13 +5,14 @@ Read `baselines`, `metrics`, `figure`, `report`.
 
 from scdiff_data.evaluation.baselines import count_marginals, score_baselines
 from scdiff_data.evaluation.metrics import compare_cells
-from scdiff_data.evaluation.report import RunReport, describe_scores, evaluate_model
+from scdiff_data.evaluation.report import RunReport, describe_scores, describe_test, evaluate_model
 
 __all__ = [
     "RunReport",
     "compare_cells",
     "count_marginals",
     "describe_scores",
+    "describe_test",
     "evaluate_model",
     "score_baselines",
 ]

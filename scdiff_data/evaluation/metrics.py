@@ -14,11 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import wasserstein_distance
-from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import roc_auc_score
-from sklearn.metrics.pairwise import euclidean_distances
-from sklearn.model_selection import cross_val_predict
 
 Counts = NDArray[np.integer[Any]]
 """Counts [c, g]."""
@@ -78,6 +73,8 @@ def compare_cells(counts_cg: Counts, real_rg: Counts, train_tg: Counts) -> dict[
             f"all samples need at least {MIN_CELLS} cells, got {len(counts_cg)}, {len(real_rg)} "
             f"and {len(train_tg)}: hold out or generate more"
         )
+    from sklearn.decomposition import PCA  # a third of a second to load, wanted by few
+
     varies_g = real_rg.var(0) > 0
     (mean_g, variance_g), (real_mean_g, real_variance_g) = (
         (counts[:, varies_g].mean(0), counts[:, varies_g].var(0)) for counts in (counts_cg, real_rg)
@@ -139,6 +136,8 @@ def measure_mmd2(log_cg: Logs, log_rg: Logs) -> float:
     That makes it unbiased (Gretton et al., JMLR 13:723, 2012, equation 3). The Gaussian kernel has
     the median squared distance of the real cells as its scale.
     """
+    from sklearn.metrics.pairwise import euclidean_distances
+
     n, m = len(log_cg), len(log_rg)
     squares_rr = euclidean_distances(log_rg, squared=True)
     scale = np.median(squares_rr[~np.eye(m, dtype=bool)])
@@ -151,11 +150,15 @@ def measure_mmd2(log_cg: Logs, log_rg: Logs) -> float:
 
 def _wasserstein2(places_cd: Logs, places_rd: Logs) -> float:
     """Between samples of one size: the best pairing's root mean squared distance."""
+    from sklearn.metrics.pairwise import euclidean_distances
+
     squares_cr = euclidean_distances(places_cd, places_rd, squared=True)
     return float(np.sqrt(squares_cr[linear_sum_assignment(squares_cr)].mean()))
 
 
 def _nearest_neighbour_accuracy(places_cd: Logs, places_rd: Logs) -> float:
+    from sklearn.metrics.pairwise import euclidean_distances
+
     distances = euclidean_distances(np.concatenate([places_cd, places_rd]))
     np.fill_diagonal(distances, np.inf)
     is_real = np.arange(len(distances)) >= len(places_cd)
@@ -163,6 +166,10 @@ def _nearest_neighbour_accuracy(places_cd: Logs, places_rd: Logs) -> float:
 
 
 def _forest_auc(log_cg: Logs, log_rg: Logs) -> float:
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import cross_val_predict
+
     is_real = np.repeat([0, 1], [len(log_cg), len(log_rg)])
     forest = RandomForestClassifier(100, random_state=0)
     both = np.concatenate([log_cg, log_rg])

@@ -4,6 +4,7 @@ Likelihoods stand beside three baselines, and generated cells beside real ones a
 on cells that the model was not trained on.
 """
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from scdiff_data.evaluation.metrics import (
     shuffle_genes,
 )
 from scdiff_data.loading import TokenBatch
+from scdiff_data.telling import Progress
 from scdiff_data.tokenizers import BinTokens
 from scdiff_data.training import ScRNADataModule
 
@@ -86,15 +88,24 @@ def evaluate_model(
         generated_counts=generated_cg,
         real_counts=real_cg,
     )
-    baselines = score_baselines(
-        train,
-        held_out[:N_COMPARED],
-        tokenizer=cast("BinTokens", datamodule.tokenizer),
-        labels=list(datamodule.categories),
-    )
-    return {"baselines": baselines} | {
-        name: compare_cells(counts_cg, real_cg, train_tg) for name, counts_cg in samples.items()
-    }
+    scores: dict[str, Any] = {"baselines": _score_baselines(datamodule, split)}
+    with Progress("compare", "samples", len(samples)) as progress:
+        for name, counts_cg in samples.items():
+            scores[name] = compare_cells(counts_cg, real_cg, train_tg)
+            progress.add()
+    return scores
+
+
+def _score_baselines(datamodule: ScRNADataModule, split: str) -> dict[str, float]:
+    """What a split's counts cost without a model, see `score_baselines`."""
+    held_out = {"val": datamodule.val_dataset, "test": datamodule.test_dataset}[split]
+    with Progress("baselines"):
+        return score_baselines(
+            datamodule.train_dataset[:N_COMPARED],
+            held_out[:N_COMPARED],
+            tokenizer=cast("BinTokens", datamodule.tokenizer),
+            labels=list(datamodule.categories),
+        )
 
 
 class RunReport(Callback):
@@ -193,10 +204,15 @@ class RunReport(Callback):
         return scores
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the test split's losses to `metrics.json`, if this run made one."""
+        """Add the test split's losses to `metrics.json`, if this run made one, and baselines."""
         del pl_module
         if trainer.is_global_zero and self._metrics:
-            tested = {k: float(v) for k, v in trainer.callback_metrics.items() if k[:5] == "test/"}
+            tested: dict[str, Any] = {
+                k: float(v) for k, v in trainer.callback_metrics.items() if k[:5] == "test/"
+            }
+            if "test/count_nll" in tested:
+                datamodule: ScRNADataModule = trainer.datamodule  # type: ignore[attr-defined]
+                tested["test_baselines"] = _score_baselines(datamodule, "test")
             write_json(self._run_dir / "metrics.json", self._metrics | tested)
 
     def state_dict(self) -> dict[str, Any]:
@@ -208,6 +224,23 @@ class RunReport(Callback):
         """Go on with a checkpoint's curves."""
         self._curves = state_dict["curves"]
         self._loss_sum, self._n_batches = state_dict["loss_sum"], state_dict["n_batches"]
+
+
+def describe_test(run_dir: str | Path) -> str | None:
+    """What `metrics.json` says of the test cells, as a table; None if nothing was tested."""
+    path = Path(run_dir) / "metrics.json"
+    scores = json.loads(path.read_text()) if path.exists() else {}
+    if "test_baselines" not in scores:
+        return None
+    error = f"± {scores['test/loss_se']:.3f}"
+    rows = [("model", scores["test/loss"], error, scores["test/count_nll"])]
+    for name, count_nll in scores["test_baselines"].items():
+        rows.append((name, scores["test/marginal"] if name == "marginal" else None, "", count_nll))
+    lines = [f"{'test cells, nats a gene':26}{'tokens':>9}{'counts':>17}"]
+    for name, loss, error, count_nll in rows:
+        tokens = "" if loss is None else f"{loss:.3f}"
+        lines.append(f"  {name:24}{tokens:>9} {error:8}{count_nll:8.3f}")
+    return "\n".join(lines)
 
 
 def describe_scores(count_nll: float, scores: Mapping[str, Mapping[str, float]]) -> str:

@@ -23,6 +23,7 @@ from scdiff_data.offline.local_bucket import (
     write_bucket,
 )
 from scdiff_data.sources import Bucket, ScBaseCount
+from scdiff_data.telling import Progress
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class SimulatedAtlas:
         if not metadata_path(bucket, layout).exists():
             tissues = ["lung", " Lung", "blood", "not specified", "Brain", "", None]
             tissue = [tissues[i % len(tissues)] for i in range(self.n_experiments)]
-            write_bucket(bucket, layout, self._simulate(), {"tissue": tissue})
+            with Progress("simulate"):
+                write_bucket(bucket, layout, self._simulate(), {"tissue": tissue})
         return layout.open(bucket)
 
     def read_catalog(self, bucket: Bucket) -> pa.Table:

@@ -1,20 +1,19 @@
 """From archives to a finished directory: cells, genes, shards, and last the manifest."""
 
 import logging
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from scdiff_data.base import Workers, describe_file, digest, hash_file, write_json
+from scdiff_data.base import FileEntry, Workers, describe_file, digest, hash_file, write_json
 from scdiff_data.genes import GeneChoice, TrainingGenes, choose_genes, plot_hvgs
 from scdiff_data.pipeline.cell_table import draw_cells
 from scdiff_data.pipeline.fill_archive import FilledArchive
+from scdiff_data.pipeline.planning import describe_size
 from scdiff_data.reading import GeneAxis
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.shards import ShardGenes, choose_format, write_shards
@@ -28,6 +27,7 @@ from scdiff_data.store import (
     list_experiments,
     sum_dropped,
 )
+from scdiff_data.telling import Progress, tell
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,6 @@ def assemble(
     cells = draw_cells(recipe, directory, archives, read_rows(candidates))
     experiments = list_experiments(filled.records, cells.count_drawn)
     write_json(directory.experiments, experiments)
-    _tell_losses(experiments)
 
     checksums = {name: file.sha256 for name, file in files.items()}
     splits = {name: cells.splits_of(name) for name in cells.rows}
@@ -84,8 +83,8 @@ def assemble(
         recipe.shard_format, n_cells=len(cells), n_genes=len(choice.ids), n_values=n_values
     )
     with (
-        tqdm(total=len(cells), desc="sorted", unit="cell", disable=None) as sorted_bar,
-        tqdm(total=len(cells), desc="shards", unit="cell", disable=None) as shards_bar,
+        Progress("sort", "cells", len(cells)) as are_sorted,
+        Progress("shards", "cells", len(cells)) as are_written,
     ):
         shards = write_shards(
             directory,
@@ -99,8 +98,8 @@ def assemble(
             key=shards_key,
             n_threads=options.n_threads,
             max_memory=options.max_memory,
-            report_sorted=sorted_bar.update,
-            report_cells=shards_bar.update,
+            report_sorted=are_sorted.add,
+            report_cells=are_written.add,
         )
     written = [
         *(directory.catalog, directory.genes, directory.experiments, directory.cells),
@@ -125,9 +124,10 @@ def assemble(
         shards_key=shards_key,
         shard_format=shard_format,
         dropped=sum_dropped(experiments),
-        files=(*files.values(), *(describe_file(path, directory.path) for path in written)),
+        files=(*files.values(), *_describe_files(written, directory)),
     )
     manifest.write()
+    _tell(manifest, experiments)
     return manifest
 
 
@@ -149,7 +149,7 @@ def choose_from(
         Of each experiment's archive rows the split, see `TrainingGenes`.
     """
     files = {r.experiment_id: r.file for r in filled.records if r.file is not None}
-    with Workers(options.n_threads) as workers:
+    with Workers(options.n_threads) as workers, Progress("genes"):
         training = TrainingGenes(
             splits,
             {name: directory.archive(name) for name in files},
@@ -168,16 +168,37 @@ def write_choice(
 ) -> None:
     """Write a choice of genes as `hvg_info.json`, and as a picture."""
     write_json(info, choice.to_dict(axis, recipe.gene_settings))
-    plot_hvgs(figure, choice, axis)
+    plot_hvgs(figure, choice, axis, recipe.gene_settings)
 
 
-def _tell_losses(experiments: Sequence[Mapping[str, Any]]) -> None:
-    """Say what became of the experiments: in the log, or on the screen where no log shows it."""
+def _describe_files(paths: Sequence[Path], directory: DataDirectory) -> Iterator[FileEntry]:
+    """What the manifest has of each file; every byte is read again."""
+    with Progress("seal", "B", sum(path.stat().st_size for path in paths)) as progress:
+        for path in paths:
+            entry = describe_file(path, directory.path)
+            progress.add(entry.size)
+            yield entry
+
+
+def _tell(manifest: Manifest, experiments: Sequence[Mapping[str, Any]]) -> None:
+    """Say what was made, and what was lost: in the log, or on the screen where no log shows it."""
     level = logging.WARNING if have_failed(experiments) else logging.INFO
-    text = f"what became of the experiments:\n{describe_losses(experiments)}"
+    genes, n_shards = manifest.genes, len(manifest.shards)
+    made = {
+        "split": " + ".join(f"{n:,} {split}" for split, n in manifest.n_cells.items()),
+        "genes": f"{genes.n_chosen:,} of {genes.n_reference:,}",
+        "shards": f"{n_shards:,} {manifest.shard_format}, {_add_up(manifest.shard_entries)}",
+        "on disk": f"{_add_up(manifest.files)} in {manifest.data_dir}",
+    }
+    lines = [describe_losses(experiments), *(f"{name:18} {text}" for name, text in made.items())]
+    text = "\n".join(["what became of the experiments:", *lines])
     logger.log(level, "%s", text)
     if not logger.isEnabledFor(level):
-        tqdm.write(text, file=sys.stderr)
+        tell(text)
+
+
+def _add_up(files: Iterable[FileEntry]) -> str:
+    return describe_size(sum(entry.size for entry in files))
 
 
 def _report_absent(choice: GeneChoice) -> None:

@@ -14,7 +14,6 @@ from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from scdiff_data.base import digest, order_by_hash
 from scdiff_data.fetching import Fetcher, fetching
@@ -38,6 +37,7 @@ from scdiff_data.store import (
     Records,
     explain_shortage,
 )
+from scdiff_data.telling import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ def fill_archive(
     bucket: Bucket,
     candidates: pa.Table,
     options: PrepareOptions,
+    *,
+    n_bytes: int,
 ) -> FilledArchive:
     """Try experiments in the order of the draw until `cell_count` cells are in.
 
@@ -71,6 +73,8 @@ def fill_archive(
         The catalog's rows that the draw is from.
     options
         How it is done.
+    n_bytes
+        Bytes that are likely to be fetched, for the progress that is shown.
 
     Raises
     ------
@@ -97,8 +101,9 @@ def fill_archive(
             directory.downloads,
             n_threads=options.n_threads,
             in_place=layout.in_place,
+            n_expected=n_bytes,
         ) as fetcher,
-        tqdm(total=wanted, desc="archive", unit="cell", disable=None) as bar,
+        Progress("archive", "cells", wanted or sum(map(maker.most_cells, rows.values()))) as done,
     ):
         while wanted is None or n_cells < wanted:
             # Never fetch more than can be needed: QC only takes cells away.
@@ -136,7 +141,10 @@ def fill_archive(
                 if recipe.genes is not None:
                     recipe.genes.find(axis)  # says at once if they are of no use here
             n_cells += record.n_cells
-            bar.update(min(record.n_cells, (wanted or n_cells) - bar.n))
+            if wanted is None:
+                done.add(maker.most_cells(row))
+            else:
+                done.add(min(record.n_cells, wanted - done.n_done))
             limit.check(records, is_end=False)
     if not options.keep_downloads and directory.downloads.exists():
         for row in rows.values():  # those of an earlier run, too

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from scdiff_data.base import explain_damage
 from scdiff_data.constants import SPLITS
@@ -32,6 +31,7 @@ from scdiff_data.store import (
     mark_unfinished,
     read_experiments,
 )
+from scdiff_data.telling import Progress
 
 
 def choose_genes_again(
@@ -118,9 +118,9 @@ def convert(directory: DataDirectory, shard_format: str, n_threads: int) -> Mani
             return manifest
     mark_unfinished(directory, keep=True)
     n_cells = sum(manifest.n_cells.values())
-    with tqdm(total=n_cells, desc=shard_format, unit="cell", disable=None) as bar:
+    with Progress(shard_format, "cells", n_cells) as progress:
         converted = rewrite_shards(
-            manifest, shard_format, n_threads=n_threads, report_cells=bar.update
+            manifest, shard_format, n_threads=n_threads, report_cells=progress.add
         )
     converted.write()
     return converted

@@ -151,7 +151,14 @@ def prepare(
             mark_unfinished(directory)
         else:
             mark_unfinished(directory)
-            filled = fill_archive(recipe, directory, bucket, planned.candidates, options)
+            filled = fill_archive(
+                recipe,
+                directory,
+                bucket,
+                planned.candidates,
+                options,
+                n_bytes=planned.likely.fetch_bytes,
+            )
         if stages == "download":
             note_download(recipe, directory)
             return None

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from scdiff_data.base import (
     FileEntry,
     Workers,
@@ -21,6 +19,7 @@ from scdiff_data.recipes import Recipe, Stages
 from scdiff_data.shards import check_shards
 from scdiff_data.sources import ListedSource
 from scdiff_data.store import DataDirectory, ExperimentRecord, Manifest, read_experiments
+from scdiff_data.telling import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -101,13 +100,13 @@ def find_damaged(
     """Read every byte of the archives of some records; those whose bytes are others, or gone."""
     with_files = [(record, record.file) for record in records if record.file is not None]
     with (
-        tqdm(total=len(with_files), desc="verified", unit="file", disable=None) as bar,
+        Progress("verify", "B", sum(file.size for _, file in with_files)) as progress,
         Workers(n_threads) as workers,
     ):
 
         def is_damaged(known: tuple[ExperimentRecord, FileEntry]) -> bool:
             change = find_change(known[1], directory.path, by="its record", full=True)
-            bar.update()
+            progress.add(known[1].size)
             return change is not None
 
         found = workers.map(is_damaged, with_files)
@@ -134,7 +133,7 @@ def check_data_dir(data_dir: str | Path, *, n_threads: int | None = None) -> lis
     FileNotFoundError
         If the directory was not prepared.
     ManifestError
-        If its manifest is damaged.
+        If its manifest is damaged, or another run of prepare replaced the data meanwhile.
     """
     return find_problems(Manifest.read(data_dir), n_threads=n_threads)
 
@@ -143,7 +142,7 @@ def find_problems(manifest: Manifest, *, n_threads: int | None = None) -> list[s
     """What `check_data_dir` gives, of a directory whose manifest was read."""
     n_bytes = sum(entry.size for entry in manifest.files)
     with (
-        tqdm(total=n_bytes, desc="checked", unit="B", unit_scale=True, disable=None) as bar,
+        Progress("check", "B", n_bytes) as progress,
         Workers(n_threads or os.cpu_count() or 1) as workers,
     ):
 
@@ -153,7 +152,7 @@ def find_problems(manifest: Manifest, *, n_threads: int | None = None) -> list[s
             except ManifestError as error:
                 return str(error)
             finally:
-                bar.update(entry.size)
+                progress.add(entry.size)
             return None
 
         problems = [found for found in workers.map(check, manifest.files) if found is not None]
@@ -171,4 +170,6 @@ def find_problems(manifest: Manifest, *, n_threads: int | None = None) -> list[s
                 f"{path} is damaged ({error.__cause__ or error}): delete it; where it is needed, "
                 "prepare makes it again, with the archive"
             )
+    if problems:  # none of which is one if another run is at work on the files
+        manifest.check_unchanged()
     return problems

@@ -3,6 +3,7 @@
 config.json                      the manifest
 hvg_info.json                    the genes chosen, and why
 hvg_analysis.png                 the same as a picture
+report.html                      a page about it all, where one was asked for
 cells/{experiment_id}.h5ad       an experiment's archive
 cells/{experiment_id}.json       what became of the experiment
 statistics/{experiment_id}.npz   what its genes add up to
@@ -61,6 +62,11 @@ class DataDirectory:
     def hvg_figure(self) -> Path:
         """The same as a picture."""
         return self.path / "hvg_analysis.png"
+
+    @property
+    def report(self) -> Path:
+        """A page about the data, for readers; no part of them."""
+        return self.path / "report.html"
 
     @property
     def metadata(self) -> Path:

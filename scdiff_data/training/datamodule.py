@@ -180,7 +180,7 @@ class ScRNADataModule(LightningDataModule):
         if stage in (None, "fit"):
             self._bookmark.close()  # what was read of another checkpoint is not this run's
             self._cells.make_train_sampler(self.trainer)  # says at once if batches are too large
-        if self.trainer is None or self.trainer.is_global_zero:
+        if stage != "test" and (self.trainer is None or self.trainer.is_global_zero):
             logger.info("cells: %s experiments", self._cells.describe_sizes())
 
     @property

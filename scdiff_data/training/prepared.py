@@ -95,5 +95,6 @@ def open_manifest(recipe: Recipe, data_dir: Path, *, full: bool) -> Manifest:
             f"{data_dir} was prepared with other settings "
             f"({recipe.describe_difference(manifest.recipe)}): {way_out}"
         )
-    check_shards(manifest, full=full)
+    with manifest.opening():
+        check_shards(manifest, full=full)
     return manifest

@@ -14,7 +14,7 @@ import scdiff_data
 from scdiff_data.command import find_command
 from support.cases import ROOT
 from support.configs import compose
-from support.pages import PAGES, README, blocks
+from support.pages import PAGES, blocks
 
 
 def run(script: str, folder: Path) -> str:
@@ -40,14 +40,13 @@ def test_the_examples_of_contributing_are_short_and_run_as_written(tmp_path: Pat
     assert tokens == "tensor([0, 1, 2])"
 
 
-def test_the_pictures_of_the_rooms_are_that_of_the_package() -> None:
+def test_the_picture_of_the_rooms_is_that_of_the_package() -> None:
     picture = re.compile(r"^    base/ .*?^    command/ [^\n]*", re.DOTALL | re.MULTILINE)
     own = picture.search(scdiff_data.__doc__ or "")
     assert own is not None
-    for page in (README, (ROOT / "docs" / "architecture.md").read_text("utf-8")):
-        shown = picture.search(page)
-        assert shown is not None
-        assert shown[0] == own[0]
+    shown = picture.search((ROOT / "docs" / "architecture.md").read_text("utf-8"))
+    assert shown is not None
+    assert shown[0] == own[0]
 
 
 def test_the_architecture_page_names_files_that_there_are() -> None:
@@ -109,14 +108,17 @@ def test_the_format_page_names_every_key_of_hvg_info(pbmc_dir: Path) -> None:
 
 
 def test_pictures_and_pages_that_are_linked_exist() -> None:
-    for folder in (ROOT, ROOT / "docs"):
+    for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "howto"):
         for page in folder.glob("*.md"):
             for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
                 assert (folder / target).exists(), f"{page.name}: {target}"
 
 
 def test_the_choices_listed_are_those_there_are() -> None:
-    for group, choices in re.findall(r"^\| `([a-z/]+)` \| (.*) \|$", README, re.MULTILINE):
+    page = (ROOT / "docs" / "howto" / "train.md").read_text("utf-8")
+    groups = re.findall(r"^\| `([a-z/]+)` \| (`.*) \|$", page, re.MULTILINE)
+    assert len(groups) > 5
+    for group, choices in groups:
         listed = set(re.findall(r"`([a-z0-9_]+)`", choices))
         files = {path.stem for path in (ROOT / "configs" / group).glob("*.yaml")}
         assert listed == files - ({"default"} if group == "data" else set()), group
@@ -124,9 +126,10 @@ def test_the_choices_listed_are_those_there_are() -> None:
 
 def test_make_has_the_targets_named() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = re.search(r"lists what else there is: (.*?)\.", README, re.DOTALL)
-    assert named is not None
-    assert set(re.findall(r"`(\w+)`", named[1])) | {"train", "test"} <= targets
+    pages = [*PAGES, (ROOT / "CONTRIBUTING.md").read_text("utf-8")]
+    commands = "\n".join(block for page in pages for block in blocks("sh", page))
+    named = set(re.findall(r"^make (\w+)", commands, re.MULTILINE))
+    assert {"train", "test", "lint", "docs"} <= named <= targets
 
 
 def test_the_page_on_lightning_names_tests_that_there_are() -> None:

@@ -1,0 +1,44 @@
+"""The name of a run: the same on all ranks, and when a job is started again."""
+
+import os
+import sys
+from datetime import datetime
+
+RUN_NAME = "SCDIFF_RUN"
+"""Variable of the environment that names the run's folder; `configs/hydra/default.yaml` reads it.
+
+Where it is not set, the time is the name."""
+
+
+def name_run() -> None:
+    """Name the run alike on all ranks that Slurm or torchrun start; those of Lightning are told.
+
+    A Slurm job's run is named by the job and the command, so the same job, started again, finds it;
+    not in interactive jobs, where a command typed twice means two runs.
+    """
+    if RUN_NAME in os.environ:
+        return
+    if "SLURM_JOB_ID" in os.environ and (name := _name_of_job()) is not None:
+        os.environ[RUN_NAME] = name
+    elif os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        os.environ[RUN_NAME] = _name_of_launch()
+
+
+def _name_of_job() -> str | None:
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
+    from scdiff_data.base import digest
+
+    if (job := SLURMEnvironment.job_id()) is None:
+        return None
+    command = [os.environ.get("SLURM_CLUSTER_NAME", ""), *sys.argv[1:]]
+    return f"job-{job}-{digest(command)[:8]}"
+
+
+def _name_of_launch() -> str:
+    """That of the first rank to come: they start seconds apart, and a launch has no name."""
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    name = store.compare_set(RUN_NAME, "", f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    return str(name.decode())
