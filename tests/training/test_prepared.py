@@ -203,7 +203,7 @@ def test_stages_apart_give_what_one_run_gives(tmp_path: Path, pbmc_dir: Path) ->
         make(tmp_path, stages="first")
     begun = make(tmp_path, stages="download", tokenizer=QuantileTokens())
     begun.prepare_data()
-    with pytest.raises(FileNotFoundError, match="prepare it with stages=process"):
+    with pytest.raises(FileNotFoundError, match="prepare the rest with stages=process"):
         begun.setup()
     ended = make(tmp_path, stages="process")
     ended.prepare_data()
