@@ -116,10 +116,8 @@ class Manifest:
                 f"another process prepares {folder}, which is not finished: wait for it, or "
                 "call prepare(recipe, data_dir), which waits"
             )
-        way_out = (
-            "call prepare(recipe, data_dir) or datamodule.prepare_data(), or run 'scdiff-data "
-        )
-        way_out += "train prepare_only=true'"
+        way_out = "call prepare(recipe, data_dir) or datamodule.prepare_data(), or run "
+        way_out += "'scdiff-data train prepare_only=true'"
         if directory.downloaded.exists():
             way_out = "stages=download is done; prepare the rest with stages=process, offline"
         raise FileNotFoundError(f"no shards in {folder}: {path.name} is missing; {way_out}")
