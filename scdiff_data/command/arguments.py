@@ -6,31 +6,23 @@ a line of a docstring share its text, and a mistake is told in one line.
 """
 
 import inspect
-import json
 import re
 import textwrap
 from argparse import Action, ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import docstring_parser
-import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+from scdiff_data.command.mistakes import UsageError, explain
+from scdiff_data.command.typed import spell
 
 _WIDTH = 88
 """Letters of a line of help."""
 
 _LONG_TYPE = 40
 """Letters of a type that is not shown."""
-
-_SYNONYMS = {"--force": "--replace"}
-"""What earlier commands called arguments."""
-
-
-class UsageError(ValueError):
-    """A command that cannot be understood: the text says why, and what would be."""
 
 
 class _Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -143,18 +135,13 @@ class Arguments:
         UsageError
             If they cannot be understood.
         """
-        words = self._name_values(_spell(arguments))
+        words = self._name_values(spell(arguments))
         try:
             found = self.parser.parse_args(words, defaults=self._unnamed).as_dict()
         except ArgumentError as error:
-            raise UsageError(self._explain(error)) from error
+            raise UsageError(explain(error, self.parser)) from error
         found.pop("config", None)
         return {**found, **{name: make(**found.get(name, {})) for name, make in self._made.items()}}
-
-    def list_names(self) -> list[str]:
-        """The arguments that have names, as they are typed."""
-        names = [name for action in self.parser._actions for name in action.option_strings]
-        return [n for n in names if n.startswith("--") and not n.endswith(("+", ".help"))]
 
     def _name_values(self, words: Sequence[str]) -> list[str]:
         """Flags without a value get one."""
@@ -163,25 +150,6 @@ class Arguments:
             f"{word}=true" if word in self._flags and after not in ("true", "false") else word
             for word, after in zip(words, following, strict=True)
         ]
-
-    def _explain(self, error: ArgumentError) -> str:
-        """What is wrong, in one line."""
-        said = str(error)
-        if unknown := re.search(r"nrecognized arguments: (--[^\s=]+)", said):
-            return f"{unknown[1]} is no argument{suggest(unknown[1], self.list_names())}"
-        if unknown := re.search(r"nrecognized arguments: (.*)", said):
-            return f"{unknown[1]!r} is one argument too many: names begin with --"
-        if lacking := re.search(r"required: ([^\n]+)|Key \"(\S+)\" is required", said):
-            names = re.split(r",\s*", lacking[1] or lacking[2])
-            typed = {action.dest: action.option_strings for action in self.parser._actions}
-            shown = [f"--{name} …" if typed.get(name) else name.upper() for name in names]
-            return f"{', '.join(shown)} is missing"
-        if wrong := re.search(r"Parser key \"(\S+)\":", said):
-            kinds = re.findall(r"Expected an? (?:<class '([\w.]+)'>|([^.\n]+))", said)
-            names = [(a or b).replace("NoneType", "null") for a, b in kinds]
-            given = said.rpartition("Given value: ")[2] or said.rpartition("Got value: ")[2]
-            return f"--{wrong[1]} takes {' or '.join(dict.fromkeys(names))}, got {given.strip()}"
-        return " ".join(said.split())
 
 
 def read_texts(*documented: Callable[..., Any]) -> dict[str, str]:
@@ -203,72 +171,6 @@ def read_texts(*documented: Callable[..., Any]) -> dict[str, str]:
 def read_purpose(call: Callable[..., Any]) -> str:
     """What a docstring says before its first section."""
     return str(docstring_parser.parse(inspect.getdoc(call) or "").description or "")
-
-
-def take_settings(arguments: Sequence[str]) -> list[str]:
-    """Arguments with each `--config FILE` replaced by what the file says, before all others.
-
-    Raises
-    ------
-    UsageError
-        If a file cannot be read, or is no YAML of names and values.
-    """
-    named, rest = take_values(arguments, "--config")
-    said: list[str] = []
-    for name in named:
-        try:
-            content = yaml.safe_load(Path(name).read_text("utf-8")) or {}
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--config={name} cannot be read: {error}") from error
-        except yaml.YAMLError as error:
-            raise UsageError(
-                f"--config={name} is no YAML: {' '.join(str(error).split())}"
-            ) from error
-        if not isinstance(content, dict):
-            raise UsageError(f"--config={name} holds no names and values, such as n_hvgs: 1000")
-        said += [word for key, value in content.items() for word in _write_out(str(key), value)]
-    return [*said, *rest]
-
-
-def take_values(arguments: Sequence[str], name: str) -> tuple[list[str], list[str]]:
-    """The values that are given for a name, in their order, and the other arguments."""
-    values, rest, words = [], [], iter(arguments)
-    for word in words:
-        if word == name:
-            values.append(next(words, ""))
-        elif word.startswith(f"{name}="):
-            values.append(word.partition("=")[2])
-        else:
-            rest.append(word)
-    return values, rest
-
-
-def suggest(word: str, known: Sequence[str]) -> str:
-    """What may have been meant, as the end of a message."""
-    near = get_close_matches(word, known, n=3, cutoff=0.6)
-    return f": did you mean {' or '.join(near)}?" if near else "; --help lists those there are"
-
-
-def _write_out(key: str, value: Any) -> list[str]:
-    """A setting of a file as it would be typed."""
-    if key == "source" and isinstance(value, Mapping):  # as LightningCLI or Hydra have it
-        kind = value.get("class_path", value.get("_target_"))
-        own = {k: v for k, v in value.items() if k not in ("class_path", "_target_", "init_args")}
-        own |= value.get("init_args") or {}
-        named = [] if kind is None else [f"--source={kind}"]
-        return named + [word for k, v in own.items() for word in _write_out(f"source.{k}", v)]
-    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}"]
-
-
-def _spell(arguments: Sequence[str]) -> list[str]:
-    """Names as they are in Python: `_` for `-`."""
-    spelt = []
-    for word in arguments:
-        if found := re.match(r"--[\w-]+", word):
-            name = "--" + found[0][2:].replace("-", "_")
-            word = _SYNONYMS.get(name, name) + word[found.end() :]
-        spelt.append(word)
-    return spelt
 
 
 def _to_plain(text: str) -> str:

@@ -7,15 +7,10 @@ from inspect import signature
 from typing import Any
 
 from scdiff_data.card import describe
-from scdiff_data.command.arguments import (
-    Arguments,
-    UsageError,
-    read_purpose,
-    read_texts,
-    take_settings,
-    take_values,
-)
+from scdiff_data.command.arguments import Arguments, read_purpose, read_texts
+from scdiff_data.command.mistakes import UsageError
 from scdiff_data.command.starts import find_start, list_starts
+from scdiff_data.command.typed import take_settings, take_values
 from scdiff_data.command.work import (
     load_demo_model,
     run_check,

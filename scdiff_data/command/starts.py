@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 import scdiff_data
-from scdiff_data.command.arguments import UsageError, suggest
+from scdiff_data.command.mistakes import UsageError, suggest
 from scdiff_data.constants import SCRIPTS
 
 OWN_FILES = "h5ad"

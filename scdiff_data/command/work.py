@@ -79,7 +79,7 @@ def run_convert(data_dir: str, shard_format: str, **how: Any) -> str:
     return f"{len(manifest.shards)} {manifest.shard_format} shards, {size}: {data_dir}"
 
 
-def run_generate(checkpoint: str, *, output: Path, **how: Any) -> str:
+def run_generate(checkpoint: str, *, output: str, **how: Any) -> str:
     """Generate cells of a checkpoint, and write them whole or not at all."""
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f"{checkpoint} is no file: name a checkpoint, such as last.ckpt")
@@ -87,7 +87,7 @@ def run_generate(checkpoint: str, *, output: Path, **how: Any) -> str:
         checkpoint, map_location="cpu", weights_only=True
     )
     cells = model.generate(**how)
-    with write_aside(output) as aside:
+    with write_aside(Path(output)) as aside:
         cells.write_h5ad(aside)
     return f"{cells.n_obs:,} cells of {cells.n_vars:,} genes: {output}"
 
@@ -106,6 +106,6 @@ def _describe(manifest: Manifest) -> str:
     parts = ", ".join(f"{n:,} {name}" for name, n in manifest.n_cells.items())
     return (
         f"{manifest.genes.n_chosen:,} of {manifest.genes.n_reference:,} genes, "
-        f"{sum(manifest.n_cells.values()):,} cells ({parts}) in {len(manifest.shards)} shards: "
+        f"{sum(manifest.n_cells.values()):,} cells in {len(manifest.shards)} shards ({parts}): "
         f"{manifest.data_dir}"
     )

@@ -116,15 +116,11 @@ class Manifest:
                 f"another process prepares {folder}, which is not finished: wait for it, or "
                 "call prepare(recipe, data_dir), which waits"
             )
+        way_out = "call prepare(recipe, data_dir) or datamodule.prepare_data(), or run "
+        way_out += "'scdiff-data train prepare_only=true'"
         if directory.downloaded.exists():
-            raise FileNotFoundError(
-                f"no shards in {folder}: stages=download is done, the rest is not; prepare it with "
-                "stages=process, which needs no network"
-            )
-        raise FileNotFoundError(
-            f"no shards in {folder}: {path.name} is missing; call prepare(recipe, data_dir) or "
-            "datamodule.prepare_data(), or run 'scdiff-data train prepare_only=true'"
-        )
+            way_out = "stages=download is done; prepare the rest with stages=process, offline"
+        raise FileNotFoundError(f"no shards in {folder}: {path.name} is missing; {way_out}")
 
     @classmethod
     def read_replaced(cls, directory: DataDirectory) -> "Manifest | None":

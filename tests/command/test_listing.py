@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scdiff_data import HVGDataset, SimulatedAtlas
+from scdiff_data import Manifest, SimulatedAtlas
 from scdiff_data.cli import _FUNCTIONS, main
 from scdiff_data.command.listing import _COMMANDS, find_command
 from support.cases import digest_tree
@@ -49,11 +49,15 @@ def test_examples_run_as_they_stand(
         assert command == "scdiff-data"
         assert main(words) == 0, capsys.readouterr().err
         said[line] = capsys.readouterr().out
-    assert len(HVGDataset("data/mine").gene_ids) == 1000
+    assert Manifest.read("data/mine").genes.n_chosen == 1000
     assert len(json.loads(Path("figures/hvg_info.json").read_text())["hvg_names"]) == 64
-    assert HVGDataset("data/pbmc")[:].expression.shape == (700, 128)
+    assert Manifest.read("data/pbmc").genes.n_chosen == 128
+    assert Manifest.read("data/pbmc").shard_format == "compact"
     assert Path("card.png").read_bytes().startswith(b"\x89PNG")
-    assert any(text.startswith("128 of 765 genes, 700 cells (569 train") for text in said.values())
+    assert any(
+        text.startswith("128 of 765 genes, 700 cells in 3 shards (569 train")
+        for text in said.values()
+    )
     assert main(["info", "data/pbmc", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["state"] == "whole"
 

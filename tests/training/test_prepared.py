@@ -196,3 +196,17 @@ def test_an_older_directory_opens_and_one_of_unknown_settings_is_refused(data_di
     path.write_text(json.dumps(older | {"recipe": newer, "recipe_digest": digest}))
     with pytest.raises(ManifestError, match=r"another version of scdiff_data.*prepare again"):
         ScRNADataModule.from_directory(data_dir)
+
+
+def test_stages_apart_give_what_one_run_gives(tmp_path: Path, pbmc_dir: Path) -> None:
+    with pytest.raises(ValueError, match="stages must be one of all, download, process"):
+        make(tmp_path, stages="first")
+    begun = make(tmp_path, stages="download", tokenizer=QuantileTokens())
+    begun.prepare_data()
+    with pytest.raises(FileNotFoundError, match="prepare the rest with stages=process"):
+        begun.setup()
+    ended = make(tmp_path, stages="process")
+    ended.prepare_data()
+    ended.setup()
+    assert show(ended) == show(make(pbmc_dir))
+    assert digest_tree(tmp_path) == digest_tree(pbmc_dir)
