@@ -35,8 +35,8 @@ _SPLITS = {"val": (BLUE, "o", "validation"), "test": (ORANGE, "D", "test")}
 _SAMPLES = {
     "generated": "generated",
     "real": "real",
-    "genes_shuffled": "shuffled genes",
-    "mean_profile": "mean profile",
+    "genes_shuffled": "shuffled",
+    "mean_profile": "profile",
 }
 """Columns of the table of scores."""
 
@@ -241,6 +241,7 @@ def _write_scores(axes: "Axes", scores: Mapping[str, Mapping[str, float]]) -> No
         [text, ideal, *(f"{scores[sample][name]:.3f}" for sample in columns)]
         for name, (text, ideal) in _SCORES.items()
     ]
+    axes.set_title("how alike the cells are; shuffled genes and the mean profile are cheats")
     head = ["held-out cells beside", "ideal", *(_SAMPLES[name] for name in columns)]
     widths = [0.36, 0.08, *([0.56 / len(columns)] * len(columns))]
     whole: Any = (0, 0, 1, 1)  # of the panel
