@@ -4,6 +4,7 @@ Everything comes from `configs/`: `python train.py --cfg job` shows what is comp
 `python train.py --help` what there is to choose from.
 """
 
+import logging
 import os
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from scdiff_data.starting import explain_mistakes, load_frameworks, name_run, run_main
+
+logger = logging.getLogger(__name__)
 
 # What takes seconds to load is imported later: a wrong setting is told at once.
 
@@ -60,6 +63,8 @@ def run(config: DictConfig) -> None:
     # A job that is started again goes on from its own. A checkpoint may come from anywhere: nothing
     # in it is run.
     ckpt_path = find_checkpoint(run_dir) or config.ckpt_path
+    if ckpt_path is not None and trainer.is_global_zero:
+        logger.info("going on from %s", ckpt_path)
     trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
     trainer.test(model, datamodule=datamodule, verbose=False)
     if trainer.is_global_zero:

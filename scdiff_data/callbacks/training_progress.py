@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from math import isfinite
+from math import ceil, isfinite
 from time import monotonic
 from typing import Any
 
@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 
 _FORMS = {"cells/s": "{:,.0f} cells/s", "waited": "{:.0%} waiting", "mfu": "{:.0%} of the peak"}
 """How a bar shows what `Speed` logs."""
+
+_LEAST_WAITED = 0.01
+"""Share of the time in which batches are waited for, from which on it is shown."""
 
 _SECONDS_BETWEEN_NOTES = 0.5
 """Reading a logged value waits for the GPU: not after every batch."""
@@ -48,20 +51,16 @@ class TrainingProgress(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what is trained, and start the bar where a checkpoint left it."""
         n_weights = sum(weight.numel() for weight in pl_module.parameters())
-        n_batches, n_epochs = trainer.num_training_batches, trainer.max_epochs or -1
-        total = n_batches * n_epochs if n_epochs > 0 and isfinite(n_batches) else None
-        if trainer.max_steps > 0:  # counts optimizer steps, of `accumulate_grad_batches` each
-            most = trainer.max_steps * trainer.accumulate_grad_batches
-            total = most if total is None else min(total, most)
         if trainer.is_global_zero:
             logger.info(
                 "%s: %s parameters, on %s (precision %s)",
                 *(type(pl_module).__name__, f"{n_weights:,}", _describe_devices(trainer)),
                 trainer.precision,
             )
-        self._begin("train", total and int(total))
+        self._begin("train", _count_batches(trainer))
         if self._progress is not None:
-            self._progress.skip(trainer.fit_loop.epoch_loop.batch_progress.total.processed)
+            batches: Any = trainer.fit_loop.epoch_loop.batch_progress
+            self._progress.skip(batches.total.processed)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         """Count the batch."""
@@ -74,8 +73,11 @@ class TrainingProgress(ProgressBar):
     def _note(self, trainer: Trainer, doing: str = "") -> None:
         if self._progress is not None:
             self._next_note = monotonic() + _SECONDS_BETWEEN_NOTES
-            epoch = f"epoch {trainer.current_epoch + 1}"
-            known = [epoch, doing, _describe_values(trainer.progress_bar_metrics)]
+            epoch, n_epochs = trainer.current_epoch + 1, trainer.max_epochs or -1
+            place = f"epoch {epoch}"
+            if n_epochs > 0:  # after the last one, Lightning counts one more
+                place = f"epoch {min(epoch, n_epochs)} of {n_epochs}"
+            known = [place, doing, _describe_values(trainer.progress_bar_metrics)]
             self._progress.note(", ".join(part for part in known if part))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -149,6 +151,20 @@ class TrainingProgress(ProgressBar):
             self._progress = None
 
 
+def _count_batches(trainer: Trainer) -> int | None:
+    """Training batches of all epochs; None where there is no end."""
+    n_batches, n_each = trainer.num_training_batches, trainer.accumulate_grad_batches
+    totals = []
+    if (n_epochs := trainer.max_epochs) is not None and n_epochs >= 0 and isfinite(n_batches):
+        totals.append(int(n_batches) * n_epochs)
+    if trainer.max_steps >= 0 and not isfinite(n_batches):
+        totals.append(trainer.max_steps * n_each)
+    elif trainer.max_steps >= 0 and n_batches:  # the last step of an epoch takes what is left
+        n_whole, n_left = divmod(trainer.max_steps, ceil(n_batches / n_each))
+        totals.append(n_whole * int(n_batches) + n_left * n_each)
+    return min(totals, default=None)
+
+
 def _sum_finite(n_batches: Any) -> int | None:
     """Batches of all loaders; None where one has no end."""
     total = sum(n_batches) if isinstance(n_batches, list) else n_batches
@@ -157,9 +173,12 @@ def _sum_finite(n_batches: Any) -> int | None:
 
 def _describe_values(values: Mapping[str, Any]) -> str:
     """What was logged for the bar."""
+    known = {name: float(value) for name, value in values.items()}
+    if known.get("waited", 1) < _LEAST_WAITED:
+        del known["waited"]
     return ", ".join(
-        _FORMS.get(name, f"{name.removeprefix('train/')} {{:.4g}}").format(float(value))
-        for name, value in values.items()
+        _FORMS.get(name, f"{name.removeprefix('train/')} {{:.4g}}").format(value)
+        for name, value in known.items()
     )
 
 

@@ -246,7 +246,7 @@ def _fill_masked(
             else:
                 tokens_bg = tokens_cg[start : start + batch_size]
             generator = keyed_generator(seed, start, device=model.device)
-            how = {"is_told": is_told, "guidance": guidance, "progress": progress}
+            how: Any = {"is_told": is_told, "guidance": guidance, "progress": progress}
             filled_bg = sample_tokens(
                 _condition(model.denoiser, rows_bl, genes_bg, **how),
                 tokens_bg,

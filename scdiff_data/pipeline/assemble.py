@@ -1,7 +1,8 @@
 """From archives to a finished directory: cells, genes, shards, and last the manifest."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -131,7 +132,7 @@ def assemble(
         shards_key=shards_key,
         shard_format=shard_format,
         dropped=sum_dropped(experiments),
-        files=(*files.values(), *(describe_file(path, directory.path) for path in written)),
+        files=(*files.values(), *_describe_files(written, directory)),
     )
     manifest.write()
     _tell(manifest, experiments)
@@ -209,6 +210,15 @@ def reassemble(
         )
     mark_unfinished(directory, keep=True)
     return assemble(recipe, directory, candidates, FilledArchive(axis, found), options)
+
+
+def _describe_files(paths: Sequence[Path], directory: DataDirectory) -> Iterator[FileEntry]:
+    """What the manifest has of each file; every byte is read again."""
+    with Progress("seal", "B", sum(path.stat().st_size for path in paths)) as progress:
+        for path in paths:
+            entry = describe_file(path, directory.path)
+            progress.add(entry.size)
+            yield entry
 
 
 def _tell(manifest: Manifest, experiments: Sequence[Mapping[str, Any]]) -> None:

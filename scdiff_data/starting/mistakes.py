@@ -21,7 +21,7 @@ from hydra.errors import (
     OverrideParseException,
 )
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from scdiff_data.errors import ScdiffDataError
@@ -136,7 +136,9 @@ def _describe_argument(error: InstantiationException, cause: Exception) -> str |
     key = "" if found is None else found[2] or ""
     if found is None or unknown is None:
         is_told = isinstance(cause, TypeError | ValueError) or _describe(cause) is not None
-        return f"{key}: {cause}" if is_told else None
+        given = [one for one in sys.argv[1:] if one.lstrip("+").startswith(f"{key}.")]
+        also = f" (given: {' '.join(given)})" if given else ""
+        return f"{key}: {cause}{also}" if is_told else None
     known = [name for name in signature(get_object(found[1])).parameters if name != "self"]
     near = get_close_matches(unknown[1], known, _N_NEAR) or sorted(known)
     return f"{key}.{unknown[1]} is no setting: near are {', '.join(near)}"
@@ -160,7 +162,7 @@ def _describe_key(cause: Any) -> str:
     return f"{full_key} is no setting: {hint} (--cfg job shows all)"
 
 
-def _list_keys(config: DictConfig, prefix: str = "") -> list[str]:
+def _list_keys(config: Any, prefix: str = "") -> list[str]:
     """All keys of a composed job, in full."""
     found = []
     for name in config:

@@ -15,6 +15,8 @@ from typing import Any
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from scdiff_data.telling.compiling_notice import announce_compiling
+
 SECONDS_BETWEEN_LINES = 30.0
 """Between two lines where there is no terminal."""
 
@@ -74,7 +76,9 @@ class Progress:
     def __enter__(self) -> "Progress":
         self._start = monotonic()
         if is_first_rank():
-            paint = self._draw_bar if _has_screen() else self._tell_lines
+            if "numba" in sys.modules:  # loading it takes half a second
+                announce_compiling(tell)
+            paint = self._draw_bar if has_screen() else self._tell_lines
             self._painter = Thread(target=paint, name="progress", daemon=True)
             self._painter.start()
         return self
@@ -128,7 +132,7 @@ class Progress:
 
     def _number(self, n: float) -> str:
         if self._unit == "B":
-            return f"{tqdm.format_sizeof(n)}B"
+            return f"{n:.0f}B" if n < 1000 else f"{tqdm.format_sizeof(n)}B"
         return f"{n:,.0f}" if n >= 10 or n == int(n) else f"{n:.2g}"
 
     def _tell_lines(self) -> None:
@@ -142,8 +146,13 @@ class Progress:
                 seconds = _SECONDS_BETWEEN_LOOKS
                 if self._bar is None:
                     shown.enter_context(_LOG_ABOVE_BARS)
-                    form = {"bar_format": "{desc}", "desc": f"{self._stage:<9} …"}
-                    self._bar = tqdm(file=sys.stderr, dynamic_ncols=True, **form)
+                    self._bar = tqdm(
+                        desc=f"{self._stage:<9} …",
+                        bar_format="{desc}",
+                        total=self._total,
+                        dynamic_ncols=True,
+                        file=sys.stderr,
+                    )
                 self._draw()
             if self._bar is not None:
                 self._bar.leave = monotonic() - self._start >= _SECONDS_OF_A_RECORD
@@ -154,9 +163,14 @@ class Progress:
         bar, total = self._bar, self._total
         bar.n, bar.total = min(self.n_done, total or self.n_done), total or None
         shown = self._describe_count() if total else str(self)
-        bar.bar_format = "{desc} |{bar}|{percentage:3.0f} %{postfix}" if total else "{desc}"
+        width = ":10" if self._note else ""  # a note takes the room
+        bar.bar_format = f"{{desc}} |{{bar{width}}}|{{percentage:3.0f}} %{{postfix}}"
+        if not total:
+            bar.bar_format = "{desc}"
         bar.set_description_str(f"{self._stage:<9} {shown}", refresh=False)
         bar.set_postfix_str(self._describe_time(), refresh=False)
+        if total and hasattr(bar, "container"):  # a notebook's
+            bar.container.children[1].max = total
         bar.refresh()
 
 
@@ -183,7 +197,7 @@ _LOG_ABOVE_BARS = _LogAboveBars()
 """All bars of this process share the console."""
 
 
-def _has_screen() -> bool:
+def has_screen() -> bool:
     """Whether bars can be drawn: on a terminal, or in a notebook."""
     is_notebook = any(kind.__name__ == "tqdm_notebook" for kind in tqdm.__mro__)
     return is_notebook or sys.stderr.isatty()

@@ -20,20 +20,6 @@ def name(monkeypatch: pytest.MonkeyPatch, *command: str) -> str | None:
     return found
 
 
-def test_a_run_is_named_by_its_job_and_its_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert name(monkeypatch) is None  # by the time
-    submit(monkeypatch, tmp_path)
-    first = name(monkeypatch, "model=tiny")
-    assert first == name(monkeypatch, "model=tiny")
-    assert first != name(monkeypatch, "model=small")
-    monkeypatch.setenv("SLURM_JOB_ID", "4322")
-    assert first != name(monkeypatch, "model=tiny")
-    monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
-    assert name(monkeypatch, "model=tiny") is None
-
-
 def test_a_run_goes_on_from_the_newest_of_its_own_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
