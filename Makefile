@@ -5,9 +5,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.docs-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test lint types imports soak bench clean
+.PHONY: help install train test lint types imports soak bench docs links clean
 
 help:  ## show this
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,8 +26,10 @@ train: $(READY)  ## train the demo model on real cells; ARGS="data.n_hvgs=128" o
 test: $(READY)  ## run every test but the slow ones
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --quiet
 
+soak: MEMORY = $(addprefix TMPDIR=,$(wildcard /dev/shm))
 soak: $(READY)  ## run the slow soak, fault and scale tests; figures go to docs/reliability.md
-	SCDIFF_SOAK_REPORT=docs/reliability.md $(BIN)/python -m pytest --quiet --timeout 0 -m soak
+	$(MEMORY) SCDIFF_SOAK_REPORT=docs/reliability.md $(BIN)/python -m pytest --quiet --timeout 0 \
+		-o tmp_path_retention_policy=none -m soak
 
 lint: $(READY)  ## check style and docstrings
 	$(BIN)/ruff check .
@@ -41,5 +44,15 @@ imports: $(READY)  ## check that imports follow the way of the data
 bench: $(READY)  ## run the benchmarks, the quick way
 	@for script in benchmarks/*.py; do $(BIN)/python $$script --quick; done
 
+$(DOCS_READY): $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $(DOCS_READY)
+
+docs: $(DOCS_READY)  ## build the site of the docs in docs/_build/html; warnings are errors
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+links: $(DOCS_READY)  ## check the docs' links to other servers
+	$(BIN)/sphinx-build --builder linkcheck --quiet -D nb_execution_mode=off docs docs/_build/links
+
 clean:  ## remove the environment and caches, not data or runs
-	rm -rf $(VENV) .venv-lowest .venv-newest .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest .venv-newest docs/_build docs/api .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

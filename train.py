@@ -51,7 +51,8 @@ def run(config: DictConfig) -> None:
         return
     if config.prepare_only:
         datamodule.prepare_data()
-        datamodule.setup("fit")
+        if config.data.get("stages") != "download":
+            datamodule.setup("fit")
         print(config.data.data_dir)
         return
     model: LightningModule = instantiate(config.model)

@@ -5,7 +5,8 @@ import re
 from support.cases import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
-PAGES = [README, *(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
+DOCS = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "howto").glob("*.md"))]
+PAGES = [README, *(path.read_text("utf-8") for path in DOCS)]
 
 
 def blocks(language: str, text: str = README) -> list[str]:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import scdiff_data
-from scdiff_data.cli import main
+from scdiff_data.command import find_command
 from support.cases import ROOT
 from support.configs import compose
-from support.pages import PAGES, README, blocks
+from support.pages import PAGES, blocks
 
 
 def run(script: str, folder: Path) -> str:
@@ -40,14 +40,13 @@ def test_the_examples_of_contributing_are_short_and_run_as_written(tmp_path: Pat
     assert tokens == "tensor([0, 1, 2])"
 
 
-def test_the_pictures_of_the_rooms_are_that_of_the_package() -> None:
-    picture = re.compile(r"^    base/ .*?^    diffusion/ [^\n]*", re.DOTALL | re.MULTILINE)
+def test_the_picture_of_the_rooms_is_that_of_the_package() -> None:
+    picture = re.compile(r"^    base/ .*?^    command/ [^\n]*", re.DOTALL | re.MULTILINE)
     own = picture.search(scdiff_data.__doc__ or "")
     assert own is not None
-    for page in (README, (ROOT / "docs" / "architecture.md").read_text("utf-8")):
-        shown = picture.search(page)
-        assert shown is not None
-        assert shown[0] == own[0]
+    shown = picture.search((ROOT / "docs" / "architecture.md").read_text("utf-8"))
+    assert shown is not None
+    assert shown[0] == own[0]
 
 
 def test_the_architecture_page_names_files_that_there_are() -> None:
@@ -78,18 +77,26 @@ def test_commands_compose(tmp_path: Path, overrides: list[str]) -> None:
     assert compose(tmp_path, *overrides).data._target_
 
 
-@pytest.mark.parametrize(
-    "line",
-    [line for page in PAGES for line in page.splitlines() if line.startswith("scdiff-data ")],
-)
-def test_commands_of_our_own_parse(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {}
-    monkeypatch.setattr(
-        "scdiff_data.pipeline.choose_genes_again", lambda *_, **how: asked.update(how)
-    )
-    with pytest.raises(AttributeError):  # what it would print of the result
-        main(shlex.split(line)[1:])
-    assert asked["n_hvgs"] in (128, 3000)
+OWN_COMMANDS = [
+    shlex.split(line, comments=True)[1:]
+    for page in PAGES
+    for block in blocks("sh", page)
+    for line in block.splitlines()
+    if line.startswith("scdiff-data ")
+]
+
+
+@pytest.mark.parametrize("words", OWN_COMMANDS, ids=" ".join)
+def test_commands_of_our_own_parse(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, *words = words
+    if name in ("train", "evaluate", "completion"):
+        return
+    (tmp_path / "mine.yaml").write_text("source: pbmc")
+    monkeypatch.chdir(tmp_path)
+    arguments, left = find_command(name).read(words)
+    arguments.read(left)
 
 
 def test_the_format_page_names_every_key_of_hvg_info(pbmc_dir: Path) -> None:
@@ -101,14 +108,17 @@ def test_the_format_page_names_every_key_of_hvg_info(pbmc_dir: Path) -> None:
 
 
 def test_pictures_and_pages_that_are_linked_exist() -> None:
-    for folder in (ROOT, ROOT / "docs"):
+    for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "howto"):
         for page in folder.glob("*.md"):
             for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
                 assert (folder / target).exists(), f"{page.name}: {target}"
 
 
 def test_the_choices_listed_are_those_there_are() -> None:
-    for group, choices in re.findall(r"^\| `([a-z/]+)` \| (.*) \|$", README, re.MULTILINE):
+    page = (ROOT / "docs" / "howto" / "train.md").read_text("utf-8")
+    groups = re.findall(r"^\| `([a-z/]+)` \| (`.*) \|$", page, re.MULTILINE)
+    assert len(groups) > 5
+    for group, choices in groups:
         listed = set(re.findall(r"`([a-z0-9_]+)`", choices))
         files = {path.stem for path in (ROOT / "configs" / group).glob("*.yaml")}
         assert listed == files - ({"default"} if group == "data" else set()), group
@@ -116,9 +126,10 @@ def test_the_choices_listed_are_those_there_are() -> None:
 
 def test_make_has_the_targets_named() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = re.search(r"lists what else there is: (.*?)\.", README, re.DOTALL)
-    assert named is not None
-    assert set(re.findall(r"`(\w+)`", named[1])) | {"train", "test"} <= targets
+    pages = [*PAGES, (ROOT / "CONTRIBUTING.md").read_text("utf-8")]
+    commands = "\n".join(block for page in pages for block in blocks("sh", page))
+    named = set(re.findall(r"^make (\w+)", commands, re.MULTILINE))
+    assert {"train", "test", "lint", "docs"} <= named <= targets
 
 
 def test_the_page_on_lightning_names_tests_that_there_are() -> None:

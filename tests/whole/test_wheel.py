@@ -55,11 +55,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     return Installation(tmp_path_factory.mktemp("wheel"))
 
 
-def test_readmes_python_blocks_run_as_written(installed: Installation) -> None:
-    script = "\n".join(blocks("python"))
-    assert "ScRNADataModule" in script
+def test_readmes_python_and_that_of_dropping_in_run_as_written(installed: Installation) -> None:
+    page = (ROOT / "docs" / "howto" / "drop_in.md").read_text("utf-8")
+    script = "\n".join([*blocks("python"), *blocks("python", page)])
+    assert script.count("ScRNADataModule(") == 2
     printed = installed.run("-c", f"{script}\nprint(create_dataloader.__code__.co_filename)")
-    assert "torch.Size([32, 192]) torch.int16" in printed
+    assert "torch.Size([32, 100]) torch.int16" in printed
     assert "{'train': " in printed
     assert printed.splitlines()[-1].startswith(str(installed.folder.parent))
 
