@@ -33,7 +33,7 @@ class TrainingProgress(ProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self._progress: Progress | None = None
-        self._next_note = 0.0
+        self._next_note, self._values = 0.0, ""
         self._is_on = True
 
     def enable(self) -> None:
@@ -70,25 +70,32 @@ class TrainingProgress(ProgressBar):
         if monotonic() >= self._next_note:
             self._note(trainer)
 
-    def _note(self, trainer: Trainer, doing: str = "") -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show what an epoch ended with."""
+        self._note(trainer)
+
+    def _note(self, trainer: Trainer) -> None:
+        """Show what was logged: where Lightning's bars ask, too, and no rank waits for others."""
         if self._progress is not None:
             self._next_note = monotonic() + _SECONDS_BETWEEN_NOTES
-            epoch, n_epochs = trainer.current_epoch + 1, trainer.max_epochs or -1
-            place = f"epoch {epoch}"
-            if n_epochs > 0:  # after the last one, Lightning counts one more
-                place = f"epoch {min(epoch, n_epochs)} of {n_epochs}"
-            known = [place, doing, _describe_values(trainer.progress_bar_metrics)]
+            self._values = _describe_values(trainer.progress_bar_metrics)
+            self._tell(trainer)
+
+    def _tell(self, trainer: Trainer, doing: str = "") -> None:
+        if self._progress is not None:
+            n_epochs = trainer.max_epochs or -1
+            of_all = f" of {n_epochs}" if n_epochs > 0 else ""
+            known = [f"epoch {trainer.current_epoch + 1}{of_all}", doing, self._values]
             self._progress.note(", ".join(part for part in known if part))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the bar."""
-        self._note(trainer)
         self._end()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say that training waits for a validation; one that was asked for has a bar of its own."""
         if self._progress is not None:
-            self._note(trainer, "validating")
+            self._tell(trainer, "validating")
         elif not trainer.sanity_checking:
             self._begin("validate", _sum_finite(trainer.num_val_batches))
 

@@ -19,6 +19,7 @@ from scdiff_data.pipeline import (
 )
 from scdiff_data.recipes import Recipe
 from scdiff_data.store import Manifest
+from scdiff_data.telling import Progress
 
 
 def run_plan(data_dir: str, **given: Any) -> str:
@@ -57,7 +58,8 @@ def run_info(data_dir: str, *, png: Path | None = None, json: bool = False) -> s
     json
         Whether it is printed as JSON.
     """
-    card = describe(data_dir)
+    with Progress("look"):
+        card = describe(data_dir)
     if png is not None:
         card.draw(png)
     return card.to_json() if json else str(card)
@@ -83,9 +85,10 @@ def run_generate(checkpoint: str, *, output: str, **how: Any) -> str:
     """Generate cells of a checkpoint, and write them whole or not at all."""
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f"{checkpoint} is no file: name a checkpoint, such as last.ckpt")
-    model = load_demo_model().load_from_checkpoint(
-        checkpoint, map_location="cpu", weights_only=True
-    )
+    with Progress("load"):
+        model = load_demo_model().load_from_checkpoint(
+            checkpoint, map_location="cpu", weights_only=True
+        )
     cells = model.generate(**how)
     with write_aside(Path(output)) as aside:
         cells.write_h5ad(aside)

@@ -78,11 +78,6 @@ class Block(nn.Module):
 
     def __init__(self, d_model: int, *, n_heads: int) -> None:
         super().__init__()
-        if d_model % n_heads:
-            raise ValueError(
-                f"d_model must be a multiple of n_heads, got {d_model} and {n_heads}: "
-                f"take d_model={(d_model // n_heads + 1) * n_heads}"
-            )
         self._n_heads = n_heads
         self.attention_norm = AdaptiveNorm(d_model)
         self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)

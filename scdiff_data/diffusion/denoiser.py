@@ -23,6 +23,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from scdiff_data.diffusion.blocks import Block, Condition
 
 
+def check_sizes(**sizes: int) -> None:
+    """Raise ValueError if a network cannot have these sizes."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")
+    d_model, n_heads = sizes["d_model"], sizes["n_heads"]
+    if d_model % n_heads:
+        raise ValueError(
+            f"d_model must be a multiple of n_heads, got {d_model} and {n_heads}: "
+            f"take d_model={(d_model // n_heads + 1) * n_heads}"
+        )
+
+
 class Denoiser(nn.Module):
     """A pre-norm transformer over patches of genes.
 
@@ -54,8 +67,7 @@ class Denoiser(nn.Module):
         patch_size: int = 1,
     ) -> None:
         super().__init__()
-        if patch_size < 1:
-            raise ValueError(f"patch_size must be at least 1, got {patch_size}")
+        check_sizes(d_model=d_model, n_layers=n_layers, n_heads=n_heads, patch_size=patch_size)
         self.mask_id = n_tokens
         self._patch_size = patch_size
         # What a token means differs by gene: 3 counts of a rare one are not 3 of a common one. The

@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from scdiff_data.diffusion.denoiser import Denoiser, count_flops
+from scdiff_data.diffusion.denoiser import Denoiser, check_sizes, count_flops
 from scdiff_data.diffusion.generate import generate_cells, impute_cells
 from scdiff_data.diffusion.panel import Panel, find_genes, learn_statistics, map_codes, read_panel
 from scdiff_data.diffusion.process import (
@@ -90,6 +90,7 @@ class MaskedDiffusion(LightningModule):
         panel: Panel | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(d_model=d_model, n_layers=n_layers, n_heads=n_heads, patch_size=patch_size)
         labels = list(labels)
         self.save_hyperparameters()
         self._code_maps: dict[str, Tensor] = {}

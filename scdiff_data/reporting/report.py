@@ -19,6 +19,7 @@ from scdiff_data.reporting.sections import (
 from scdiff_data.reporting.survey import find_quantiles, survey_cells
 from scdiff_data.shards import check_shards
 from scdiff_data.store import Manifest, read_experiments
+from scdiff_data.telling import Progress
 
 
 def write_data_report(data_dir: str | Path, path: str | Path | None = None) -> Path:
@@ -60,7 +61,8 @@ def write_data_report(data_dir: str | Path, path: str | Path | None = None) -> P
     experiments = read_experiments(directory.experiments)
     genes = json.loads(directory.hvg_info.read_text("utf-8"))
     picture = directory.hvg_figure.read_bytes()
-    survey, sample = survey_cells(manifest), sample_cells(manifest)
+    with Progress("survey"):
+        survey, sample = survey_cells(manifest), sample_cells(manifest)
     manifest.check_unchanged()
 
     n_cells = sum(manifest.n_cells.values())

@@ -25,7 +25,6 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from scdiff_data.errors import ScdiffDataError
-from scdiff_data.telling import is_first_rank
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 """Hydra's variable of the environment: with 1 it hands on errors, and prints none."""
@@ -81,7 +80,7 @@ def explain_mistakes() -> Iterator[None]:
 
 def _exit_if_mistaken(error: Exception) -> None:
     if (message := describe_mistake(error)) is not None:
-        sys.exit(f"error: {message}" if is_first_rank() else 1)
+        sys.exit(f"error: {message}")
 
 
 def describe_mistake(error: BaseException) -> str | None:

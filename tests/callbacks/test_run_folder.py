@@ -12,11 +12,12 @@ from support.slurm import submit
 
 
 def name(monkeypatch: pytest.MonkeyPatch, *command: str) -> str | None:
-    monkeypatch.delenv("SCDIFF_RUN", raising=False)
+    monkeypatch.setenv("SCDIFF_RUN", "")  # so that it is as it was after the test
+    monkeypatch.delenv("SCDIFF_RUN")
     monkeypatch.setattr(sys, "argv", ["train.py", *command])
     name_run()
     found = os.environ.get("SCDIFF_RUN")
-    monkeypatch.setenv("SCDIFF_RUN", found or "")  # and is unset again after the test
+    monkeypatch.setenv("SCDIFF_RUN", found or "")
     return found
 
 
