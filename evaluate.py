@@ -51,6 +51,7 @@ def evaluate(config: DictConfig) -> None:
         split=config.split,
         n_cells=config.n_cells,
         steps=config.steps,
+        losses=losses,
     )
     write_json(Path(config.run_dir) / "metrics.json", dict(losses) | scores)
     print(describe_scores(losses[f"{config.split}/count_nll"], scores))

@@ -23,8 +23,11 @@ from scdiff_data.base.figures import (
     ORANGE,
     PALETTE,
     new_figure,
+    new_mosaic,
+    number_log_axis,
     render_figure,
     save_figure,
+    shorten_name,
 )
 from scdiff_data.base.files import (
     FileEntry,
@@ -105,6 +108,8 @@ __all__ = [
     "map_file",
     "map_file_datasets",
     "new_figure",
+    "new_mosaic",
+    "number_log_axis",
     "open_in_place",
     "order_by_hash",
     "pick_by_hash",
@@ -114,6 +119,7 @@ __all__ = [
     "read_sealed",
     "render_figure",
     "save_figure",
+    "shorten_name",
     "tell_here",
     "translate_sixteen",
     "write_aside",

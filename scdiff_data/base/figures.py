@@ -1,5 +1,6 @@
 """Figures without global state, the same bytes for the same data."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from scdiff_data.base.files import write_aside
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 BLUE = "#0072B2"
@@ -39,6 +42,35 @@ def new_figure(
     for panel in axes.flat:
         panel.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def new_mosaic(
+    layout: Sequence[Sequence[str]], *, size: tuple[float, float], title: str
+) -> tuple["Figure", dict[str, "Axes"]]:
+    """A titled figure, and its panels by the names that a layout gives them."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title, fontsize=14)
+    axes: dict[str, Axes] = figure.subplot_mosaic([list(row) for row in layout])
+    for panel in axes.values():
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def number_log_axis(axis: "Axis") -> None:
+    """Numbers as they are spoken of, at 1, 2 and 5 times the powers of ten."""
+    from matplotlib.ticker import LogLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+
+
+def shorten_name(name: str, longest: int) -> str:
+    """A name from the data that fits into a picture, and that matplotlib takes as it is."""
+    name = name if name == name.strip() != "" else f"“{name}”"  # blanks are seen
+    short = name if len(name) <= longest else f"{name[: longest - 1]}…"
+    return short.replace("$", r"\$")
 
 
 def save_figure(figure: "Figure", path: Path) -> None:

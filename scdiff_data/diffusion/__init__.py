@@ -8,12 +8,13 @@ imputed genes), `module` (what Lightning trains and saves).
 from scdiff_data.callbacks import Speed, StopCheckpoint, TrainingProgress, WeightEMA
 from scdiff_data.diffusion.denoiser import Denoiser
 from scdiff_data.diffusion.module import MaskedDiffusion
-from scdiff_data.evaluation import RunReport
+from scdiff_data.evaluation import RunReport, SampleCells
 
 __all__ = [
     "Denoiser",
     "MaskedDiffusion",
     "RunReport",
+    "SampleCells",
     "Speed",
     "StopCheckpoint",
     "TrainingProgress",

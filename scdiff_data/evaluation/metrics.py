@@ -32,6 +32,13 @@ _MOST_CELLS = 2_000
 """Cells of each sample for what takes a distance of all pairs."""
 
 
+_MOST_TYPED = 5_000
+"""Training cells that say of what type others are."""
+
+_N_NEIGHBOURS = 15
+"""Of them, those that vote on a cell."""
+
+
 def compare_cells(counts_cg: Counts, real_rg: Counts, train_tg: Counts) -> dict[str, float]:
     """Compare a sample's counts with held-out real cells' over the same genes.
 
@@ -117,6 +124,32 @@ def draw_mean_profiles(counts_cg: Counts, *, seed: int = 0) -> Counts:
     mean_cg = counts_cg.sum(1, keepdims=True) * profile_g
     drawn: Counts = np.random.default_rng(seed).poisson(mean_cg)
     return drawn
+
+
+def guess_types(
+    counts_cg: Counts, train_tg: Counts, codes_t: NDArray[np.integer[Any]]
+) -> NDArray[np.int64]:
+    """The type of each cell, as most of its nearest training cells have it, int64 [c].
+
+    So real cells and generated ones, which may know of no types, are typed by the same rule.
+
+    Parameters
+    ----------
+    counts_cg
+        The cells.
+    train_tg, codes_t
+        Training cells, and the code of each one's type; of -1 there is none.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.neighbors import KNeighborsClassifier
+
+    known = np.flatnonzero(np.asarray(codes_t) >= 0)[:_MOST_TYPED]
+    log_tg = np.log1p(train_tg[known])
+    pca = PCA(min(_N_COMPONENTS, *log_tg.shape), random_state=0).fit(log_tg)
+    nearest = KNeighborsClassifier(min(_N_NEIGHBOURS, len(known)))
+    nearest.fit(pca.transform(log_tg), np.asarray(codes_t)[known])
+    guessed: NDArray[np.int64] = nearest.predict(pca.transform(np.log1p(counts_cg)))
+    return guessed
 
 
 def _variation(values_c: NDArray[Any]) -> float:

@@ -91,6 +91,7 @@ class Fetcher:
         self._cancelled.set()
         self._pool.shutdown(cancel_futures=True)
         if self._begun:
+            self._progress.expect(self._n_bytes)  # what was expected beyond was not needed
             self._progress.__exit__()
 
 

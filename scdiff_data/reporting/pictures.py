@@ -6,14 +6,22 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.base import BLUE, GREEN, GREY, ORANGE, PALETTE, new_figure
+from scdiff_data.base import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    new_figure,
+    number_log_axis,
+    shorten_name,
+)
 from scdiff_data.constants import SPLITS
 from scdiff_data.reporting.sample import SampledCells, Texts
 from scdiff_data.reporting.survey import EDGES, CellSurvey, LabelSurvey, Numbers, find_quantiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -96,7 +104,7 @@ def _plot_bins(axes: "Axes", n_of_bin: Numbers) -> None:
             label = f"{name}, median about {_round(median):,}"
             axes.stairs(share, edges, color=_SPLIT_COLORS[name], label=label, **style)
     axes.set_xscale("log")
-    _number_log(axes.xaxis)
+    number_log_axis(axes.xaxis)
 
 
 def _round(value: float) -> int:
@@ -121,7 +129,7 @@ def draw_experiments(survey: CellSurvey) -> "Figure":
             start_e += n_e
         depth.hlines(places, 0, depth_e, color=GREY)
         depth.scatter(depth_e, places, c="black", s=30, zorder=2)
-        cells.set_yticks(places, [_shorten(name) for name in names], fontsize=9)
+        cells.set_yticks(places, [shorten_name(name, _LONGEST) for name in names], fontsize=9)
         depth.set_yticks(places, [])
         cells.set_xlabel("cells")
         depth.set_xlabel("typical counts a cell (geometric mean)")
@@ -141,7 +149,7 @@ def draw_experiments(survey: CellSurvey) -> "Figure":
     depth.set(xlabel="experiments, the deepest first", yscale="log")
     depth.set_ylabel("typical counts a cell (log scale)")
     for panel in (cells, depth):
-        _number_log(panel.yaxis)
+        number_log_axis(panel.yaxis)
         _count_in_thousands(panel)
     return figure
 
@@ -149,7 +157,7 @@ def draw_experiments(survey: CellSurvey) -> "Figure":
 def draw_label(name: str, label: LabelSurvey, n_cells: Numbers) -> "Figure":
     """The share of each split's cells that has each value, of the most frequent ones."""
     values = label.list_values()
-    rows = [(_shorten(value, _LONGEST_VALUE), n) for value, n in values[:MOST_NAMED]]
+    rows = [(shorten_name(value, _LONGEST_VALUE), n) for value, n in values[:MOST_NAMED]]
     if label.n_missing.any():
         rows.append(("(missing)", label.n_missing))
     figure, axes = new_figure(1, 1, size=(9, 0.3 * len(rows) + 1.5), title="")
@@ -231,7 +239,7 @@ def _plot_texts(axes: "Axes", places_ck: NDArray[np.float32], texts: Texts) -> N
     # All in one call: the cells of no value lie over those of another.
     axes.scatter(places_ck[:, 0], places_ck[:, 1], c=color_of[codes], s=7, linewidths=0)
     for value, color in zip(values[shown], PALETTE, strict=False):
-        axes.scatter([], [], c=color, s=36, label=_shorten(value))
+        axes.scatter([], [], c=color, s=36, label=shorten_name(value, _LONGEST))
     n_more, has_none = int((n_of > 0).sum()) - len(shown), bool((values == "").any())
     rest = [f"{n_more:,} more"] * (n_more > 0) + ["no value"] * has_none
     if rest:
@@ -241,20 +249,5 @@ def _plot_texts(axes: "Axes", places_ck: NDArray[np.float32], texts: Texts) -> N
     )
 
 
-def _shorten(name: str, longest: int = _LONGEST) -> str:
-    """A name that fits beside an axis, and that matplotlib takes as it is."""
-    name = name if name == name.strip() != "" else f"“{name}”"  # blanks are seen
-    short = name if len(name) <= longest else f"{name[: longest - 1]}…"
-    return short.replace("$", r"\$")
-
-
 def _count_in_thousands(axes: "Axes") -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-
-
-def _number_log(axis: "Axis") -> None:
-    """Numbers as they are spoken of at 1, 2 and 5 times the powers of ten."""
-    from matplotlib.ticker import LogLocator
-
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(lambda value, _: f"{value:,.0f}")

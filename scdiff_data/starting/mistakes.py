@@ -115,8 +115,13 @@ def _is_of_settings(error: BaseException) -> bool:
     """Whether what was raised says what is wrong with a setting."""
     if not isinstance(error, ValueError):
         return isinstance(error, ImportError) or "Misconfiguration" in type(error).__name__
+    return _find_package(error) in _OF_SETTINGS
+
+
+def _find_package(error: BaseException) -> str:
+    """Whose code raised it."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__", "")).partition(".")[0] in _OF_SETTINGS
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def _describe_override(override: str) -> str:
@@ -135,8 +140,11 @@ def _describe_argument(error: InstantiationException, cause: Exception) -> str |
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(cause))
     key = "" if found is None else found[2] or ""
     if found is None or unknown is None:
-        is_told = isinstance(cause, TypeError | ValueError) or _describe(cause) is not None
-        return f"{key}: {cause}" if is_told else None
+        is_told = isinstance(cause, TypeError) and _find_package(cause) in (*_OF_SETTINGS, "hydra")
+        is_told |= _describe(cause) is not None
+        given = [one for one in sys.argv[1:] if one.lstrip("+").startswith(f"{key}.")]
+        also = f" (given: {' '.join(given)})" if given else ""
+        return f"{key}: {cause}{also}" if is_told else None
     known = [name for name in signature(get_object(found[1])).parameters if name != "self"]
     near = get_close_matches(unknown[1], known, _N_NEAR) or sorted(known)
     return f"{key}.{unknown[1]} is no setting: near are {', '.join(near)}"

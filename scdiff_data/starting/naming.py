@@ -3,11 +3,15 @@
 import os
 import sys
 from datetime import datetime
+from hashlib import sha256
 
 RUN_NAME = "SCDIFF_RUN"
 """Variable of the environment that names the run's folder; `configs/hydra/default.yaml` reads it.
 
 Where it is not set, the time is the name."""
+
+_TYPED = ("bash", "interactive")
+"""Names of Slurm's jobs in which commands are typed; so Lightning takes them, too."""
 
 
 def name_run() -> None:
@@ -18,21 +22,12 @@ def name_run() -> None:
     """
     if RUN_NAME in os.environ:
         return
-    if "SLURM_JOB_ID" in os.environ and (name := _name_of_job()) is not None:
-        os.environ[RUN_NAME] = name
+    job, is_typed = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_JOB_NAME") in _TYPED
+    if job is not None and not is_typed:
+        command = "\0".join([os.environ.get("SLURM_CLUSTER_NAME", ""), *sys.argv[1:]])
+        os.environ[RUN_NAME] = f"job-{job}-{sha256(command.encode()).hexdigest()[:8]}"
     elif os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         os.environ[RUN_NAME] = _name_of_launch()
-
-
-def _name_of_job() -> str | None:
-    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-
-    from scdiff_data.base import digest
-
-    if (job := SLURMEnvironment.job_id()) is None:
-        return None
-    command = [os.environ.get("SLURM_CLUSTER_NAME", ""), *sys.argv[1:]]
-    return f"job-{job}-{digest(command)[:8]}"
 
 
 def _name_of_launch() -> str:

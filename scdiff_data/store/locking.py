@@ -15,6 +15,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from scdiff_data.store.layout import DataDirectory
+from scdiff_data.telling import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ def locked(directory: DataDirectory) -> Iterator[None]:
         if isinstance(lock, SoftFileLock):
             left_behind = f"; if none does, one was killed: delete {directory.lock_file}"
         logger.warning("another process prepares %s: waiting for it%s", directory.path, left_behind)
-        lock.acquire()
+        with Progress("wait"):
+            lock.acquire()
     _HELD.add(directory.lock)
     try:
         yield

@@ -1,7 +1,6 @@
 """A reader of prepared directories, written from docs/format.md alone: h5py, numpy and JSON.
 
-Nothing of the package is imported, so that the page is enough for anyone who wants to read the
-files in another language.
+Nothing of the package is imported: the page is enough for anyone who reads in another language.
 """
 
 import hashlib
@@ -25,8 +24,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if hashlib.sha256(canonical).hexdigest()[:16] != said:
         raise ValueError("config.json was changed")
     for entry in content["files"]:
-        found = hashlib.sha256((folder / entry["path"]).read_bytes()).hexdigest()
-        if found != entry["sha256"]:
+        if hashlib.sha256((folder / entry["path"]).read_bytes()).hexdigest() != entry["sha256"]:
             raise ValueError(f"{entry['path']} was changed")
     return content
 
@@ -48,20 +46,24 @@ def read_shard(path: Path, key: str) -> Iterator[dict[str, Any]]:
     with h5py.File(path) as file:
         if file.attrs["key"].decode() != key:
             raise ValueError(f"{path} is of another run")
-        genes, n_genes = file["gene_indices"][:], len(file["gene_ids"])
-        for i in range(len(file["cell_ids"])):
-            if "expression" in file:
-                counts = file["expression"][i]
-            else:
-                start, stop = file["starts"][i : i + 2].astype(int)
-                counts = unpack(file["packed"][start:stop], n_genes)
-            holds = genes.copy()
-            if "fallback" in file:
-                of_cell = slice(*file["fallback/indptr"][i : i + 2])
-                holds[file["fallback/slots"][of_cell]] = file["fallback/genes"][of_cell]
-            cell = {"id": file["cell_ids"][i].decode(), "counts": counts, "genes": holds}
-            cell["experiment"] = file["experiment_ids"][i].decode()
-            yield cell | {"total": file["total_counts"][i], "labels": read_labels(file, i)}
+        said = {name: file[name][:] for name in file if isinstance(file[name], h5py.Dataset)}
+        other = {name: values[:] for name, values in file.get("fallback", {}).items()}
+        labels = {name: read_label(label) for name, label in file.get("labels", {}).items()}
+    for i in range(len(said["cell_ids"])):
+        if "expression" in said:
+            counts = said["expression"][i]
+        else:
+            start, stop = said["starts"][i : i + 2].astype(int)
+            counts = unpack(said["packed"][start:stop], len(said["gene_ids"]))
+        genes = said["gene_indices"].copy()
+        if other:
+            of_cell = slice(*other["indptr"][i : i + 2])
+            genes[other["slots"][of_cell]] = other["genes"][of_cell]
+        cell = {"counts": counts, "genes": genes, "total": said["total_counts"][i]}
+        cell["id"], cell["experiment"] = (
+            said[n][i].decode() for n in ("cell_ids", "experiment_ids")
+        )
+        yield cell | {"labels": {name: values[i] for name, values in labels.items()}}
 
 
 def unpack(packed: np.ndarray, n_genes: int) -> np.ndarray:
@@ -72,24 +74,24 @@ def unpack(packed: np.ndarray, n_genes: int) -> np.ndarray:
     return counts
 
 
-def read_labels(file: h5py.File, i: int) -> dict[str, Any]:
-    labels: dict[str, Any] = {}
-    for name, label in file.get("labels", {}).items():
-        if isinstance(label, h5py.Group):
-            code = label["codes"][i]
-            labels[name] = None if code < 0 else label["categories"][code].decode()
-        else:
-            labels[name] = label[i]
-    return labels
+def read_label(label: h5py.Group | h5py.Dataset) -> list[Any]:
+    if isinstance(label, h5py.Dataset):
+        return list(label[:])
+    words = [*(word.decode() for word in label["categories"][:]), None]
+    return [words[code] for code in label["codes"][:]]
 
 
 def read_archive(path: Path) -> dict[str, np.ndarray]:
     """All genes of every cell of an archive, by its id."""
     with h5py.File(path) as file:
         obs, (n_cells, n_genes) = file["obs"], file["X"].attrs["shape"]
-        dense = np.zeros((n_cells, n_genes), int)
+        dense, columns, counts = (
+            np.zeros((n_cells, n_genes), int),
+            file["X/indices"],
+            file["X/data"],
+        )
         for i, (start, stop) in enumerate(pairwise(file["X/indptr"][:].tolist())):
-            dense[i, file["X/indices"][start:stop]] = file["X/data"][start:stop]
+            dense[i, columns[start:stop]] = counts[start:stop]
         sums = obs["archived_counts" if "archived_counts" in obs else "total_counts"][:]
         if (dense.sum(1) != sums).any():
             raise ValueError(f"{path} is damaged")
