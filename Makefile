@@ -26,8 +26,10 @@ train: $(READY)  ## train the demo model on real cells; ARGS="data.n_hvgs=128" o
 test: $(READY)  ## run every test but the slow ones
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --quiet
 
+soak: MEMORY = $(addprefix TMPDIR=,$(wildcard /dev/shm))
 soak: $(READY)  ## run the slow soak, fault and scale tests; figures go to docs/reliability.md
-	SCDIFF_SOAK_REPORT=docs/reliability.md $(BIN)/python -m pytest --quiet --timeout 0 -m soak
+	$(MEMORY) SCDIFF_SOAK_REPORT=docs/reliability.md $(BIN)/python -m pytest --quiet --timeout 0 \
+		-o tmp_path_retention_policy=none -m soak
 
 lint: $(READY)  ## check style and docstrings
 	$(BIN)/ruff check .

@@ -4,34 +4,43 @@ Everything comes from `configs/`: `python train.py --cfg job` shows what is comp
 `python train.py --help` what there is to choose from.
 """
 
+import logging
 import os
-import sys
 from pathlib import Path
 
 import hydra
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning import LightningModule, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from scdiff_data import ScdiffDataError, ScRNADataModule
-from scdiff_data.base import write_aside
-from scdiff_data.callbacks import exit_when_told, find_checkpoint, name_run
+from scdiff_data.starting import explain_mistakes, load_frameworks, name_run, run_main
+
+logger = logging.getLogger(__name__)
+
+# What takes seconds to load is imported later: a wrong setting is told at once.
 
 
 @hydra.main(config_path="configs", config_name="train", version_base="1.3")
 def main(config: DictConfig) -> None:
     """Run one job; Hydra calls this with the composed configuration."""
-    try:
+    with explain_mistakes():
+        load_frameworks()
+        from scdiff_data.callbacks import exit_when_told
+
         with exit_when_told():
             run(config)
-    except ScdiffDataError as error:  # it says what to do: no traceback
-        sys.exit("\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])]))
 
 
 def run(config: DictConfig) -> None:
     """Prepare, train, test."""
+    import torch
+    from lightning import LightningModule, Trainer, seed_everything
+
+    from scdiff_data import ScRNADataModule
+    from scdiff_data.base import write_aside
+    from scdiff_data.callbacks import find_checkpoint
+    from scdiff_data.evaluation import describe_test
+
     # Lightning starts each further rank with this command again: it must find this sweep's folder.
     os.environ["SCDIFF_SWEEP_DIR"] = HydraConfig.get().sweep.dir
     seed_everything(config.seed, workers=True, verbose=False)
@@ -42,7 +51,8 @@ def run(config: DictConfig) -> None:
         return
     if config.prepare_only:
         datamodule.prepare_data()
-        datamodule.setup("fit")
+        if config.data.get("stages") != "download":
+            datamodule.setup("fit")
         print(config.data.data_dir)
         return
     model: LightningModule = instantiate(config.model)
@@ -54,9 +64,13 @@ def run(config: DictConfig) -> None:
     # A job that is started again goes on from its own. A checkpoint may come from anywhere: nothing
     # in it is run.
     ckpt_path = find_checkpoint(run_dir) or config.ckpt_path
+    if ckpt_path is not None and trainer.is_global_zero:
+        logger.info("going on from %s", ckpt_path)
     trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
     trainer.test(model, datamodule=datamodule, verbose=False)
     if trainer.is_global_zero:
+        if (table := describe_test(run_dir)) is not None:
+            print(table)
         print(run_dir)
     # Lightning leaves gloo's group to the end of Python, where its threads may abort the process.
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -65,4 +79,4 @@ def run(config: DictConfig) -> None:
 
 if __name__ == "__main__":
     name_run()
-    main()
+    run_main(main)

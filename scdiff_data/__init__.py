@@ -4,6 +4,8 @@ The rooms stand in the order in which they are done with a cell. Each imports on
 it and is entered by its `__init__`, which names its files in their order.
 
     base/           machinery that knows nothing of cells
+    telling/        how far work is: bars, or a line every 30 seconds
+    starting/       how a script starts: its run's name, settings and mistakes
     fetching/       a file, brought to this machine and checked
     opening/        a file of anyone's, opened: nothing leads out of it or never ends
     reading/        a file of anyone's, as it is: cells, genes, counts in blocks
@@ -16,16 +18,19 @@ it and is entered by its `__init__`, which names its files in their order.
     shards/         what training reads, dense or compact, gathered from memory maps
     recipes/        what is wanted, and how it is done: settings, checked before any work
     pipeline/       all of these in order, from a recipe to a finished directory   (writes)
+    card/           what a prepared directory holds, as text, as JSON and as a picture
     sampling/       which cells come when: orders that are computed, and each rank's part
     loading/        from a finished directory to batches, on every rank            (reads)
+    reporting/      a page about a finished directory: losses, labels, batches     (reads)
     tokenizers/     counts to tokens and back
     training/       what Lightning takes: the DataModule, exact resuming, optimizer
     callbacks/      beside any module: averaged weights, speed, an orderly stop
     evaluation/     how good a model is, beside baselines and beside real cells
     diffusion/      the demo model
+    command/        all of this from a shell: functions become commands
 
-`errors.py` and `constants.py` stand before them all, `cli.py` is the command scdiff-data, `scvi.py`
-what scvi-tools takes.
+`errors.py` and `constants.py` stand before them all, `cli.py` starts the command scdiff-data,
+`scvi.py` is what scvi-tools takes.
 
 A format's writer and reader share a room. What writes and what reads do not know each other. Low
 rooms are handed paths and never make them up: only store knows what lies where.
@@ -41,6 +46,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scdiff_data.card import DataCard, describe
     from scdiff_data.errors import CountError, DownloadError, ManifestError, ScdiffDataError
     from scdiff_data.loading import (
         CellBatch,
@@ -63,6 +69,7 @@ if TYPE_CHECKING:
         prepare,
     )
     from scdiff_data.recipes import Recipe, Split
+    from scdiff_data.reporting import write_data_report
     from scdiff_data.sampling import CellSampler
     from scdiff_data.sources import (
         Bucket,
@@ -92,6 +99,7 @@ __all__ = [
     "Census",
     "CountError",
     "CountTokens",
+    "DataCard",
     "DownloadError",
     "H5adCollection",
     "H5adFolder",
@@ -123,11 +131,15 @@ __all__ = [
     "convert_shards",
     "create_dataloader",
     "create_hvg_dataloader",
+    "describe",
     "plan",
     "prepare",
+    "write_data_report",
 ]
 
 _ROOM_OF = {
+    "DataCard": "card",
+    "describe": "card",
     "CountError": "errors",
     "DownloadError": "errors",
     "ManifestError": "errors",
@@ -148,6 +160,7 @@ _ROOM_OF = {
     "convert_shards": "pipeline",
     "plan": "pipeline",
     "prepare": "pipeline",
+    "write_data_report": "reporting",
     "Bucket": "sources",
     "Census": "sources",
     "H5adCollection": "sources",

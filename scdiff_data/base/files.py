@@ -270,13 +270,13 @@ def find_change(entry: FileEntry, root: Path, *, by: str, full: bool) -> str | N
         Whether every byte is read; else only the size is looked at.
     """
     path = root / entry.path
-    size = path.stat().st_size if path.exists() else None
-    if size is None:
+    try:  # another run may take it away between two looks
+        if (size := path.stat().st_size) != entry.size:
+            return f"has {size} bytes, {by} says {entry.size}"
+        if full and hash_file(path) != entry.sha256:
+            return f"has another checksum than {by} says, so bytes of it have changed"
+    except FileNotFoundError:
         return "is missing"
-    if size != entry.size:
-        return f"has {size} bytes, {by} says {entry.size}"
-    if full and hash_file(path) != entry.sha256:
-        return f"has another checksum than {by} says, so bytes of it have changed"
     return None
 
 

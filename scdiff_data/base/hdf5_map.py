@@ -51,6 +51,10 @@ _COLD = 20 if sys.platform == "linux" else None
 _PAGE = mmap.PAGESIZE
 """Bytes of a page of memory."""
 
+HINT_BYTES = 128 << 10
+"""Bytes that one hint asks for. Of more, Linux fetches the first part alone: what it reads ahead
+(128 kB, unless it is told otherwise), or what one request of the disk may have."""
+
 _WHO = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 """Whose faults are counted: this thread's, where the system tells them apart."""
 
@@ -197,7 +201,9 @@ def expect_random(mapped: NDArray[Any]) -> None:
 
 def ask_for(mapped: NDArray[Any]) -> None:
     """Start to fetch what an array over a map covers; returns before it is there."""
-    _advise(mapped, _WILL_NEED)
+    content = mapped.reshape(-1).view(np.uint8)
+    for start in range(0, len(content), HINT_BYTES):
+        _advise(content[start : start + HINT_BYTES], _WILL_NEED)
 
 
 def give_back(mapped: NDArray[Any]) -> None:
@@ -210,6 +216,11 @@ def give_back(mapped: NDArray[Any]) -> None:
 def count_faults() -> int:
     """Reads of this thread so far that had to wait for the disk (major page faults)."""
     return resource.getrusage(_WHO).ru_majflt
+
+
+def count_reads() -> int:
+    """Reads of the disk that this process has started so far, hints' ones as well."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_inblock
 
 
 def tell_here(hint: Callable[..., None], *arguments: Any, kept: Any = None) -> None:
@@ -231,6 +242,8 @@ class DiskWatch:
         Whether rows come from the disk.
     asks_itself
         Whether a gather asks for its own rows; not while somebody asks for them ahead of it.
+    asks_for_all
+        Whether runs of rows are asked for as a whole.
     tell
         Calls what tells the system, with what it takes: here, or in a thread of its own. What else
         it is given is kept until then: maps, whose addresses the call reads.
@@ -239,6 +252,7 @@ class DiskWatch:
     def __init__(self) -> None:
         self.is_cold = False
         self.asks_itself = True
+        self.asks_for_all = False
         self.tell: Callable[..., None] = tell_here
         self._n_faults = count_faults()
         self._n_gathers = 0
@@ -273,5 +287,8 @@ def _advise(mapped: NDArray[Any], advice: int) -> None:
 @compiled
 def ask_for_bytes(address: int, n_bytes: int) -> None:
     """In compiled code: start to fetch the pages of `n_bytes` at an integer address of a map."""
-    first = np.uint64(address) & ~np.uint64(_PAGE - 1)
-    _madvise(first, np.uint64(address) + np.uint64(n_bytes) - first, np.int32(_WILL_NEED))
+    at = np.uint64(address) & ~np.uint64(_PAGE - 1)
+    end = np.uint64(address) + np.uint64(n_bytes)
+    while at < end:
+        _madvise(at, min(end - at, np.uint64(HINT_BYTES)), np.int32(_WILL_NEED))
+        at += np.uint64(HINT_BYTES)

@@ -5,9 +5,18 @@ Read `process` (which genes are masked, and the objective), `blocks` and `denois
 imputed genes), `module` (what Lightning trains and saves).
 """
 
-from scdiff_data.callbacks import Speed, StopCheckpoint, WeightEMA
+from scdiff_data.callbacks import Speed, StopCheckpoint, TrainingProgress, WeightEMA
 from scdiff_data.diffusion.denoiser import Denoiser
 from scdiff_data.diffusion.module import MaskedDiffusion
-from scdiff_data.evaluation import RunReport
+from scdiff_data.evaluation import RunReport, SampleCells
 
-__all__ = ["Denoiser", "MaskedDiffusion", "RunReport", "Speed", "StopCheckpoint", "WeightEMA"]
+__all__ = [
+    "Denoiser",
+    "MaskedDiffusion",
+    "RunReport",
+    "SampleCells",
+    "Speed",
+    "StopCheckpoint",
+    "TrainingProgress",
+    "WeightEMA",
+]

@@ -21,6 +21,7 @@ from scdiff_data.diffusion.denoiser import Denoiser
 from scdiff_data.diffusion.panel import Panel
 from scdiff_data.diffusion.process import keyed_generator
 from scdiff_data.diffusion.samplers import Sampler, guide, sample_tokens
+from scdiff_data.telling import Progress
 from scdiff_data.tokenizers import BinTokens
 
 
@@ -235,29 +236,44 @@ def _fill_masked(
     genes_bg, mask_id = None, model.denoiser.mask_id
     if panel["gene_places"] is not None:
         genes_bg = torch.tensor(panel["gene_places"], device=model.device)[None]
-    for start in range(0, len(conditions_cl), batch_size):
-        rows_bl = torch.from_numpy(conditions_cl[start : start + batch_size]).to(model.device)
-        if tokens_cg is None:
-            shape = (len(rows_bl), len(panel["gene_ids"]))
-            tokens_bg = torch.full(shape, mask_id, device=model.device)
-        else:
-            tokens_bg = tokens_cg[start : start + batch_size]
-        generator = keyed_generator(seed, start, device=model.device)
-        denoise = _condition(model.denoiser, rows_bl, genes_bg, is_told=is_told, guidance=guidance)
-        filled_bg = sample_tokens(
-            denoise, tokens_bg, mask_id=mask_id, steps=steps, generator=generator, sampler=sampler
-        )
-        yield model.tokenizer.decode(filled_bg, generator).numpy(force=True).astype(np.int32)
+    starts = range(0, len(conditions_cl), batch_size)
+    with Progress("generate", "steps", steps * len(starts)) as progress:
+        for start in starts:
+            rows_bl = torch.from_numpy(conditions_cl[start : start + batch_size]).to(model.device)
+            if tokens_cg is None:
+                shape = (len(rows_bl), len(panel["gene_ids"]))
+                tokens_bg = torch.full(shape, mask_id, device=model.device)
+            else:
+                tokens_bg = tokens_cg[start : start + batch_size]
+            generator = keyed_generator(seed, start, device=model.device)
+            how: Any = {"is_told": is_told, "guidance": guidance, "progress": progress}
+            filled_bg = sample_tokens(
+                _condition(model.denoiser, rows_bl, genes_bg, **how),
+                tokens_bg,
+                mask_id=mask_id,
+                steps=steps,
+                generator=generator,
+                sampler=sampler,
+            )
+            yield model.tokenizer.decode(filled_bg, generator).numpy(force=True).astype(np.int32)
 
 
 def _condition(
-    denoiser: Denoiser, rows_bl: Tensor, genes_bg: Tensor | None, *, is_told: bool, guidance: float
+    denoiser: Denoiser,
+    rows_bl: Tensor,
+    genes_bg: Tensor | None,
+    *,
+    is_told: bool,
+    guidance: float,
+    progress: Progress,
 ) -> Callable[[Tensor], Tensor]:
     """The denoiser as a function of the tokens alone: depth, labels and guidance set."""
     condition = {"total_counts_b": rows_bl[:, 0], "labels_bl": rows_bl[:, 1:], "genes_bg": genes_bg}
     withheld_b = torch.ones_like(rows_bl[:, 0], dtype=torch.bool)
 
     def ask(tokens_bg: Tensor, withheld_b: Tensor | None) -> Tensor:
+        if withheld_b is None or not is_told:  # of two answers that guide, one counts
+            progress.add()
         logits_bgv: Tensor = denoiser(tokens_bg, **condition, unconditional_b=withheld_b)
         return logits_bgv
 

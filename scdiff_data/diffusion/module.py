@@ -240,7 +240,8 @@ class MaskedDiffusion(LightningModule):
         scores = {"loss": loss, "loss_se": error, "marginal": marginal, "count_nll": count_nll}
         split = "test" if self.trainer.testing else "val"
         # Equal on all ranks already: sync_dist only tells Lightning so.
-        self.log_dict({f"{split}/{name}": score for name, score in scores.items()}, sync_dist=True)
+        for name, score in scores.items():
+            self.log(f"{split}/{name}", score, prog_bar=name == "loss", sync_dist=True)
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step

@@ -1,124 +1,272 @@
-"""Every picture: PNG files whose bytes depend on the data alone.
-
-Figures are drawn through matplotlib's objects, never pyplot, so no global state is touched and no
-display is needed. Colors are Okabe and Ito's, which color-blind readers tell apart.
-"""
+"""A run as a picture: its losses, its scores, and its cells beside real ones."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from scdiff_data.base import BLUE, GREEN, GREY, ORANGE, new_figure, save_figure
+from scdiff_data.base import BLUE, GREY, ORANGE, new_mosaic, save_figure
+from scdiff_data.evaluation.panels import (
+    Components,
+    Samples,
+    compare_components,
+    compare_correlations,
+    compare_genes,
+    compare_totals,
+    compare_types,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LAYOUT = (
+    ("losses", "likelihoods", "scores", "scores"),
+    ("means", "variances", "zeros", "totals"),
+    ("components", "real components", "correlations", "types"),
+)
+"""Where each panel is."""
+
+_SPLITS = {"val": (BLUE, "o", "validation"), "test": (ORANGE, "D", "test")}
+"""Color, mark and name of the cells that were scored."""
+
+_SAMPLES = {
+    "generated": "generated",
+    "real": "real",
+    "genes_shuffled": "shuffled",
+    "mean_profile": "profile",
+}
+"""Columns of the table of scores."""
+
+_SCORES = {
+    "gene_mean_ratio": ("mean count of a gene, ratio", "1"),
+    "gene_variance_ratio": ("variance of a gene, ratio", "1"),
+    "zero_fraction_difference": ("zeros, difference", "0"),
+    "library_cv_ratio": ("spread of counts a cell, ratio", "1"),
+    "detected_genes_cv_ratio": ("spread of genes a cell, ratio", "1"),
+    "gene_correlation_agreement": ("gene-gene correlations agree", "1"),
+    "wasserstein_per_gene": ("Wasserstein distance of a gene", "0"),
+    "mmd2": ("squared MMD", "0"),
+    "nearest_neighbour_accuracy": ("told apart by the nearest cell", "0.5"),
+    "forest_auc": ("told apart by a forest, AUC", "0.5"),
+    "duplicates": ("copies of training cells", "0"),
+}
+"""Rows of that table: what each is, and what it is at best."""
 
 
-def plot_report(
-    path: Path,
-    *,
-    curves: Mapping[str, Sequence[float]],
-    generated_counts: NDArray[np.integer[Any]],
-    real_counts: NDArray[np.integer[Any]],
-) -> None:
-    """Draw a run: its losses, and its generated cells beside held-out real ones.
+@dataclass(frozen=True, kw_only=True)
+class ReportContent:
+    """What a run's picture shows.
 
     Parameters
     ----------
-    path
-        PNG to write, whole or not at all.
+    samples
+        Cells, as many of each kind.
+    split
+        The split that the held-out ones are of.
+    scores
+        Of each sample the figures of `compare_cells`; empty, if none were taken.
+    type_names, type_shares
+        Types, and the share of each among `generated`, `real` and `other` cells; or empty.
     curves
         Lists of equal length, one entry a validation: `step`, `train/loss`, `val/loss` and
         `val/marginal` (nats a gene); or empty, if nothing was trained.
-    generated_counts
-        Counts of generated cells, [n_generated, n_genes].
-    real_counts
-        Counts of held-out cells over the same genes, [n_real, n_genes].
+    losses
+        What Lightning logged last: `val/loss`, `test/loss_se` and their like.
+    baselines
+        Of a split, what its counts cost without a model, by the names of `score_baselines`.
     """
-    from matplotlib.ticker import FuncFormatter
 
-    n_cells = f"{len(generated_counts):,} generated cells beside {len(real_counts):,} held-out ones"
-    figure, axes = new_figure(2, 3, size=(15, 8.5), title=n_cells)
-    (losses, means, variances), (zeros, totals, components) = axes
+    samples: Samples
+    split: str
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    type_names: Sequence[str] = ()
+    type_shares: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    losses: Mapping[str, float] = field(default_factory=dict)
+    baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
-    if not curves:
-        losses.set_axis_off()
+
+def plot_report(path: Path, content: ReportContent) -> None:
+    """Write a run's picture as PNG, whole or not at all."""
+    save_figure(draw_report(content), path)
+
+
+def draw_report(content: ReportContent) -> "Figure":
+    """A run's losses and scores, and its generated cells beside real ones."""
+    samples = content.samples
+    title = (
+        f"{len(samples):,} generated cells beside as many held-out ones "
+        f"({_SPLITS[content.split][2]}), and as many other real ones"
+    )
+    figure, axes = new_mosaic(_LAYOUT, size=(18, 12.5), title=title)
+    _plot_losses(axes["losses"], content)
+    _plot_likelihoods(axes["likelihoods"], content)
+    _write_scores(axes["scores"], content.scores)
+
+    panels: dict[str, tuple[str, Any, bool]] = {
+        "means": ("mean count of each gene", lambda counts: counts.mean(0), True),
+        "variances": ("variance of each gene", lambda counts: counts.var(0), True),
+        "zeros": ("fraction of zeros of each gene", lambda counts: (counts == 0).mean(0), False),
+    }
+    for name, (text, measure, is_log) in panels.items():
+        compare_genes(axes[name], samples, measure, is_log=is_log)
+        axes[name].set_title(text)
+    axes["means"].legend(frameon=False, loc="upper left", fontsize=9, markerscale=2)
+    compare_totals(axes["totals"], samples)
+    axes["totals"].set_title("counts a cell")
+
+    components = Components.fit([samples.generated, samples.real], show=samples)
+    names = ("generated", "held-out real")
+    compare_components(axes["components"], samples.generated, samples.real, names, components)
+    compare_components(
+        axes["real components"],
+        samples.other,
+        samples.real,
+        ("other real", "held-out real"),
+        components,
+    )
+    axes["components"].set_title("generated beside real: PCA of log(1 + count)")
+    axes["real components"].set_title("real beside real, in the same components")
+    compare_correlations(axes["correlations"], samples)
+    axes["correlations"].set_title("correlation of pairs of genes")
+    if content.type_names:
+        compare_types(axes["types"], content.type_shares, content.type_names)
+        axes["types"].set_title("types of the nearest training cells")
     else:
-        _plot_losses(losses, curves)
-
-    _compare_genes(means, "mean count a gene", generated_counts.mean(0), real_counts.mean(0))
-    _compare_genes(variances, "variance a gene", generated_counts.var(0), real_counts.var(0))
-    zeros_by_gene = [(counts == 0).mean(0) for counts in (generated_counts, real_counts)]
-    _compare_genes(zeros, "fraction of zeros a gene", *zeros_by_gene, log=False)
-
-    sums = {"real": real_counts.sum(1), "generated": generated_counts.sum(1)}
-    sums = {name: sum_c.clip(min=1) for name, sum_c in sums.items()}  # the axis is logarithmic
-    low, high = np.quantile(np.concatenate(list(sums.values())), [0, 1])
-    edges = np.geomspace(low / 1.01, high * 1.01, 20)
-    for (name, sum_c), color in zip(sums.items(), (ORANGE, BLUE), strict=True):
-        shares = np.full(len(sum_c), 1 / len(sum_c))
-        totals.hist(sum_c, bins=edges, weights=shares, color=color, alpha=0.55, label=name)
-    totals.set(xscale="log", xlabel="counts a cell, over these genes", ylabel="share of cells")
-    totals.xaxis.set_minor_formatter(FuncFormatter(_plain_number))
-    totals.xaxis.set_major_formatter(FuncFormatter(_plain_number))
-    totals.set_title("total counts")
-    totals.legend(frameon=False, loc="upper right")
-
-    real_xy, generated_xy = _joint_pca(real_counts, generated_counts)
-    components.scatter(*real_xy.T, s=14, c=ORANGE, alpha=0.7, linewidths=0, label="real")
-    components.scatter(*generated_xy.T, s=14, c=BLUE, alpha=0.5, linewidths=0, label="generated")
-    components.set(xlabel="component 1", ylabel="component 2", xticks=[], yticks=[])
-    components.set_title("joint PCA of log(1 + count)")
-    components.legend(frameon=False, loc="upper right")
-    save_figure(figure, path)
+        _say(axes["types"], "the cells have no labels")
+    return figure
 
 
-def _plot_losses(axes: "Axes", curves: Mapping[str, Sequence[float]]) -> None:
-    for name, color in (("train/loss", GREY), ("val/loss", BLUE)):
-        axes.plot(curves["step"], curves[name], color=color, label=name, linewidth=2)
-    if len(curves["step"]):
-        marginal = curves["val/marginal"][-1]
-        axes.axhline(marginal, color="black", linestyle="--", label="per-gene marginals")
-    axes.set(xlabel="optimizer step", ylabel="nats a gene", title="loss")
-    axes.legend(frameon=False, loc="upper right")
+def draw_samples(samples: Samples, title: str) -> "Figure":
+    """Generated cells beside real ones, in one row of panels, for a picture amid training.
+
+    The components are those of the real cells: from picture to picture they stay.
+    """
+    names = ("means", "zeros", "totals", "components")
+    figure, axes = new_mosaic((names,), size=(17, 4.4), title=title)
+    compare_genes(axes["means"], samples, lambda counts: counts.mean(0), is_log=True)
+    axes["means"].set_title("mean count of each gene")
+    axes["means"].legend(frameon=False, loc="upper left", fontsize=9, markerscale=2)
+    compare_genes(axes["zeros"], samples, lambda counts: (counts == 0).mean(0), is_log=False)
+    axes["zeros"].set_title("fraction of zeros of each gene")
+    compare_totals(axes["totals"], samples)
+    axes["totals"].set_title("counts a cell")
+    components = Components.fit([samples.real, samples.other], show=samples)
+    both = ("generated", "held-out real")
+    compare_components(axes["components"], samples.generated, samples.real, both, components)
+    axes["components"].set_title("PCA of log(1 + count)")
+    return figure
 
 
-def _compare_genes(
-    axes: "Axes",
-    title: str,
-    generated: NDArray[np.floating[Any]],
-    real: NDArray[np.floating[Any]],
-    *,
-    log: bool = True,
-) -> None:
-    """Scatter one statistic of every gene, generated against real, beside the diagonal."""
-    shown = (generated > 0) & (real > 0) if log else np.ones(len(real), dtype=bool)
-    values = np.concatenate([generated[shown], real[shown]])
-    ends = (values.min(), values.max()) if len(values) else (0.1, 1.0)
-    axes.plot(ends, ends, color="black", linewidth=1, linestyle="--", zorder=0)
-    axes.scatter(real[shown], generated[shown], s=11, c=GREEN, alpha=0.7, linewidths=0)
-    scale = "log" if log else "linear"
-    axes.set(xscale=scale, yscale=scale, xlabel="real", ylabel="generated", title=title)
-    axes.set_aspect("equal", adjustable="datalim")
+def _plot_losses(axes: "Axes", content: ReportContent) -> None:
+    curves, losses = content.curves, content.losses
+    axes.set_title("loss")
+    if not curves or not len(curves["step"]):
+        _say(axes, "nothing was trained")
+        return
+    steps = curves["step"]
+    axes.plot(steps, curves["train/loss"], color=GREY, label="training", linewidth=2)
+    axes.plot(steps, curves["val/loss"], color=BLUE, label="validation", linewidth=2)
+    axes.axhline(
+        curves["val/marginal"][-1], color="black", linestyle="--", label="each gene by itself"
+    )
+    if "test/loss" in losses:
+        axes.errorbar(
+            steps[-1],
+            losses["test/loss"],
+            losses.get("test/loss_se"),
+            color=ORANGE,
+            marker="D",
+            linestyle="none",
+            label=f"test: {_with_error(losses, 'test')}",
+        )
+    axes.set(xlabel="optimizer step", ylabel="nats a gene")
+    axes.legend(frameon=False, loc="upper right", fontsize=9)
 
 
-def _joint_pca(
-    first: NDArray[np.integer[Any]], second: NDArray[np.integer[Any]]
-) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
-    """First two principal components of log(1 + count), fitted on as many cells of both."""
-    logs = [np.log1p(counts.astype(np.float64)) for counts in (first, second)]
-    n_cells = min(len(first), len(second))
-    centre = np.concatenate([values[:n_cells] for values in logs])
-    _, _, directions = np.linalg.svd(centre - centre.mean(0), full_matrices=False)
-    directions = directions[:2] * np.sign(directions[:2].sum(1, keepdims=True) + 1e-12)
-    first_xy, second_xy = ((values - centre.mean(0)) @ directions.T for values in logs)
-    return first_xy, second_xy
+def _plot_likelihoods(axes: "Axes", content: ReportContent) -> None:
+    """What counts cost the model, beside what they cost without one."""
+    losses = content.losses
+    scored = [s for s in _SPLITS if f"{s}/count_nll" in losses and s in content.baselines]
+    axes.set_title("negative log-likelihood of counts")
+    if not scored:
+        _say(axes, "nothing was scored")
+        return
+    names = list(dict.fromkeys(name for split in scored for name in content.baselines[split]))
+    rows = ["model", *names]
+    for split in scored:
+        color, marker, text = _SPLITS[split]
+        costs = {"model": losses[f"{split}/count_nll"], **content.baselines[split]}
+        own = [costs.get(name, np.nan) for name in rows]
+        axes.scatter(own, range(len(rows)), c=color, marker=marker, s=40, label=text, zorder=2)
+        for place, cost in enumerate(own):
+            side = -1 if split == "val" else 1
+            axes.annotate(
+                f"{cost:.3f}",
+                (cost, place),
+                xytext=(0, -9 * side),
+                textcoords="offset points",
+                ha="center",
+                va="bottom" if side < 0 else "top",
+                color=color,
+                fontsize=9,
+            )
+        if error := losses.get(f"{split}/loss_se"):
+            axes.errorbar(own[0], 0, xerr=error, color=color, zorder=1)
+    axes.set_yticks(range(len(rows)), [_name_baseline(name) for name in rows])
+    axes.set_ylim(len(rows) + 0.2, -0.6)  # room for what the colors mean
+    axes.margins(x=0.15)
+    axes.grid(axis="x", color="#E5E5E5")
+    axes.set_axisbelow(True)
+    axes.set_xlabel("nats a gene (less is better)")
+    axes.legend(frameon=False, loc="lower center", fontsize=9, ncols=2)
 
 
-def _plain_number(value: float, position: int | None) -> str:
-    """Ticks at 1, 2 and 5 times powers of ten as whole numbers, no text at the others."""
-    del position
-    return f"{value:,.0f}" if f"{value:.0e}"[0] in "125" else ""
+def _name_baseline(name: str) -> str:
+    known = {"model": "the model", "marginal": "each gene\nby itself", "given_depth": "given depth"}
+    return known.get(name, name.replace("given_", "given ").replace("$", r"\$"))
+
+
+def _write_scores(axes: "Axes", scores: Mapping[str, Mapping[str, float]]) -> None:
+    """The figures of each sample, as a table."""
+    axes.set_axis_off()
+    columns = [name for name in _SAMPLES if name in scores]
+    if not columns:
+        _say(axes, "too few cells to compare")
+        return
+    rows = [
+        [text, ideal, *(f"{scores[sample][name]:.3f}" for sample in columns)]
+        for name, (text, ideal) in _SCORES.items()
+    ]
+    axes.set_title("how alike the cells are; shuffled genes and the mean profile are cheats")
+    head = ["held-out cells beside", "ideal", *(_SAMPLES[name] for name in columns)]
+    widths = [0.36, 0.08, *([0.56 / len(columns)] * len(columns))]
+    whole: Any = (0, 0, 1, 1)  # of the panel
+    table = axes.table(
+        [head, *rows], colWidths=widths, cellLoc="right", bbox=whole, edges="horizontal"
+    )
+    table.auto_set_font_size(value=False)
+    for (row, column), cell in table.get_celld().items():
+        text = cell.get_text()
+        text.set_fontsize(11)
+        cell.set_edgecolor("#DDDDDD")
+        if column == 0:
+            text.set_horizontalalignment("left")
+        if row == 0 or column == columns.index("generated") + 2:
+            text.set_fontweight("bold")
+        if column == columns.index("generated") + 2:
+            text.set_color(BLUE)
+
+
+def _with_error(losses: Mapping[str, float], split: str) -> str:
+    error = losses.get(f"{split}/loss_se")
+    return f"{losses[f'{split}/loss']:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+
+
+def _say(axes: "Axes", text: str) -> None:
+    """A panel that has nothing to show says why."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#5F5F5F")

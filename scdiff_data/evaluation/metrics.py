@@ -14,11 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import wasserstein_distance
-from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import roc_auc_score
-from sklearn.metrics.pairwise import euclidean_distances
-from sklearn.model_selection import cross_val_predict
 
 Counts = NDArray[np.integer[Any]]
 """Counts [c, g]."""
@@ -35,6 +30,13 @@ _N_COMPONENTS = 50
 
 _MOST_CELLS = 2_000
 """Cells of each sample for what takes a distance of all pairs."""
+
+
+_MOST_TYPED = 5_000
+"""Training cells that say of what type others are."""
+
+_N_NEIGHBOURS = 15
+"""Of them, those that vote on a cell."""
 
 
 def compare_cells(counts_cg: Counts, real_rg: Counts, train_tg: Counts) -> dict[str, float]:
@@ -78,6 +80,8 @@ def compare_cells(counts_cg: Counts, real_rg: Counts, train_tg: Counts) -> dict[
             f"all samples need at least {MIN_CELLS} cells, got {len(counts_cg)}, {len(real_rg)} "
             f"and {len(train_tg)}: hold out or generate more"
         )
+    from sklearn.decomposition import PCA  # a third of a second to load, wanted by few
+
     varies_g = real_rg.var(0) > 0
     (mean_g, variance_g), (real_mean_g, real_variance_g) = (
         (counts[:, varies_g].mean(0), counts[:, varies_g].var(0)) for counts in (counts_cg, real_rg)
@@ -122,6 +126,32 @@ def draw_mean_profiles(counts_cg: Counts, *, seed: int = 0) -> Counts:
     return drawn
 
 
+def guess_types(
+    counts_cg: Counts, train_tg: Counts, codes_t: NDArray[np.integer[Any]]
+) -> NDArray[np.int64]:
+    """The type of each cell, as most of its nearest training cells have it, int64 [c].
+
+    So real cells and generated ones, which may know of no types, are typed by the same rule.
+
+    Parameters
+    ----------
+    counts_cg
+        The cells.
+    train_tg, codes_t
+        Training cells, and the code of each one's type; of -1 there is none.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.neighbors import KNeighborsClassifier
+
+    known = np.flatnonzero(np.asarray(codes_t) >= 0)[:_MOST_TYPED]
+    log_tg = np.log1p(train_tg[known])
+    pca = PCA(min(_N_COMPONENTS, *log_tg.shape), random_state=0).fit(log_tg)
+    nearest = KNeighborsClassifier(min(_N_NEIGHBOURS, len(known)))
+    nearest.fit(pca.transform(log_tg), np.asarray(codes_t)[known])
+    guessed: NDArray[np.int64] = nearest.predict(pca.transform(np.log1p(counts_cg)))
+    return guessed
+
+
 def _variation(values_c: NDArray[Any]) -> float:
     return float(values_c.std() / values_c.mean())
 
@@ -139,6 +169,8 @@ def measure_mmd2(log_cg: Logs, log_rg: Logs) -> float:
     That makes it unbiased (Gretton et al., JMLR 13:723, 2012, equation 3). The Gaussian kernel has
     the median squared distance of the real cells as its scale.
     """
+    from sklearn.metrics.pairwise import euclidean_distances
+
     n, m = len(log_cg), len(log_rg)
     squares_rr = euclidean_distances(log_rg, squared=True)
     scale = np.median(squares_rr[~np.eye(m, dtype=bool)])
@@ -151,11 +183,15 @@ def measure_mmd2(log_cg: Logs, log_rg: Logs) -> float:
 
 def _wasserstein2(places_cd: Logs, places_rd: Logs) -> float:
     """Between samples of one size: the best pairing's root mean squared distance."""
+    from sklearn.metrics.pairwise import euclidean_distances
+
     squares_cr = euclidean_distances(places_cd, places_rd, squared=True)
     return float(np.sqrt(squares_cr[linear_sum_assignment(squares_cr)].mean()))
 
 
 def _nearest_neighbour_accuracy(places_cd: Logs, places_rd: Logs) -> float:
+    from sklearn.metrics.pairwise import euclidean_distances
+
     distances = euclidean_distances(np.concatenate([places_cd, places_rd]))
     np.fill_diagonal(distances, np.inf)
     is_real = np.arange(len(distances)) >= len(places_cd)
@@ -163,6 +199,10 @@ def _nearest_neighbour_accuracy(places_cd: Logs, places_rd: Logs) -> float:
 
 
 def _forest_auc(log_cg: Logs, log_rg: Logs) -> float:
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import cross_val_predict
+
     is_real = np.repeat([0, 1], [len(log_cg), len(log_rg)])
     forest = RandomForestClassifier(100, random_state=0)
     both = np.concatenate([log_cg, log_rg])

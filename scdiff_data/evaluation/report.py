@@ -4,97 +4,29 @@ Likelihoods stand beside three baselines, and generated cells beside real ones a
 on cells that the model was not trained on.
 """
 
+import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, cast
 
-import numpy as np
 import torch
-from anndata.io import write_elem
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from scdiff_data.base import write_aside, write_hdf5, write_json
-from scdiff_data.evaluation.baselines import score_baselines
-from scdiff_data.evaluation.figure import plot_report
-from scdiff_data.evaluation.metrics import (
-    MIN_CELLS,
-    compare_cells,
-    draw_mean_profiles,
-    shuffle_genes,
+from scdiff_data.base import write_json
+from scdiff_data.evaluation.comparison import (
+    Comparison,
+    Generator,
+    compare_with_split,
+    score_baselines_of,
 )
+from scdiff_data.evaluation.metrics import MIN_CELLS
 from scdiff_data.loading import TokenBatch
-from scdiff_data.tokenizers import BinTokens
 from scdiff_data.training import ScRNADataModule
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-
 _log = logging.getLogger(__name__)
-
-
-N_COMPARED = 20_000
-"""The most cells of a split that baselines are made from."""
-
-
-class Generator(Protocol):
-    """What a report takes of a model."""
-
-    def generate(self, n_cells: int, *, steps: int) -> "AnnData":
-        """New cells."""
-        ...
-
-
-def evaluate_model(
-    model: Generator,
-    datamodule: ScRNADataModule,
-    run_dir: Path,
-    *,
-    split: str,
-    n_cells: int,
-    steps: int,
-    curves: Mapping[str, Sequence[float]] | None = None,
-) -> dict[str, Any]:
-    """Generate cells and compare them with a split's; write `generated.h5ad` and `report.png`.
-
-    Returns
-    -------
-    dict
-        The `baselines`' likelihoods, and `compare_cells` of the `generated` cells, of `real` ones
-        of another split, and of two cheats, `genes_shuffled` and `mean_profile`.
-    """
-    other = {"val": datamodule.test_dataset, "test": datamodule.val_dataset}[split]
-    held_out = {"val": datamodule.val_dataset, "test": datamodule.test_dataset}[split]
-    train = datamodule.train_dataset[:N_COMPARED]
-    second = other[:n_cells] if len(other) >= MIN_CELLS else train
-    real_cg, train_tg = np.asarray(held_out[:n_cells].expression), np.asarray(train.expression)
-    generated = model.generate(n_cells, steps=steps)
-    generated_cg = generated.X.toarray()
-    samples = {
-        "generated": generated_cg,
-        "real": np.asarray(second.expression[:n_cells]),
-        "genes_shuffled": shuffle_genes(train_tg)[:n_cells],
-        "mean_profile": draw_mean_profiles(train_tg)[:n_cells],
-    }
-    with write_aside(run_dir / "generated.h5ad") as aside, write_hdf5(aside) as file:
-        write_elem(file, "/", generated)
-    plot_report(
-        run_dir / "report.png",
-        curves=curves or {},
-        generated_counts=generated_cg,
-        real_counts=real_cg,
-    )
-    baselines = score_baselines(
-        train,
-        held_out[:N_COMPARED],
-        tokenizer=cast("BinTokens", datamodule.tokenizer),
-        labels=list(datamodule.categories),
-    )
-    return {"baselines": baselines} | {
-        name: compare_cells(counts_cg, real_cg, train_tg) for name, counts_cg in samples.items()
-    }
 
 
 class RunReport(Callback):
@@ -122,6 +54,7 @@ class RunReport(Callback):
         self._loss_sum = torch.zeros(())  # of the batches since the last validation
         self._n_batches = 0
         self._metrics: dict[str, Any] = {}
+        self._comparison: Comparison | None = None  # kept, for the test's scores come later
 
     def on_train_batch_end(
         self,
@@ -160,14 +93,19 @@ class RunReport(Callback):
             _log.warning("no report: no validation ran; split.val must leave validation cells")
             return
         last = {name: curve[-1] for name, curve in self._curves.items()}
-        self._metrics = last | self._compare(trainer, pl_module)
+        self._metrics = dict(last)
+        self._comparison = self._compare(trainer, pl_module)
+        if self._comparison is not None:
+            self._metrics |= self._comparison.scores
+            self._comparison.write(self._run_dir)
+            self._draw({})
         write_json(self._run_dir / "metrics.json", self._metrics)
         _log.info(
             "validation loss %.4f ± %.4f nats a gene; per-gene marginals %.4f",
             *(last[name] for name in ("val/loss", "val/loss_se", "val/marginal")),
         )
 
-    def _compare(self, trainer: Trainer, model: LightningModule) -> dict[str, Any]:
+    def _compare(self, trainer: Trainer, model: LightningModule) -> Comparison | None:
         datamodule: ScRNADataModule = trainer.datamodule  # type: ignore[attr-defined]
         n_cells = min(self._n_cells, len(datamodule.val_dataset))
         if n_cells < MIN_CELLS:
@@ -178,26 +116,37 @@ class RunReport(Callback):
                 self._n_cells,
                 MIN_CELLS,
             )
-            return {}
+            return None
         model.to(trainer.strategy.root_device)  # where Lightning has just taken it from
-        scores = evaluate_model(
-            cast("Generator", model),
-            datamodule,
-            self._run_dir,
-            split="val",
-            n_cells=self._n_cells,
-            steps=self._steps,
-            curves=self._curves,
+        generator = cast("Generator", model)
+        comparison = compare_with_split(
+            generator, datamodule, split="val", n_cells=self._n_cells, steps=self._steps
         )
         model.cpu()
-        return scores
+        return comparison
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the test split's losses to `metrics.json`, if this run made one."""
+        """Add the test split's losses and baselines to `metrics.json` and the picture."""
         del pl_module
         if trainer.is_global_zero and self._metrics:
-            tested = {k: float(v) for k, v in trainer.callback_metrics.items() if k[:5] == "test/"}
+            tested: dict[str, Any] = {
+                k: float(v) for k, v in trainer.callback_metrics.items() if k[:5] == "test/"
+            }
+            if "test/count_nll" in tested:
+                datamodule: ScRNADataModule = trainer.datamodule  # type: ignore[attr-defined]
+                tested["test_baselines"] = score_baselines_of(datamodule, "test")
+            self._draw(tested)
             write_json(self._run_dir / "metrics.json", self._metrics | tested)
+
+    def _draw(self, tested: Mapping[str, Any]) -> None:
+        if self._comparison is not None:
+            known = {**self._metrics, **tested}
+            self._comparison.draw(
+                self._run_dir,
+                curves=self._curves,
+                losses={name: value for name, value in known.items() if "/" in name},
+                baselines={"test": known["test_baselines"]} if "test_baselines" in known else {},
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the curves, and the mean that is being taken."""
@@ -208,6 +157,23 @@ class RunReport(Callback):
         """Go on with a checkpoint's curves."""
         self._curves = state_dict["curves"]
         self._loss_sum, self._n_batches = state_dict["loss_sum"], state_dict["n_batches"]
+
+
+def describe_test(run_dir: str | Path) -> str | None:
+    """What `metrics.json` says of the test cells, as a table; None if nothing was tested."""
+    path = Path(run_dir) / "metrics.json"
+    scores = json.loads(path.read_text()) if path.exists() else {}
+    if "test_baselines" not in scores:
+        return None
+    error = f"± {scores['test/loss_se']:.3f}"
+    rows = [("model", scores["test/loss"], error, scores["test/count_nll"])]
+    for name, count_nll in scores["test_baselines"].items():
+        rows.append((name, scores["test/marginal"] if name == "marginal" else None, "", count_nll))
+    lines = [f"{'test cells, nats a gene':26}{'tokens':>9}{'counts':>17}"]
+    for name, loss, error, count_nll in rows:
+        tokens = "" if loss is None else f"{loss:.3f}"
+        lines.append(f"  {name:24}{tokens:>9} {error:8}{count_nll:8.3f}")
+    return "\n".join(lines)
 
 
 def describe_scores(count_nll: float, scores: Mapping[str, Mapping[str, float]]) -> str:

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from scdiff_data.fetching.downloads import download
+from scdiff_data.telling import Progress
 
 
 class Fetcher:
@@ -25,10 +24,19 @@ class Fetcher:
         Downloads at a time.
     in_place
         Whether files on a local disk are used where they are.
+    n_expected
+        Bytes that are likely to be fetched in all, for the progress that is shown.
     """
 
     def __init__(
-        self, file_system: Any, root: str, folder: Path, *, n_threads: int, in_place: bool
+        self,
+        file_system: Any,
+        root: str,
+        folder: Path,
+        *,
+        n_threads: int,
+        in_place: bool,
+        n_expected: int = 0,
     ) -> None:
         self._file_system, self._root, self._folder = file_system, root, folder
         protocols = file_system.protocol
@@ -36,7 +44,8 @@ class Fetcher:
         self._in_place = in_place and "file" in names
         self._cancelled = threading.Event()
         self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix="download")
-        self._bar = tqdm(desc="download", unit="B", unit_scale=True, total=0, disable=None)
+        self._progress = Progress("download", "B")
+        self._n_bytes, self._n_expected = 0, n_expected
         self._begun: dict[str, Future[Path]] = {}
 
     def fetch(self, path: str, name: str, size: int | None, checksum: str | None) -> "Future[Path]":
@@ -56,7 +65,10 @@ class Fetcher:
             there.set_result(Path(f"{self._root}/{path}"))
             return there
         if name not in self._begun:
-            self._bar.total = (self._bar.total or 0) + (size or 0)
+            if not self._begun:
+                self._progress.__enter__()
+            self._n_bytes += size or 0
+            self._progress.expect(max(self._n_bytes, self._n_expected))
             self._begun[name] = self._pool.submit(
                 download,
                 self._file_system,
@@ -65,7 +77,7 @@ class Fetcher:
                 size=size,
                 checksum=checksum,
                 cancelled=self._cancelled,
-                report_bytes=self._bar.update,
+                report_bytes=self._progress.add,
             )
         return self._begun[name]
 
@@ -78,15 +90,15 @@ class Fetcher:
         """Stop what still runs."""
         self._cancelled.set()
         self._pool.shutdown(cancel_futures=True)
-        self._bar.close()
+        if self._begun:
+            self._progress.expect(self._n_bytes)  # what was expected beyond was not needed
+            self._progress.__exit__()
 
 
 @contextmanager
-def fetching(
-    file_system: Any, root: str, folder: Path, *, n_threads: int, in_place: bool
-) -> Iterator[Fetcher]:
-    """A `Fetcher`; leaving stops what still runs."""
-    fetcher = Fetcher(file_system, root, folder, n_threads=n_threads, in_place=in_place)
+def fetching(file_system: Any, root: str, folder: Path, **how: Any) -> Iterator[Fetcher]:
+    """A `Fetcher`, which takes the same arguments; leaving stops what still runs."""
+    fetcher = Fetcher(file_system, root, folder, **how)
     try:
         yield fetcher
     finally:

@@ -1,6 +1,6 @@
 """Which genes training sees: sums that merge, rankings, the choice.
 
-Read `named`, `sums`, `statistics`, `ranking`, `choice`, `figure`.
+Read `named`, `sums`, `statistics`, `ranking`, `choice`, `marked`, `figure`.
 """
 
 from scdiff_data.genes.choice import GeneChoice, GeneSettings, choose_genes

@@ -81,8 +81,10 @@ class GeneChoice:
         What genes were ranked by, of every reference gene, NaN where there is none; float64.
     cell_fraction
         Fraction of training cells that express each gene, float64 [n_genes].
-    n_cells, n_candidates
-        Training cells, and genes that enough of them express.
+    is_candidate
+        Whether enough training cells express each gene, bool [n_genes].
+    n_cells
+        Training cells.
     is_scaled
         Whether mean and dispersion are of scaled counts.
     """
@@ -95,8 +97,8 @@ class GeneChoice:
     dispersion: NDArray[np.float64]
     score: NDArray[np.float64]
     cell_fraction: NDArray[np.float64]
+    is_candidate: NDArray[np.bool_]
     n_cells: int
-    n_candidates: int
     is_scaled: bool
 
     @property
@@ -128,7 +130,7 @@ class GeneChoice:
             "statistics": {
                 "n_cells": self.n_cells,
                 "n_genes": len(axis),
-                "n_genes_passing": self.n_candidates,
+                "n_genes_passing": int(self.is_candidate.sum()),
                 "n_genes_absent": self.n_absent,
                 "dispersion": {
                     "min": float(kept.min()),
@@ -234,8 +236,8 @@ def choose_genes(
         dispersion=dispersion,
         score=score,
         cell_fraction=whole.n_expressing / max(whole.n_cells, 1),
+        is_candidate=is_candidate & (whole.n_expressing > 0),
         n_cells=whole.n_cells,
-        n_candidates=n_candidates,
         is_scaled=settings.normalize,
     )
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from scdiff_data.base import Workers, write_aside
 from scdiff_data.genes.sums import BySplit, GeneStatistics, count_above, sum_genes
+from scdiff_data.telling import Progress
 
 _DAMAGE = (
     *(OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, SyntaxError),
@@ -70,14 +70,14 @@ class TrainingGenes:
         keys = {name: key_of(checksums[name], codes) for name, codes in splits.items()}
         missing = [name for name in splits if not _is_stored(paths[name], keys[name])]
         missing.sort(key=lambda name: -archives[name].stat().st_size)  # threads end together
-        with tqdm(total=len(missing), desc="gene statistics", unit="file", disable=None) as bar:
+        with Progress("sum genes", "experiments", len(missing)) as progress:
             # An archive a thread; of one alone, its cells are divided among all.
             each = workers if len(missing) == 1 else Workers(1)
 
             def write(name: str) -> None:
                 by_split = sum_genes(archives[name], splits[name], each)
                 write_statistics(paths[name], keys[name], by_split)
-                bar.update()
+                progress.add()
 
             (Workers(1) if len(missing) == 1 else workers).map(write, missing)
         expressing: list[NDArray[np.int64]] = []

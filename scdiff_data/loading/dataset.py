@@ -53,8 +53,9 @@ class CellDataset(Dataset[CellBatch]):
     gene_places: list[int] | None = None
 
     def __init__(self, manifest: Manifest, split: str | None, labels: Sequence[str] | None) -> None:
-        manifest.check_files(manifest.directory.shards)
-        self._cells = SplitView(manifest, split, labels)
+        with manifest.opening():
+            manifest.check_files(manifest.directory.shards)
+            self._cells = SplitView(manifest, split, labels)
         self.labels = self._cells.labels
         self.categories = self._cells.categories
 
@@ -253,9 +254,11 @@ class ScRNADataset(CellDataset):
         manifest = Manifest.read(folder)
         super().__init__(manifest, split, labels)
         self._sparse = sparse
-        found = open_archives(manifest, self._cells.rows)
+        with manifest.opening():
+            found = open_archives(manifest, self._cells.rows)
+            axis = GeneAxis.read(manifest.directory.genes)
+        manifest.check_unchanged()  # archives and tables carry no key
         self._archives, self._archive, self._archive_row = found
-        axis = GeneAxis.read(manifest.directory.genes)
         self.gene_ids, self.gene_symbols = list(axis.ids), list(axis.symbols)
         self.n_genes = len(axis)
 

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,14 +159,15 @@ class ReadAhead:
 class HintThread:
     """A thread that tells the system of rows, in the order of the calls; a context manager.
 
-    The first call of each kind runs in the caller: it compiles, which a process forked meanwhile
-    could not go on with. On leaving, what waits is dropped.
+    A process's first call of each kind runs in the caller: it compiles, which a process forked
+    meanwhile could not go on with. On leaving, what waits is dropped.
     """
+
+    _known: ClassVar[set[Callable[..., None]]] = set()
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
         self._waiting: deque[Future[None]] = deque()
-        self._known: set[Callable[..., None]] = set()
 
     def __enter__(self) -> "HintThread":
         return self

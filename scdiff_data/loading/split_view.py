@@ -88,12 +88,21 @@ class SplitView:
         """Row numbers, of a mask those that it names; negative ones count from the end."""
         if isinstance(index, slice):
             return np.arange(*index.indices(len(self)))
-        rows = np.asarray(index)
+        try:
+            rows = np.asarray(index)
+        except (TypeError, ValueError):  # its parts are no numbers, or of several lengths
+            rows = np.array(None)
         if rows.dtype == np.bool_:
             if rows.shape != (len(self),):
                 found = list(rows.shape)
                 raise IndexError(f"a mask must be [{len(self)}], one value a cell, got {found}")
             return np.flatnonzero(rows)
+        if rows.ndim > 1 or (rows.dtype.kind not in "iu" and rows.size):
+            what = "" if rows.dtype == np.object_ else f" of {rows.dtype} {list(rows.shape)}"
+            raise ValueError(
+                f"cells are row numbers, a slice or a mask, got {type(index).__name__}{what}; a "
+                "batch that to_anndata takes is a CellBatch or TokenBatch, as loaders give it"
+            )
         return np.atleast_1d(rows).astype(np.int64, copy=False)
 
     def describe(self, kind: str, n_genes: int) -> str:
@@ -225,8 +234,8 @@ def open_archives(
 
     Raises
     ------
-    ManifestError
-        If a file is damaged, or of another run.
+    FileNotFoundError, ManifestError
+        If a file is missing or damaged.
     """
     directory = manifest.directory
     manifest.check_files(directory.archives)
@@ -235,7 +244,6 @@ def open_archives(
     paths = [directory.archive(name) for name in names]
     exact = list_exact(read_experiments(directory.experiments))
     archives = ArchiveRows(paths, np.array([name in exact for name in names], np.bool_))
-    manifest.check_unchanged()
     return archives, archive, archive_row
 
 

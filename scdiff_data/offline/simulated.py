@@ -23,6 +23,7 @@ from scdiff_data.offline.local_bucket import (
     write_bucket,
 )
 from scdiff_data.sources import Bucket, ScBaseCount
+from scdiff_data.telling import Progress
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,15 @@ class SimulatedAtlas:
         if not metadata_path(bucket, layout).exists():
             tissues = ["lung", " Lung", "blood", "not specified", "Brain", "", None]
             tissue = [tissues[i % len(tissues)] for i in range(self.n_experiments)]
-            write_bucket(bucket, layout, self._simulate(), {"tissue": tissue})
+            with Progress("simulate", "experiments", self.n_experiments) as progress:
+                write_bucket(bucket, layout, self._simulate(progress), {"tissue": tissue})
         return layout.open(bucket)
 
     def read_catalog(self, bucket: Bucket) -> pa.Table:
         """Read the written bucket's catalog."""
         return ScBaseCount(url=bucket.url).read_catalog(bucket)
 
-    def _simulate(self) -> dict[str, Experiment]:
+    def _simulate(self, progress: Progress) -> dict[str, Experiment]:
         rng = np.random.default_rng(self.seed)
         n_types, n_genes = 8, self.n_genes
         log_mean = rng.normal(0, 2, n_genes)
@@ -125,6 +127,7 @@ class SimulatedAtlas:
                 ),
                 var=experiment_var,
             )
+            progress.add()
         return experiments
 
 

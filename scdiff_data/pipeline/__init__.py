@@ -1,11 +1,12 @@
 """All stages in order, from a recipe to a finished directory.
 
 Read `forecast`, `planning`, `cell_table`, `verifying`, `make_archives`, `fill_archive`, `assemble`,
-`faults`, `stages`.
+`remaking`, `stages`.
 """
 
-from scdiff_data.pipeline.planning import Plan
-from scdiff_data.pipeline.stages import choose_genes_again, convert_shards, plan, prepare
+from scdiff_data.pipeline.planning import Plan, describe_size
+from scdiff_data.pipeline.remaking import choose_genes_again, convert_shards
+from scdiff_data.pipeline.stages import plan, prepare
 from scdiff_data.pipeline.verifying import check_data_dir, find_problems
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "check_data_dir",
     "choose_genes_again",
     "convert_shards",
+    "describe_size",
     "find_problems",
     "plan",
     "prepare",

@@ -25,6 +25,7 @@ from scdiff_data.recipes import CELL_COLUMNS, Recipe, check_sizes, check_values
 from scdiff_data.shuffle import TableSorter
 from scdiff_data.sources import CatalogRow
 from scdiff_data.store import DataDirectory, DrawnCells
+from scdiff_data.telling import Progress
 
 _CHUNK_CELLS = 1 << 16
 """Cells read at a time."""
@@ -147,10 +148,12 @@ def _read_chunks(
     archives: Mapping[str, Path], drawn: Mapping[str, Rows]
 ) -> Iterator[tuple[str, ObsReader, Rows]]:
     """Experiment, its open archive, and some of its drawn rows, ascending; in the order drawn."""
-    for name, rows in drawn.items():
-        with ObsReader(archives[name]) as obs:
-            for start in range(0, len(rows), _CHUNK_CELLS):
-                yield name, obs, rows[start : start + _CHUNK_CELLS]
+    with Progress("cells", "cells", sum(map(len, drawn.values()))) as progress:
+        for name, rows in drawn.items():
+            with ObsReader(archives[name]) as obs:
+                for start in range(0, len(rows), _CHUNK_CELLS):
+                    yield name, obs, rows[start : start + _CHUNK_CELLS]
+            progress.add(len(rows))
 
 
 def _parts(drawn: Mapping[str, Rows]) -> list[slice]:

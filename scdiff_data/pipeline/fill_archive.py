@@ -14,12 +14,12 @@ from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from scdiff_data.base import digest, order_by_hash
 from scdiff_data.fetching import Fetcher, fetching
 from scdiff_data.genes import NamedGenes
 from scdiff_data.pipeline.make_archives import ArchiveMaker
+from scdiff_data.pipeline.verifying import explain_lack, find_damaged
 from scdiff_data.reading import GeneAxis, strip_versions
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.sources import (
@@ -34,8 +34,10 @@ from scdiff_data.store import (
     DataDirectory,
     ExperimentRecord,
     LossLimit,
+    Records,
     explain_shortage,
 )
+from scdiff_data.telling import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,8 @@ def fill_archive(
     bucket: Bucket,
     candidates: pa.Table,
     options: PrepareOptions,
+    *,
+    n_bytes: int,
 ) -> FilledArchive:
     """Try experiments in the order of the draw until `cell_count` cells are in.
 
@@ -69,6 +73,8 @@ def fill_archive(
         The catalog's rows that the draw is from.
     options
         How it is done.
+    n_bytes
+        Bytes that are likely to be fetched, for the progress that is shown.
 
     Raises
     ------
@@ -95,8 +101,9 @@ def fill_archive(
             directory.downloads,
             n_threads=options.n_threads,
             in_place=layout.in_place,
+            n_expected=n_bytes,
         ) as fetcher,
-        tqdm(total=wanted, desc="archive", unit="cell", disable=None) as bar,
+        Progress("archive", "cells", wanted or sum(map(maker.most_cells, rows.values()))) as done,
     ):
         while wanted is None or n_cells < wanted:
             # Never fetch more than can be needed: QC only takes cells away.
@@ -134,7 +141,10 @@ def fill_archive(
                 if recipe.genes is not None:
                     recipe.genes.find(axis)  # says at once if they are of no use here
             n_cells += record.n_cells
-            bar.update(min(record.n_cells, (wanted or n_cells) - bar.n))
+            if wanted is None:
+                done.add(maker.most_cells(row))
+            else:
+                done.add(min(record.n_cells, wanted - done.n_done))
             limit.check(records, is_end=False)
     if not options.keep_downloads and directory.downloads.exists():
         for row in rows.values():  # those of an earlier run, too
@@ -142,6 +152,58 @@ def fill_archive(
         if not any(directory.downloads.iterdir()):
             directory.downloads.rmdir()
     limit.check(records, is_end=True)
+    return _check_enough(recipe, axis, records)
+
+
+def take_archives(
+    recipe: Recipe, directory: DataDirectory, candidates: pa.Table, options: PrepareOptions
+) -> FilledArchive:
+    """The archives that `fill_archive` made in an earlier run; the source is not looked at.
+
+    Parameters
+    ----------
+    recipe, directory, candidates, options
+        As `fill_archive` takes them.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one of them is not there, or not as it was written.
+    ValueError
+        If all experiments together have too few cells.
+    DownloadError
+        If too many experiments failed.
+    """
+    rows, wanted = read_rows(candidates), recipe.cell_count
+    axis = GeneAxis.find(directory.genes)
+    known = Records(directory, recipe.archive_key)
+    records: list[ExperimentRecord] = []
+    n_cells = 0
+    for name in order_by_hash(list(rows), seed=recipe.seed, purpose="draw"):
+        if wanted is not None and n_cells >= wanted:
+            break
+        is_reference = recipe.gene_axis == "first" and not n_cells
+        record = known.find(rows[name], axis, is_reference=is_reference)
+        if record is None:
+            raise FileNotFoundError(explain_lack(directory, f"{directory.archive(name)}"))
+        records.append(record)
+        n_cells += record.n_cells
+    limit = LossLimit(
+        rows, recipe.max_failed_fraction, layout_of(recipe.source).max_failed_fraction
+    )
+    limit.check(records, is_end=True)
+    filled = _check_enough(recipe, axis, records)
+    if damaged := find_damaged(directory, records, options.n_threads):
+        path = directory.archive(damaged[0].experiment_id)
+        raise FileNotFoundError(explain_lack(directory, f"{path} as its record describes it"))
+    return filled
+
+
+def _check_enough(
+    recipe: Recipe, axis: GeneAxis | None, records: Sequence[ExperimentRecord]
+) -> FilledArchive:
+    """The archives with their genes; raises ValueError if they have too few cells."""
+    wanted, n_cells = recipe.cell_count, sum(record.n_cells for record in records)
     if axis is None or not n_cells or (wanted is not None and n_cells < wanted):
         known = (recipe.quality, recipe.max_cells_per_experiment)
         raise ValueError(explain_shortage(records, wanted, *known))

@@ -90,9 +90,9 @@ class Plan:
         if self.best.new_bytes <= self.free_bytes:
             return None
         return (
-            f"{self.data_dir} has {_size(self.free_bytes)} free, the run needs about "
-            f"{_size(self.best.new_bytes)}: free some, set data_dir to a larger disk, or lower "
-            "cell_count"
+            f"{self.data_dir} has {describe_size(self.free_bytes)} free, the run needs about "
+            f"{describe_size(self.best.new_bytes)}: free some, set data_dir to a larger disk, or "
+            "lower cell_count"
         )
 
     def __str__(self) -> str:
@@ -103,7 +103,9 @@ class Plan:
         drawn = f"{likely.n_cells:,} cells of {likely.n_experiments:,} experiments"
         if not known:
             drawn += f" if {self.passing:.0%} of the cells pass QC ({best.n_experiments:,} if all)"
-        fetched = _size(likely.fetch_bytes)
+        fetched = describe_size(likely.fetch_bytes)
+        if not known:
+            fetched += f" ({describe_size(best.fetch_bytes)} if all)"
         lines = [
             ("source", ", ".join(str(v) for v in self.recipe.source.settings().values())),
             ("catalog", _of_experiments(*self.in_catalog)),
@@ -118,14 +120,15 @@ class Plan:
             lines.append(("split", " + ".join(parts)))
         lines += [
             ("shards", _describe_shards(likely)),
-            ("to fetch", fetched if known else f"{fetched} ({_size(best.fetch_bytes)} if all)"),
+            ("to fetch", fetched),
             (
                 "on disk",
-                f"{_size(likely.peak_bytes)} at peak, {_size(likely.end_bytes)} at the end; "
-                f"{_size(likely.new_bytes)} to come, {_size(self.free_bytes)} free",
+                f"{describe_size(likely.peak_bytes)} at peak, "
+                f"{describe_size(likely.end_bytes)} at the end; "
+                f"{describe_size(likely.new_bytes)} to come, {describe_size(self.free_bytes)} free",
             ),
             *(
-                ("costs most" if i == 0 else "", f"{_size(n_bytes):>8}  {text}")
+                ("costs most" if i == 0 else "", f"{describe_size(n_bytes):>8}  {text}")
                 for i, (n_bytes, text) in enumerate(likely.costs)
             ),
         ]
@@ -188,7 +191,7 @@ def _describe_filters(recipe: Recipe) -> str:
 
 def _describe_shards(forecast: DrawForecast) -> str:
     """The format that shards get, and what they would take in the other."""
-    sizes = {name: _size(n_bytes) for name, n_bytes in forecast.shard_bytes.items()}
+    sizes = {name: describe_size(n_bytes) for name, n_bytes in forecast.shard_bytes.items()}
     chosen = forecast.shard_format
     others = ", ".join(f"{name} about {size}" for name, size in sizes.items() if name != chosen)
     return f"{chosen}, about {sizes[chosen]} ({others})"
@@ -198,7 +201,8 @@ def _of_experiments(n_experiments: int, n_cells: int) -> str:
     return f"{n_experiments:,} experiments, {n_cells:,} cells"
 
 
-def _size(n_bytes: float) -> str:
+def describe_size(n_bytes: float) -> str:
+    """Bytes as people say them."""
     for unit in ("B", "kB", "MB", "GB"):
         if n_bytes < 1000:
             return f"{n_bytes:.1f} {unit}" if unit != "B" else f"{n_bytes:.0f} B"

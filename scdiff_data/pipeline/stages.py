@@ -1,6 +1,7 @@
 """All stages up to the shards, in order; each is skipped when nothing it depends on changed.
 
     catalog ──▶ draw, download, archive ──▶ cells ──▶ HVGs ──▶ shards ──▶ config.json
+    └── stages=download, with network ──┘   └── stages=process, without ───────────┘
 
 Killed at any moment, the same call goes on; the result is the same to the byte.
 """
@@ -8,22 +9,63 @@ Killed at any moment, the same call goes on; the result is the same to the byte.
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Literal, overload
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from scdiff_data.errors import ManifestError
-from scdiff_data.pipeline.assemble import assemble, reassemble
-from scdiff_data.pipeline.faults import explain_faults
-from scdiff_data.pipeline.fill_archive import fill_archive
+from scdiff_data.pipeline.assemble import assemble
+from scdiff_data.pipeline.fill_archive import fill_archive, take_archives
 from scdiff_data.pipeline.planning import Plan, make_plan
-from scdiff_data.recipes import PrepareOptions, Recipe
-from scdiff_data.shards import check_shards, rewrite_shards
+from scdiff_data.pipeline.remaking import convert
+from scdiff_data.pipeline.verifying import (
+    explain_lack,
+    find_finished,
+    note_download,
+    recall_download,
+)
+from scdiff_data.recipes import PrepareOptions, Recipe, Stages
 from scdiff_data.sources import Bucket, read_snapshot, take_snapshot
-from scdiff_data.store import DataDirectory, Manifest, locked, mark_unfinished, refuse_strangers
+from scdiff_data.store import (
+    DataDirectory,
+    Manifest,
+    explain_faults,
+    locked,
+    mark_unfinished,
+    refuse_strangers,
+)
 
 logger = logging.getLogger(__name__)
+
+
+@overload
+def prepare(
+    recipe: Recipe,
+    data_dir: str | Path,
+    *,
+    n_threads: int = 4,
+    max_memory: int = 1 << 30,
+    keep_downloads: bool = False,
+    refresh_catalog: bool = False,
+    retry_failed: bool = False,
+    replace: bool = False,
+    stages: Literal["all", "process"] = "all",
+) -> Manifest: ...
+
+
+@overload
+def prepare(
+    recipe: Recipe,
+    data_dir: str | Path,
+    *,
+    n_threads: int = 4,
+    max_memory: int = 1 << 30,
+    keep_downloads: bool = False,
+    refresh_catalog: bool = False,
+    retry_failed: bool = False,
+    replace: bool = False,
+    stages: Literal["download"],
+) -> None: ...
 
 
 def prepare(
@@ -36,7 +78,8 @@ def prepare(
     refresh_catalog: bool = False,
     retry_failed: bool = False,
     replace: bool = False,
-) -> Manifest:
+    stages: Stages = "all",
+) -> Manifest | None:
     """Make a data directory from a recipe, or find that it is made.
 
     Parameters
@@ -48,6 +91,15 @@ def prepare(
         finished one may be read-only.
     n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed, replace
         How it is done, see `PrepareOptions`.
+    stages
+        `download` fetches and archives, which needs the network, and stops. `process` makes the
+        rest of what `download` left, and opens no network connection. `all` does both, to the same
+        bytes.
+
+    Returns
+    -------
+    manifest
+        What the directory holds; None after `stages=download`, which finishes none.
 
     Raises
     ------
@@ -55,7 +107,7 @@ def prepare(
         If the settings contradict each other or the data, or `data_dir` holds others' files, or
         finished data of other settings and `replace` is False.
     FileNotFoundError
-        If the source has no catalog.
+        If the source has no catalog, or `stages=process` lacks what `download` makes.
     DownloadError
         If the bucket cannot be read, or too many experiments failed.
     OSError
@@ -68,28 +120,51 @@ def prepare(
         refresh_catalog=refresh_catalog,
         retry_failed=retry_failed,
         replace=replace,
+        stages=stages,
     )
     directory = DataDirectory(Path(data_dir))
     is_known = not (refresh_catalog or retry_failed)
     if is_known and directory.path.is_dir() and not os.access(directory.path, os.W_OK):
-        finished = _find_finished(recipe, directory)
+        finished = find_finished(recipe, directory, stages)
         if finished is not None and recipe.allows(finished.shard_format):
-            return finished
+            return finished if stages != "download" else None
     with explain_faults(directory.path), locked(directory):
         refuse_strangers(directory)
-        finished = _find_finished(recipe, directory) if is_known else None
+        finished = find_finished(recipe, directory, stages) if is_known else None
         if finished is not None:
+            directory.downloaded.unlink(missing_ok=True)
+            if stages == "download":
+                return None
             if recipe.allows(finished.shard_format):
                 return finished
-            return _convert(directory, recipe.shard_format, n_threads)
+            return convert(directory, recipe.shard_format, n_threads)
+        if stages == "process":
+            recipe = recall_download(recipe, directory)
         _ask_before_replacing(recipe, directory, replace=replace)
         bucket, catalog = _open_source(recipe, directory, options)
         planned = make_plan(recipe, directory, catalog, options)
         planned.check()
         logger.info("the plan:\n%s", planned)
-        mark_unfinished(directory)
-        filled = fill_archive(recipe, directory, bucket, planned.candidates, options)
-        return assemble(recipe, directory, planned.candidates, filled, options)
+        if bucket is None:
+            filled = take_archives(recipe, directory, planned.candidates, options)
+            note_download(recipe, directory)  # before the manifest goes, which says the same
+            mark_unfinished(directory)
+        else:
+            mark_unfinished(directory)
+            filled = fill_archive(
+                recipe,
+                directory,
+                bucket,
+                planned.candidates,
+                options,
+                n_bytes=planned.likely.fetch_bytes,
+            )
+        if stages == "download":
+            note_download(recipe, directory)
+            return None
+        manifest = assemble(recipe, directory, planned.candidates, filled, options)
+        directory.downloaded.unlink(missing_ok=True)
+        return manifest
 
 
 def plan(
@@ -132,100 +207,16 @@ def plan(
     return make_plan(recipe, directory, catalog, options)
 
 
-def choose_genes_again(
-    data_dir: str | Path,
-    *,
-    replace: bool = False,
-    n_threads: int = 4,
-    max_memory: int = 1 << 30,
-    **changes: Any,
-) -> Manifest:
-    """Choose genes by other settings, from the archive alone, and write the shards anew.
-
-    Parameters
-    ----------
-    data_dir
-        A prepared directory.
-    replace
-        Whether the genes and shards that are there may be replaced.
-    n_threads, max_memory
-        How it is done, see `PrepareOptions`.
-    changes
-        `n_hvgs`, `min_cells_pct`, `flavor`, `normalize`, `batch_key` or `genes`, see `Recipe`; what
-        is not named stays.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the directory was not prepared.
-    ManifestError
-        If its archives are damaged.
-    ValueError
-        If a setting is out of its range, or other genes are there and `replace` is False.
-    """
-    directory = DataDirectory(Path(data_dir))
-    if not directory.path.is_dir():
-        raise FileNotFoundError(f"{directory.path} is no directory: name one that was prepared")
-    with explain_faults(directory.path), locked(directory):
-        options = PrepareOptions(n_threads=n_threads, max_memory=max_memory)
-        return reassemble(directory, changes, options, replace=replace)
-
-
-def convert_shards(data_dir: str | Path, shard_format: str, *, n_threads: int = 4) -> Manifest:
-    """Make dense shards compact, or compact ones dense; the counts stay exactly the same.
-
-    Killed at any moment, the same call goes on. Datasets that are open meanwhile must be opened
-    again.
-
-    Parameters
-    ----------
-    data_dir
-        A prepared directory.
-    shard_format
-        `dense` or `compact`.
-    n_threads
-        Shards written at a time.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the directory was not prepared.
-    ManifestError
-        If its shards are damaged.
-    ValueError
-        If there is no such format.
-    """
-    if shard_format not in ("dense", "compact"):
-        raise ValueError(f"shard_format must be dense or compact, got {shard_format!r}")
-    directory = DataDirectory(Path(data_dir))
-    if not directory.path.is_dir():
-        raise FileNotFoundError(f"{directory.path} is no directory: name one that was prepared")
-    with explain_faults(directory.path), locked(directory):
-        return _convert(directory, shard_format, n_threads)
-
-
-def _convert(directory: DataDirectory, shard_format: str, n_threads: int) -> Manifest:
-    begun = Manifest.read_replaced(directory)
-    manifest = begun or Manifest.read(directory.path)
-    if begun is None:
-        check_shards(manifest, full=False)
-        if manifest.shard_format == shard_format:
-            return manifest
-    mark_unfinished(directory, keep=True)
-    n_cells = sum(manifest.n_cells.values())
-    with tqdm(total=n_cells, desc=shard_format, unit="cell", disable=None) as bar:
-        converted = rewrite_shards(
-            manifest, shard_format, n_threads=n_threads, report_cells=bar.update
-        )
-    converted.write()
-    return converted
-
-
 def _open_source(
     recipe: Recipe, directory: DataDirectory, options: PrepareOptions
-) -> tuple[Bucket, pa.Table]:
-    bucket = recipe.source.open(directory.source)
+) -> tuple[Bucket | None, pa.Table]:
+    """Where the files are, and the catalog; of `stages=process` the catalog alone."""
     catalog = None if options.refresh_catalog else read_snapshot(directory.catalog, recipe.source)
+    if options.stages == "process":
+        if catalog is None:
+            raise FileNotFoundError(explain_lack(directory, f"{directory.catalog} of this source"))
+        return None, catalog
+    bucket = recipe.source.open(directory.source)
     if catalog is None:
         mark_unfinished(directory)
         catalog = take_snapshot(directory.catalog, recipe.source, bucket)
@@ -250,16 +241,3 @@ def _ask_before_replacing(recipe: Recipe, directory: DataDirectory, *, replace: 
         "%s holds data of other settings (%s): they are replaced",
         *(directory.path, recipe.describe_difference(stored)),
     )
-
-
-def _find_finished(recipe: Recipe, directory: DataDirectory) -> Manifest | None:
-    """The manifest, if it is of this recipe and all its files are there."""
-    try:
-        manifest = Manifest.read(directory.path)
-        manifest.check_files()
-    except FileNotFoundError:
-        return None
-    except ManifestError as error:
-        logger.warning("%s; preparing what is missing", error)
-        return None
-    return manifest if recipe.makes_what(manifest.recipe) else None

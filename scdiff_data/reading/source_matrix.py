@@ -30,9 +30,13 @@ from scdiff_data.reading.values import (
     find_layout,
     pack_values,
 )
+from scdiff_data.telling import Progress
 
 _DENSE_AT_ONCE = 1 << 16
 """Values of a dense matrix read at a time: they stay in the L2 cache until they are packed."""
+
+_PATIENCE = 2.0
+"""Seconds after which reading a file is shown by itself."""
 
 _CELL_BYTES = 600
 """What a conversion holds of each cell beside its block: name, id, sums; most under pandas 3."""
@@ -186,13 +190,16 @@ class SourceMatrix:
         if self._cached is not None:
             yield from self._cached
             return
-        for start, end in pairwise(self._block_starts()):
-            read = self._read_sparse if isinstance(self._x, h5py.Group) else self._read_dense
-            with explain(self._path, self._element):
-                block = read(start, end, visit)
-            if self.is_one_block:
-                self._cached = [block]
-            yield block
+        read = self._read_sparse if isinstance(self._x, h5py.Group) else self._read_dense
+        first, stop = self._indptr[[self._majors.start, self._majors.stop]].tolist()
+        with Progress("read", "values", stop - first, patience=_PATIENCE) as progress:
+            for start, end in pairwise(self._block_starts()):
+                with explain(self._path, self._element):
+                    block = read(start, end, visit)
+                if self.is_one_block:
+                    self._cached = [block]
+                yield block
+                progress.add(len(block.packed))
 
     def _block_starts(self) -> list[int]:
         starts, stop = [self._majors.start], self._majors.stop

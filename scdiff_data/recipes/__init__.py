@@ -4,7 +4,7 @@ Read `split`, `settings`, `recipe`.
 """
 
 from scdiff_data.recipes.recipe import Recipe
-from scdiff_data.recipes.settings import CELL_COLUMNS, PrepareOptions
+from scdiff_data.recipes.settings import CELL_COLUMNS, PrepareOptions, Stages
 from scdiff_data.recipes.split import Split, check_sizes, check_values
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "PrepareOptions",
     "Recipe",
     "Split",
+    "Stages",
     "check_sizes",
     "check_values",
 ]

@@ -1,7 +1,8 @@
 """What to prepare, checked before any work starts: all that decides what a directory holds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class Recipe:
     seed
         Of the draw, the split and the shuffle.
     filters, exclude
-        Conditions on catalog columns, see `filter_catalog`.
+        Conditions on columns of the catalog: `{column: value, [values] or {min: …, max: …}}`.
     max_cells_per_experiment
         Cap, so that no study dominates; cells are chosen by keyed hash. None has no cap.
     min_genes, min_counts, max_genes
@@ -189,8 +190,7 @@ class Recipe:
         check_whole_numbers(at_least_one, 1, or_none=True)
         check_whole_numbers(of("shard_size"), 1)
         check_whole_numbers(of("min_genes", "min_counts", "max_genes"), 0, or_none=True)
-        check_whole_numbers(of("seed", "fallback_min_genes"), 0)
-        check_whole_numbers(of("min_cells"), 0)
+        check_whole_numbers(of("seed", "fallback_min_genes", "min_cells"), 0)
         check_range(of("max_failed_fraction", "min_pass_fraction"), 0, 1)
         check_range(of("max_mito_pct"), 0, 100)
         if self.shard_format not in SHARD_FORMATS:
@@ -215,15 +215,7 @@ class Recipe:
     @property
     def gene_settings(self) -> GeneSettings:
         """How genes are chosen."""
-        return GeneSettings(
-            n_hvgs=self.n_hvgs,
-            min_cells_pct=self.min_cells_pct,
-            flavor=self.flavor,
-            normalize=self.normalize,
-            span=self.span,
-            batch_key=self.batch_key,
-            genes=self.genes,
-        )
+        return GeneSettings(**{f.name: getattr(self, f.name) for f in fields(GeneSettings)})
 
     @cached_property
     def _source_kind(self) -> Any:
@@ -276,6 +268,13 @@ class Recipe:
     def from_settings(cls, settings: Mapping[str, Any], **changes: Any) -> "Recipe":
         """Build from what `settings` gave, with changes; its source names data, but opens none."""
         return cls(**{**settings, **changes})
+
+    def of_source(self, source: Source) -> "Recipe":
+        """The same recipe, of another object for the same data."""
+        other = copy(self)
+        vars(other).pop("_source_kind", None)
+        vars(other)["source"] = source
+        return other
 
     @property
     def digest(self) -> str:

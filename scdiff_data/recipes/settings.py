@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from scdiff_data.archive import QualityFilter
 from scdiff_data.base import digest
@@ -44,6 +44,10 @@ _OUR_NAMES = (
 """Names that labels cannot have, since something of ours has them."""
 
 
+Stages = Literal["all", "download", "process"]
+"""Which stages run: `download`, what needs the source; `process`, the rest; `all`, both."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
     """How stages run: the same recipe gives the same bytes under any options.
@@ -65,6 +69,9 @@ class PrepareOptions:
     replace
         Whether finished data of other settings may be replaced. Another number of cells, other
         genes or another format of shards need no leave: they take what is there.
+    stages
+        `download` fetches and archives, which needs the network, and stops. `process` makes the
+        rest of what `download` left, and opens no network connection. `all` does both.
 
     Raises
     ------
@@ -78,8 +85,18 @@ class PrepareOptions:
     refresh_catalog: bool = False
     retry_failed: bool = False
     replace: bool = False
+    stages: Stages = "all"
 
     def __post_init__(self) -> None:
+        if self.stages not in get_args(Stages):
+            raise ValueError(
+                f"stages must be one of {', '.join(get_args(Stages))}, got {self.stages!r}"
+            )
+        if self.stages == "process" and (self.refresh_catalog or self.retry_failed):
+            raise ValueError(
+                "stages=process opens no network connection: refresh_catalog and retry_failed go "
+                "with stages=download or all"
+            )
         if self.n_threads < 1 or self.max_memory < 1 << 20:
             raise ValueError(
                 f"n_threads must be at least 1 and max_memory at least 1 MiB, got {self.n_threads} "

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.base import find_datasets, identify_file, map_file
+from scdiff_data.base import ask_for, expect_random, find_datasets, identify_file, map_file
 from scdiff_data.errors import ManifestError
 from scdiff_data.shards.formats import check_key, open_shard
 
@@ -127,6 +127,12 @@ class ShardColumns:
                 raise self._blame(
                     path, f"{name} has {spans[column.place][1]} bytes, not {n_wanted}"
                 )
+        # Rows are at random places; what is narrow is read by many batches, and fetched as a whole.
+        # Before anything is read: a first read could fetch megabytes around it.
+        expect_random(content)
+        for place in self.narrow[:, 0]:
+            first, n_bytes = spans[place]
+            ask_for(content[first : first + n_bytes])
         for name, words in self.categories.items():
             first, n_bytes = spans[self.layout[name].place]
             codes = content[first : first + n_bytes].view(self.layout[name].dtype)

@@ -34,6 +34,7 @@ from scdiff_data.shards.fallback import write_replacements
 from scdiff_data.shards.formats import ShardFormat, choose_starts_type, get_key, set_key, stamp
 from scdiff_data.shuffle import PackedRows
 from scdiff_data.store import Manifest
+from scdiff_data.telling import Progress
 
 ID_COLUMNS = ("cell_id", "experiment_id")
 """Columns of the cells that become bytes of a fixed length."""
@@ -181,19 +182,21 @@ def check_shards(manifest: Manifest, *, full: bool) -> None:
     manifest.check_files(manifest.directory.shards)
     name, first = manifest.directory.manifest.name, 0
     n_cells, n_genes = sum(manifest.n_cells.values()), manifest.genes.n_chosen
-    for path, entry in zip(manifest.shards, manifest.shard_entries, strict=True):
-        key = stamp(manifest.shards_key, manifest.shard_format)
-        wanted = (key, (min(manifest.shard_size, n_cells - first), n_genes))
-        first += manifest.shard_size
-        if full:  # before the library reads a byte of it
-            manifest.check_file(entry, full=True)
-        with explain_damage(path), h5py.File(path) as file:
-            found = (get_key(file), _measure(file))
-        if found != wanted:
-            raise ManifestError(
-                f"{path} is of another run: it has key and shape {found}, {name} says {wanted}: "
-                f"delete it and {name}, and prepare again; what is whole stays"
-            )
+    with Progress("verify", "shards", len(manifest.shards)) as progress:
+        for path, entry in zip(manifest.shards, manifest.shard_entries, strict=True):
+            key = stamp(manifest.shards_key, manifest.shard_format)
+            wanted = (key, (min(manifest.shard_size, n_cells - first), n_genes))
+            first += manifest.shard_size
+            if full:  # before the library reads a byte of it
+                manifest.check_file(entry, full=True)
+            with explain_damage(path), h5py.File(path) as file:
+                found = (get_key(file), _measure(file))
+            if found != wanted:
+                raise ManifestError(
+                    f"{path} is of another run: it has key and shape {found}, {name} says "
+                    f"{wanted}: delete it and {name}, and prepare again; what is whole stays"
+                )
+            progress.add()
 
 
 def _measure(file: h5py.File) -> tuple[int, int] | None:

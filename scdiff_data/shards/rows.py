@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from scdiff_data.base import ArrayPool, DiskWatch, ask_for, expect_random
+from scdiff_data.base import ArrayPool, DiskWatch
 from scdiff_data.errors import ManifestError
 from scdiff_data.shards.columns import COUNTS, JobCache, ShardColumns
 from scdiff_data.shards.fallback import ReplacedGenes
@@ -224,8 +224,8 @@ class ShardRows:
     def _ask(self, firsts: NDArray[np.int64], lasts: NDArray[np.int64]) -> None:
         self._map_shards_of(firsts)
         row_bytes = 0 if self.is_compact else self._columns.layout[COUNTS].row_bytes
-        size = self._shard_size
-        self._tell(ask_for_rows, firsts, lasts, size, row_bytes, self._columns.has_long_starts)
+        size, is_long = self._shard_size, self._columns.has_long_starts
+        self._tell(ask_for_rows, firsts, lasts, size, row_bytes, is_long, self.watch)
 
     def _tell(self, hint: Callable[..., None], *arguments: Any) -> None:
         self.watch.tell(hint, self._addresses, *arguments, kept=self._maps)
@@ -249,13 +249,8 @@ class ShardRows:
     def _map(self, shard: int) -> None:
         n_cells = min(self._shard_size, self.n_cells - shard * self._shard_size)
         content, spans = self._columns.map(self._paths[shard], n_cells)
-        # Rows are at random places; what is narrow is read by many batches, and fetched as a whole.
-        expect_random(content)
         for place, (first, _) in spans.items():
             self._addresses[place, shard] = content.ctypes.data + first
         if self.is_compact:
             self._addresses[2, shard] = spans[1][1]
-        for place in self._columns.narrow[:, 0]:
-            first, n_bytes = spans[place]
-            ask_for(content[first : first + n_bytes])
         self._maps[shard] = content

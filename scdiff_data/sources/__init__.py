@@ -22,6 +22,7 @@ from scdiff_data.sources.snapshot import read_snapshot, read_stored, take_snapsh
 from scdiff_data.sources.source import (
     Bucket,
     FileLayout,
+    ListedSource,
     Source,
     StoredSource,
     layout_of,
@@ -36,6 +37,7 @@ __all__ = [
     "FileLayout",
     "H5adCollection",
     "H5adFolder",
+    "ListedSource",
     "ScBaseCount",
     "Source",
     "StoredSource",

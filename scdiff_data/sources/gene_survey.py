@@ -8,6 +8,7 @@ from scdiff_data.errors import CountError
 from scdiff_data.reading import GeneAxis, H5adFile, merge_axes
 from scdiff_data.sources.catalog import CatalogRow
 from scdiff_data.sources.source import Bucket, FileLayout
+from scdiff_data.telling import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -41,26 +42,28 @@ def survey_genes(
     """
     named, problem = {}, "they have no genes"
     looked_at: set[str] = set()
-    for row in rows.values():
-        if row.columns.get("problem"):
-            problem = str(row.columns["problem"])
-            continue
-        if row.path in looked_at:  # another experiment of the same file
-            continue
-        looked_at.add(row.path)
-        name = Path(row.path)
-        try:
-            with (
-                bucket.open(row.path) as stream,
-                H5adFile(
-                    name, layout.counts, layout.gene_ids, stream, max_memory=max_memory
-                ) as file,
-            ):
-                if any((names := file.name_genes()).values()):
-                    named[row.path] = names
-        except CountError as error:
-            logger.debug("no genes of %s: %s", row.path, error)
-            problem = str(error)
+    with Progress("genes", "files", len({row.path for row in rows.values()})) as progress:
+        for row in rows.values():
+            if row.columns.get("problem"):
+                problem = str(row.columns["problem"])
+                continue
+            if row.path in looked_at:  # another experiment of the same file
+                continue
+            looked_at.add(row.path)
+            name = Path(row.path)
+            try:
+                with (
+                    bucket.open(row.path) as stream,
+                    H5adFile(
+                        name, layout.counts, layout.gene_ids, stream, max_memory=max_memory
+                    ) as file,
+                ):
+                    if any((names := file.name_genes()).values()):
+                        named[row.path] = names
+            except CountError as error:
+                logger.debug("no genes of %s: %s", row.path, error)
+                problem = str(error)
+            progress.add()
     if not named:
         raise CountError(f"the genes of none of {len(rows)} files can be read: {problem}")
     return merge_axes(named, take_all=take_all)

@@ -67,6 +67,11 @@ class H5adFolder:
             in_place=is_local(self.path),
         )
 
+    @property
+    def lists_remotely(self) -> bool:
+        """Whether `settings` asks a server which files there are."""
+        return not is_local(self.path)
+
     def settings(self) -> dict[str, Any]:
         """The files' names and what tells each from a changed one; not where they lie."""
         _, files, _ = find_files(self.path, dict(self.storage_options))

@@ -16,6 +16,7 @@ from scdiff_data.base import digest, read_parquet, write_parquet
 from scdiff_data.errors import ManifestError
 from scdiff_data.sources.catalog import CATALOG_COLUMNS
 from scdiff_data.sources.source import Bucket, Source
+from scdiff_data.telling import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def take_snapshot(path: Path, source: Source, bucket: Bucket) -> pa.Table:
     Rows whose id could not name a file, or repeats, or whose path leads out of the source, are left
     out and logged: ids and paths are untrusted.
     """
-    with bucket.explain_refusals():
+    with bucket.explain_refusals(), Progress("catalog"):
         table = source.read_catalog(bucket)
     keep = _find_usable(table)
     if not all(keep):

@@ -154,6 +154,39 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
+class ListedSource:
+    """A source whose files an earlier run listed on a server, which is not asked again.
+
+    Parameters
+    ----------
+    source
+        The source.
+    known
+        What its `settings` gave then.
+    """
+
+    source: Source
+    known: Mapping[str, Any]
+
+    @property
+    def layout(self) -> FileLayout:
+        """The source's own."""
+        return layout_of(self.source)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as they were."""
+        return dict(self.known)
+
+    def open(self, workdir: Path) -> Bucket:
+        """As the source does."""
+        return self.source.open(workdir)
+
+    def read_catalog(self, bucket: Bucket) -> pa.Table:
+        """As the source does."""
+        return self.source.read_catalog(bucket)
+
+
+@dataclass(frozen=True)
 class StoredSource:
     """A source known by its settings alone: of a directory whose cells are all there.
 

@@ -7,7 +7,7 @@ Read `layout`, `locking`, `fields`, `fingerprint`, `manifest`, `records`, `stran
 from scdiff_data.store.drawn_cells import DrawnCells
 from scdiff_data.store.fingerprint import SCHEMA_VERSION, digest_settings
 from scdiff_data.store.layout import DataDirectory
-from scdiff_data.store.locking import locked
+from scdiff_data.store.locking import explain_faults, is_being_prepared, locked
 from scdiff_data.store.losses import LossLimit, describe_losses, explain_shortage, have_failed
 from scdiff_data.store.manifest import GeneCounts, Manifest, mark_unfinished
 from scdiff_data.store.records import (
@@ -31,8 +31,10 @@ __all__ = [
     "Records",
     "describe_losses",
     "digest_settings",
+    "explain_faults",
     "explain_shortage",
     "have_failed",
+    "is_being_prepared",
     "list_exact",
     "list_experiments",
     "locked",

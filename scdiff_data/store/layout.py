@@ -3,10 +3,12 @@
 config.json                      the manifest
 hvg_info.json                    the genes chosen, and why
 hvg_analysis.png                 the same as a picture
+report.html                      a page about it all, where one was asked for
 cells/{experiment_id}.h5ad       an experiment's archive
 cells/{experiment_id}.json       what became of the experiment
 statistics/{experiment_id}.npz   what its genes add up to
 metadata/                        catalog.parquet, genes.parquet, cells.parquet, experiments.json
+metadata/downloaded.json         what stages=download fetched for, until stages=process is done
 processed/batch_0000.h5 …        the shards
 ordering/                        rows on their way into the table of cells
 sorting/                         cells on their way into shards, gone once these are written
@@ -47,6 +49,11 @@ class DataDirectory:
         return self.metadata / "replaced.json"
 
     @property
+    def downloaded(self) -> Path:
+        """The settings that archives were made for alone, until the rest is made."""
+        return self.metadata / "downloaded.json"
+
+    @property
     def hvg_info(self) -> Path:
         """The genes chosen, and why."""
         return self.path / "hvg_info.json"
@@ -55,6 +62,11 @@ class DataDirectory:
     def hvg_figure(self) -> Path:
         """The same as a picture."""
         return self.path / "hvg_analysis.png"
+
+    @property
+    def report(self) -> Path:
+        """A page about the data, for readers; no part of them."""
+        return self.path / "report.html"
 
     @property
     def metadata(self) -> Path:

@@ -5,7 +5,8 @@ A directory without it is not finished; one whose files differ from it is damage
 
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -115,10 +116,11 @@ class Manifest:
                 f"another process prepares {folder}, which is not finished: wait for it, or "
                 "call prepare(recipe, data_dir), which waits"
             )
-        raise FileNotFoundError(
-            f"no shards in {folder}: {path.name} is missing; call prepare(recipe, data_dir) or "
-            "datamodule.prepare_data(), or run 'scdiff-data train prepare_only=true'"
-        )
+        way_out = "call prepare(recipe, data_dir) or datamodule.prepare_data(), or run "
+        way_out += "'scdiff-data train prepare_only=true'"
+        if directory.downloaded.exists():
+            way_out = "stages=download is done; prepare the rest with stages=process, offline"
+        raise FileNotFoundError(f"no shards in {folder}: {path.name} is missing; {way_out}")
 
     @classmethod
     def read_replaced(cls, directory: DataDirectory) -> "Manifest | None":
@@ -247,6 +249,15 @@ class Manifest:
                 f"{self.data_dir} was replaced by another run of prepare while it was opened: open "
                 "it again, and give settings that differ a data_dir each"
             )
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """Let what goes wrong while files are opened be the other run's doing, if there is one."""
+        try:
+            yield
+        except (FileNotFoundError, ManifestError):
+            self.check_unchanged()
+            raise
 
     def check_files(self, *folders: Path, full: bool = False) -> None:
         """Compare the files in some folders, or all files, with the manifest.

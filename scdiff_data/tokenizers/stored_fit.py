@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from scdiff_data.base import digest, write_aside
+from scdiff_data.store import DataDirectory, locked
 from scdiff_data.tokenizers.contract import Tokenizer
 
 _N_FIT_CELLS = 20_000
@@ -60,13 +61,20 @@ def store_fit(tokenizer: Tokenizer, data: FitData) -> None:
 
     A directory that cannot be written is left as it is: every run then fits for itself.
     """
-    if _read_fit(tokenizer, data) is not None or not os.access(data.data_dir, os.W_OK):
+    if _read_fit(tokenizer, data) is not None:
         return
-    _fit(tokenizer, data)
-    state = tokenizer.state_dict()
-    content = {"data": data.digest, "state": state, "checksum": _checksum(state)}
-    with write_aside(_path(tokenizer, data)) as aside:
-        torch.save(content, aside)
+    directory = DataDirectory(data.data_dir)
+    places = [path for path in (directory.path, directory.lock) if path.exists()]
+    if not all(os.access(path, os.W_OK) for path in places):
+        return
+    with locked(directory):  # runs that start together would write one file
+        if _read_fit(tokenizer, data) is not None:
+            return
+        _fit(tokenizer, data)
+        state = tokenizer.state_dict()
+        content = {"data": data.digest, "state": state, "checksum": _checksum(state)}
+        with write_aside(_path(tokenizer, data)) as aside:
+            torch.save(content, aside)
 
 
 def open_fit(tokenizer: Tokenizer, data: FitData) -> None:

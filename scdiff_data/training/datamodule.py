@@ -12,7 +12,7 @@ from lightning import LightningDataModule
 
 from scdiff_data.loading import HVGDataset, ResumableLoader
 from scdiff_data.pipeline import Plan
-from scdiff_data.recipes import PrepareOptions, Recipe
+from scdiff_data.recipes import PrepareOptions, Recipe, Stages
 from scdiff_data.sources import Condition, Source
 from scdiff_data.tokenizers import Tokenizer, describe_fit, restore_fit, store_fit
 from scdiff_data.training.plain_values import make_plain, pass_on
@@ -34,8 +34,7 @@ class ScRNADataModule(LightningDataModule):
     Parameters
     ----------
     source
-        Where cells come from: `ScBaseCount()`, `H5adFolder(path)`, `Pbmc()`, `SimulatedAtlas()`. To
-        open what is prepared without it: `from_directory`.
+        Where cells come from: `ScBaseCount()`, `H5adFolder(path)`, …; or see `from_directory`.
     data_dir
         Where everything is kept; prepared once, then found.
     cell_count, seed, filters, exclude, cell_filters, max_cells_per_experiment
@@ -46,7 +45,7 @@ class ScRNADataModule(LightningDataModule):
         How they are divided and stored, see `Recipe`.
     n_hvgs, min_cells_pct, flavor, normalize, span, batch_key, genes, fallback_min_genes
         Which genes of theirs, see `Recipe`.
-    n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed
+    n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed, stages
         How they are prepared, see `prepare`.
     replace_data
         Whether finished data of other settings may be replaced, as `replace` of `prepare`.
@@ -98,6 +97,7 @@ class ScRNADataModule(LightningDataModule):
         refresh_catalog: bool = False,
         retry_failed: bool = False,
         replace_data: bool = False,
+        stages: Stages = "all",
         batch_size: int = 128,
         shuffle: Literal["window", "global"] = "window",
         shuffle_seed: int | None = None,
@@ -158,7 +158,7 @@ class ScRNADataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Run all stages up to the shards, or find them done; Lightning calls this once a node."""
         manifest = make_ready(self.recipe, self.data_dir, self._options)
-        if self.tokenizer is not None:
+        if manifest is not None and self.tokenizer is not None:
             store_fit(self.tokenizer, open_fit_data(manifest))
         # Once is enough: `fit` and `test` in one run call this twice.
         self._options = replace(
@@ -180,7 +180,7 @@ class ScRNADataModule(LightningDataModule):
         if stage in (None, "fit"):
             self._bookmark.close()  # what was read of another checkpoint is not this run's
             self._cells.make_train_sampler(self.trainer)  # says at once if batches are too large
-        if self.trainer is None or self.trainer.is_global_zero:
+        if stage != "test" and (self.trainer is None or self.trainer.is_global_zero):
             logger.info("cells: %s experiments", self._cells.describe_sizes())
 
     @property

@@ -60,15 +60,20 @@ def plan_work(recipe: Recipe, data_dir: Path, options: PrepareOptions) -> Plan:
             f"{data_dir} was opened as it is: nothing would be drawn or fetched; to plan other "
             "data, give ScRNADataModule a source"
         )
-    known = {name: value for name, value in asdict(options).items() if name != "replace"}
+    known = asdict(options)
+    del known["replace"], known["stages"]
     return plan(recipe, data_dir, **known)
 
 
-def make_ready(recipe: Recipe, data_dir: Path, options: PrepareOptions) -> Manifest:
-    """Make the directory, or find it made; without a source look at it alone."""
+def make_ready(recipe: Recipe, data_dir: Path, options: PrepareOptions) -> Manifest | None:
+    """Make the directory, or find it made; without a source look at it alone.
+
+    After `stages=download`, which finishes none, it gives None.
+    """
     if isinstance(recipe.source, StoredSource):
         return open_manifest(recipe, data_dir, full=False)
-    return prepare(recipe, data_dir, **asdict(options))
+    manifest: Manifest | None = prepare(recipe, data_dir, **asdict(options))
+    return manifest
 
 
 def open_manifest(recipe: Recipe, data_dir: Path, *, full: bool) -> Manifest:
@@ -90,5 +95,6 @@ def open_manifest(recipe: Recipe, data_dir: Path, *, full: bool) -> Manifest:
             f"{data_dir} was prepared with other settings "
             f"({recipe.describe_difference(manifest.recipe)}): {way_out}"
         )
-    check_shards(manifest, full=full)
+    with manifest.opening():
+        check_shards(manifest, full=full)
     return manifest

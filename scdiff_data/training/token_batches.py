@@ -20,6 +20,7 @@ def open_fit_data(manifest: Manifest) -> FitData:
 
     def read_training_counts(n: int) -> tuple[NDArray[np.int16], NDArray[np.integer[Any]]]:
         cells = HVGDataset(manifest.data_dir, split="train", labels=[])[:n]
+        manifest.check_unchanged()
         return cells.expression.numpy(), cells.metadata["total_counts"].numpy()
 
     return FitData(

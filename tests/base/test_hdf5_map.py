@@ -1,7 +1,6 @@
 """A mapped dataset is what the file held, and hints about its pages do what they say."""
 
 import mmap
-import os
 from pathlib import Path
 
 import h5py
@@ -13,12 +12,14 @@ from scdiff_data.base import hdf5_map
 from scdiff_data.base.hdf5_map import (
     DiskWatch,
     ask_for,
+    ask_for_bytes,
     expect_random,
     find_datasets,
     give_back,
     map_dataset,
     map_file,
 )
+from support.disk import count_bytes_read, drop_from_cache
 
 
 def test_a_mapped_dataset_outlives_its_file_and_is_read_only(tmp_path: Path) -> None:
@@ -37,27 +38,33 @@ def test_a_mapped_dataset_outlives_its_file_and_is_read_only(tmp_path: Path) -> 
 
 
 def test_a_random_read_fetches_its_own_pages_alone(tmp_path: Path) -> None:
-    if not Path("/proc/self/io").exists() or not hasattr(os, "posix_fadvise"):
-        pytest.skip("this system does not say what was read from the disk")
     path, n = tmp_path / "file", 16 << 20
-    with path.open("wb") as file:
-        file.write(np.random.default_rng(0).bytes(n))
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    path.write_bytes(np.random.default_rng(0).bytes(n))
+    drop_from_cache(path)
     mapped = map_file(path)
     expect_random(mapped)
-    before = read_from_disk()
-    for page in range(0, n, n // 40):
-        mapped[page]
-    n_bytes = read_from_disk() - before
-    if n_bytes == 0:
-        pytest.skip("this folder is in memory")
-    assert n_bytes <= 41 * 4 * mmap.PAGESIZE
+    with count_bytes_read() as read:
+        for page in range(0, n, n // 40):
+            mapped[page]
+    assert read() <= 41 * 4 * mmap.PAGESIZE
 
 
-def read_from_disk() -> int:
-    lines = Path("/proc/self/io").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("read_bytes")).split()[1])
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_all_that_is_asked_for_is_fetched_however_much_it_is(
+    tmp_path: Path,
+    is_compiled: bool,
+) -> None:
+    path, n = tmp_path / "file", 24 << 20  # more than any system reads ahead
+    path.write_bytes(np.random.default_rng(0).bytes(n))
+    drop_from_cache(path)
+    mapped = map_file(path)
+    expect_random(mapped)
+    with count_bytes_read() as read:
+        if is_compiled:
+            ask_for_bytes(mapped.ctypes.data, n)
+        else:
+            ask_for(mapped.view(np.int16))
+    assert read() >= n
 
 
 def test_hints_change_nothing_that_is_read(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scdiff_data.callbacks import find_checkpoint, name_run
+from scdiff_data.callbacks import find_checkpoint
+from scdiff_data.starting import name_run
 from support.slurm import submit
 
 
@@ -17,20 +18,6 @@ def name(monkeypatch: pytest.MonkeyPatch, *command: str) -> str | None:
     found = os.environ.get("SCDIFF_RUN")
     monkeypatch.setenv("SCDIFF_RUN", found or "")  # and is unset again after the test
     return found
-
-
-def test_a_run_is_named_by_its_job_and_its_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert name(monkeypatch) is None  # by the time
-    submit(monkeypatch, tmp_path)
-    first = name(monkeypatch, "model=tiny")
-    assert first == name(monkeypatch, "model=tiny")
-    assert first != name(monkeypatch, "model=small")
-    monkeypatch.setenv("SLURM_JOB_ID", "4322")
-    assert first != name(monkeypatch, "model=tiny")
-    monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
-    assert name(monkeypatch, "model=tiny") is None
 
 
 def test_a_run_goes_on_from_the_newest_of_its_own_checkpoints(

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scdiff_data import ManifestError, ScRNADataset, prepare
+from scdiff_data import HVGDataset, Manifest, ManifestError, ScRNADataset, prepare
 from scdiff_data.archive import rows as module
 from scdiff_data.base import hash_file, read_sealed, write_sealed
 from support.cases import pbmc_recipe
@@ -155,6 +155,36 @@ def test_a_directory_that_is_replaced_while_it_is_opened_is_refused(data_dir: Pa
         ),
     ):
         ScRNADataset(data_dir)
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["before a look", "after it"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (HVGDataset, "processed/batch_0000.h5"),
+        *((ScRNADataset, f"metadata/{name}") for name in ("cells.parquet", "genes.parquet")),
+        *((ScRNADataset, name) for name in ("metadata/experiments.json", "cells/*.h5ad")),
+    ],
+)
+def test_what_another_run_takes_away_while_it_is_opened_is_no_damage(
+    data_dir: Path, kind: Any, name: str, is_late: bool
+) -> None:
+    path, check = min(data_dir.glob(name)), Manifest.check_files
+
+    def meanwhile(manifest: Manifest, *folders: Path, **how: Any) -> None:
+        if is_late:
+            check(manifest, *folders, **how)
+        if path.parent in folders:
+            (data_dir / "config.json").unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        if not is_late:
+            check(manifest, *folders, **how)
+
+    with (
+        patch.object(Manifest, "check_files", meanwhile),
+        pytest.raises(ManifestError, match="data was replaced by another run of prepare while it"),
+    ):
+        kind(data_dir)
 
 
 @pytest.mark.parametrize("most", [1, 3])

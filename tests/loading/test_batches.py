@@ -109,6 +109,27 @@ def test_a_batch_of_other_genes_is_refused_and_so_is_a_single_cell(pbmc_dir: Pat
         chosen.to_anndata(chosen[7])
 
 
+@pytest.mark.parametrize(
+    ("cells", "found"),
+    [
+        ({"expression": torch.zeros(2, 64)}, "got dict"),
+        ((torch.zeros(2, 64), {"cell_id": ["a", "b"]}), "got tuple"),
+        ([1.0, 2.0], r"got list of float64 \[2\]"),
+        ("abc", r"got str of <U3 \[\]"),
+        (np.zeros((2, 3), int), r"got ndarray of int64 \[2, 3\]"),
+        ([[1], [2, 3]], "got list"),
+    ],
+    ids=["dict", "tuple", "floats", "text", "table", "ragged"],
+)
+def test_what_is_neither_rows_nor_a_batch_is_refused(
+    pbmc_dir: Path, cells: Any, found: str
+) -> None:
+    for dataset in (HVGDataset(pbmc_dir), ScRNADataset(pbmc_dir)):
+        for take in (dataset.to_anndata, dataset.__getitem__):
+            with pytest.raises(ValueError, match=rf"row numbers, a slice or a mask, {found}; a ba"):
+                take(cells)
+
+
 def test_missing_labels_are_missing_in_the_anndata_and_after_it_is_read_again(
     tmp_path: Path,
 ) -> None:

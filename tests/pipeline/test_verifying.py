@@ -9,6 +9,7 @@ import h5py
 import pytest
 
 from scdiff_data import (
+    Manifest,
     ManifestError,
     SimulatedAtlas,
     check_data_dir,
@@ -16,6 +17,7 @@ from scdiff_data import (
     prepare,
 )
 from scdiff_data.cli import main
+from scdiff_data.pipeline import find_problems
 from scdiff_data.recipes.recipe import Recipe
 from support.cases import digest_tree, pbmc_recipe
 
@@ -53,6 +55,14 @@ def test_a_changed_byte_of_any_file_is_found_and_what_to_do_is_said(
     said = capsys.readouterr().err
     assert str(path) in said
     assert "delete" in said
+
+
+def test_what_another_run_takes_away_meanwhile_is_not_called_damaged(data_dir: Path) -> None:
+    manifest = Manifest.read(data_dir)
+    (data_dir / "config.json").unlink()
+    manifest.shards[0].unlink()
+    with pytest.raises(ManifestError, match="was replaced by another run of prepare"):
+        find_problems(manifest)
 
 
 @pytest.mark.parametrize("finished", [True, False])

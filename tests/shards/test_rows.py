@@ -11,9 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scdiff_data.shards import rows as module
+from scdiff_data.shards.columns import ShardColumns
+from scdiff_data.shards.contents import create_shard
+from scdiff_data.shards.formats import set_key
 from scdiff_data.shards.loops import FINE, translate_dense
 from scdiff_data.shards.rows import ShardRows
 from scdiff_data.store.manifest import Manifest
+from support.disk import count_bytes_read, drop_from_cache
 
 
 def open_shards(folder: Path) -> ShardRows:
@@ -60,6 +64,26 @@ def test_only_the_first_genes_are_gathered_when_asked(pbmc_dir: Path) -> None:
     (whole,) = shards.gather(("expression",), rows)
     (part,) = shards.gather(("expression",), rows, width=5)
     assert np.array_equal(part, whole[:, :5])
+
+
+def test_opening_a_shard_fetches_what_is_narrow_and_not_its_counts(tmp_path: Path) -> None:
+    path, n, rng = tmp_path / "batch_0000.h5", 20_000, np.random.default_rng(0)
+    with create_shard(path) as file:
+        set_key(file, "key")
+        for name in ("gene_ids", "gene_symbols"):
+            file[name] = np.full(256, b"gene")
+        file["gene_indices"] = np.arange(256, dtype=np.int32)
+        for name in ("cell_ids", "experiment_ids"):
+            file[name] = np.full(n, b"id")
+        file["expression"] = rng.integers(0, 9, (n, 256), np.int16)
+        file["total_counts"] = rng.integers(0, 99, n, np.int32)
+        file["labels/cell_type/codes"] = rng.integers(0, 2, n, np.int8)
+        file["labels/cell_type/categories"] = [b"B cell", b"T cell"]
+    columns = ShardColumns(path, "key")
+    drop_from_cache(path)
+    with count_bytes_read() as read:
+        columns.map(path, n)
+    assert 5 * n <= read() < path.stat().st_size / 4
 
 
 def test_no_rows_are_an_empty_array(pbmc_dir: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the long tests counted, at the end of a run: on the screen, and in a report."""
+"""What the long tests counted: in a report after each of them, and on the screen at the end."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from support.reliability import HEAD, describe_machine, describe_tallies, update
 from support.tally import TALLIES
 
 
-def pytest_sessionfinish() -> None:
+def pytest_runtest_teardown() -> None:
     if TALLIES and (path := os.environ.get("SCDIFF_SOAK_REPORT")):
         update_report(Path(path), TALLIES)
 

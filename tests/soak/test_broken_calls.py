@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from scdiff_data.base import digest
 from support import file_calls
 from support.cases import digest_tree
 from support.isolated import Isolated, Outcome
@@ -22,8 +23,12 @@ RUNS = {
     "growing": ("whole", "small"),
     "choosing again": ("choosing", "whole"),
     "drawing": ("drawing", "whole"),
+    "simulating": ("simulating", None),
 }
 """Each run: what is done, and what was done in the directory before."""
+
+ALONE = {"drawing": "/hvg_analysis.png", "simulating": "/source/"}
+"""Of a run whose other calls are those of another run, what the paths of its own calls have."""
 
 
 class Runs:
@@ -32,13 +37,17 @@ class Runs:
     def __init__(self, folder: Path, isolated: Isolated) -> None:
         self._folder, self._isolated = folder, isolated
         self._counter = folder / "counter"
+        where = {"folder": str(folder / "bucket")}
+        (made,) = isolated.run("support.fault_jobs:make_bucket", [where])
+        self._bucket = made.value
+        self._ends: dict[tuple[str, str], tuple[Outcome, dict[str, str]]] = {}
 
     def do(self, kind: str, data_dir: Path, *, at: int, fault: str, log: bool = False) -> Outcome:
         """Do a run whose call number `at` is broken."""
         told = file_calls.tell(
             data_dir, self._counter, at=at, fault=fault, log=self._folder / "log" if log else None
         )
-        arguments = {"kind": kind, "data_dir": str(data_dir)}
+        arguments = {"kind": kind, "data_dir": str(data_dir), "bucket": self._bucket}
         (outcome,) = self._isolated.run("support.fault_jobs:run", [arguments], environment=told)
         return outcome
 
@@ -65,6 +74,19 @@ class Runs:
         assert len(calls) == file_calls.read_count(self._counter)
         return digest_tree(data_dir), calls
 
+    @property
+    def n_states(self) -> int:
+        """States of a directory that were gone on from."""
+        return len(self._ends)
+
+    def go_on(self, kind: str, data_dir: Path) -> tuple[Outcome, dict[str, str]]:
+        """What becomes of a run after a broken one, and its files; once for each state of them."""
+        state = kind, _digest_state(data_dir)
+        if state not in self._ends:
+            again = self.do(kind, data_dir, at=0, fault="kill")
+            self._ends[state] = again, digest_tree(data_dir)
+        return self._ends[state]
+
     def break_call(
         self, name: str, call: tuple[int, str], fault: str, wanted: dict[str, str], tally: Tally
     ) -> None:
@@ -72,10 +94,9 @@ class Runs:
         kind, data_dir = RUNS[name][0], self.begin(name)
         what = f"{name}: {fault} at call {call[0]}, {call[1]}"
         first = self.do(kind, data_dir, at=call[0], fault=fault)
-        after = digest_tree(data_dir) if data_dir.is_dir() else {}
+        after = digest_tree(data_dir) if first.how == "returned" else {}
         is_killed = first.how == "crashed" and first.signal == signal.SIGKILL
-        again = self.do(kind, data_dir, at=0, fault="kill")
-        found = digest_tree(data_dir)
+        again, found = self.go_on(kind, data_dir)
         different = sorted(p for p in found.keys() | wanted.keys() if found.get(p) != wanted.get(p))
         if first.how == "hung" or again.how == "hung":
             tally.add("hung", what)
@@ -98,6 +119,13 @@ class Runs:
             tally.add("unclear", f"{what}: {describe(first)}")
 
 
+def _digest_state(folder: Path) -> str:
+    """All that is in a folder, whole or not: names, modes and bytes."""
+    paths = sorted(folder.rglob("*"))
+    modes = [(str(path.relative_to(folder)), path.lstat().st_mode) for path in paths]
+    return digest([modes, digest_tree(folder) if folder.is_dir() else None])
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     folder = tmp_path_factory.mktemp("broken").resolve()
@@ -112,9 +140,9 @@ def test_a_run_broken_at_any_call_says_so_and_the_next_makes_the_same_files(
     runs: Runs, name: str, fault: str
 ) -> None:
     wanted, calls = runs.undisturbed(name)
-    if name == "drawing":  # the other calls are those of choosing again
-        calls = [call for call in calls if "/hvg_analysis.png" in call[1]]
-    known = dict(calls)
+    known = {number: rest for number, rest in calls if ALONE.get(name, "") in rest}
+    before = runs.n_states
     with tally_of(f"{name}, {fault} at each call") as tally:
         for number in choose(list(known), f"{name} {fault}"):
             runs.break_call(name, (number, known[number]), fault, wanted, tally)
+        tally.note = f"{runs.n_states - before} new states"

@@ -9,7 +9,7 @@ from unittest.mock import patch
 import pytest
 
 from scdiff_data import ManifestError
-from scdiff_data.base import read_sealed, write_sealed
+from scdiff_data.base import hash_file, read_sealed, write_sealed
 from scdiff_data.base.files import FileEntry
 from scdiff_data.store import digest_settings
 from scdiff_data.store.layout import DataDirectory
@@ -74,6 +74,25 @@ def test_files_that_differ_from_the_manifest_are_named(
         (tmp_path / "processed" / "batch_0000.h5").write_bytes(b"abc")
     with pytest.raises(ManifestError, match=rf"batch_0000\.h5.*{damage}.*prepare again"):
         manifest.check_files()
+
+
+def test_a_file_that_is_taken_away_while_it_is_read_is_missing(
+    tmp_path: Path, pbmc_dir: Path
+) -> None:
+    path = tmp_path / "batch_0000.h5"
+    path.write_bytes(b"abc")
+    entry = FileEntry(path.name, size=3, sha256="0")
+    manifest = replace(Manifest.read(pbmc_dir), data_dir=tmp_path, files=(entry,))
+
+    def take_away(path: Path) -> str:
+        path.unlink()
+        return hash_file(path)
+
+    with (
+        patch("scdiff_data.base.files.hash_file", take_away),
+        pytest.raises(ManifestError, match=r"batch_0000\.h5 is missing"),
+    ):
+        manifest.check_file(entry, full=True)
 
 
 def test_a_manifest_that_is_set_aside_can_be_read_again(tmp_path: Path, pbmc_dir: Path) -> None:

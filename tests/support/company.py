@@ -5,21 +5,24 @@ import os
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from scdiff_data import Recipe, ScRNADataModule, prepare
+from scdiff_data import Recipe, ScRNADataModule, ScRNADataset, check_data_dir, prepare
 from scdiff_data.errors import ManifestError
 from scdiff_data.pipeline import assemble
 from support.fault_jobs import recipe, write_picture
 
 tqdm.monitor_interval = 0
 
-N_GENES = (20, 30)
-"""Of the settings that the writer alternates between; each reader wants one of them."""
+SETTINGS = ({"n_hvgs": 20, "min_counts": 10}, {"n_hvgs": 30, "min_counts": 60})
+"""What the writer alternates between: other genes, and other cells in other archives."""
+
+PAUSE = 0.05
+"""Seconds that a reader waits once it is told: it would keep the writer from its work."""
 
 Cells = dict[str, list[int]]
 """Of each training cell's id its counts."""
@@ -29,19 +32,25 @@ def read_beside_a_writer(folder: str, n_readers: int, seconds: float) -> list[di
     """Let processes read while one writes; of each what became of its tries, the writer's last."""
     warnings.simplefilter("ignore")
     assemble.plot_hvgs = write_picture
-    data_dir, wanted = Path(folder) / "data", {}
-    for n_genes in N_GENES:
-        prepare(_recipe(n_genes), data_dir, n_threads=1, replace=True)
-        wanted[n_genes] = _read(data_dir, n_genes)
+    data_dir, chosen, whole = Path(folder) / "data", [], []
+    for changes in SETTINGS:
+        prepare(_recipe(changes), data_dir, n_threads=1, replace=True)
+        chosen.append(_read(data_dir, changes))
+        whole.append(_read_whole(data_dir))
+    assert whole[0].keys() != whole[1].keys()
+    works = [
+        *(_reading(data_dir, *what) for what in zip(SETTINGS, chosen, strict=True)),
+        lambda: _read_whole(data_dir) in whole,
+        lambda: not check_data_dir(data_dir, n_threads=1),
+    ]
     end = time.monotonic() + seconds
     children = []
     for number in range(n_readers + 1):
         said = Path(folder) / f"{number}.json"
         child = os.fork()
         if not child:
-            n_genes = N_GENES[number % 2]
-            work = _reading(data_dir, n_genes, wanted[n_genes])
-            _repeat(_writing(data_dir) if number == n_readers else work, end, said)
+            is_writer = number == n_readers
+            _repeat(_writing(data_dir) if is_writer else works[number % len(works)], end, said)
         children.append((child, said))
     results = []
     for child, said in children:
@@ -65,11 +74,13 @@ def _repeat(work: Callable[[], bool], end: float, said: Path) -> None:
             except Exception:  # noqa: BLE001 - whatever it is, it is what became of the try
                 kind, text = "unclear", traceback.format_exc()
             else:
-                text = "others' counts, or not all"
+                text = "others' counts, or not all, or whole files are called damaged"
             counts[kind] = counts.get(kind, 0) + 1
             if kind not in ("right", "clear"):
                 counts.setdefault("faults", []).append(f"{kind}: {text[-1500:]}")  # type: ignore
             said.write_text(json.dumps(counts))
+            if kind == "clear":
+                time.sleep(PAUSE)
         code = 0
     finally:
         os._exit(code)
@@ -79,23 +90,29 @@ def _writing(data_dir: Path) -> Callable[[], bool]:
     turn = iter(range(1 << 30))
 
     def write() -> bool:
-        prepare(_recipe(N_GENES[next(turn) % 2]), data_dir, n_threads=1, replace=True)
+        prepare(_recipe(SETTINGS[next(turn) % 2]), data_dir, n_threads=1, replace=True)
         time.sleep(0.2)  # or there is nothing to read, most of the time
         return True
 
     return write
 
 
-def _reading(data_dir: Path, n_genes: int, wanted: Cells) -> Callable[[], bool]:
-    return lambda: _read(data_dir, n_genes) == wanted
+def _reading(data_dir: Path, changes: Mapping[str, Any], wanted: Cells) -> Callable[[], bool]:
+    return lambda: _read(data_dir, changes) == wanted
 
 
-def _read(data_dir: Path, n_genes: int) -> Cells:
+def _read_whole(data_dir: Path) -> Cells:
+    """All genes of all cells."""
+    counts, metadata = ScRNADataset(data_dir)[:]
+    return dict(zip(metadata["cell_id"].tolist(), counts.tolist(), strict=True))
+
+
+def _read(data_dir: Path, changes: Mapping[str, Any]) -> Cells:
     settings = recipe(None)
-    names = ("min_genes", "min_counts", "labels", "shard_size", "min_cells_pct")
+    names = ("min_genes", "labels", "shard_size", "min_cells_pct")
     same: dict[str, Any] = {name: getattr(settings, name) for name in names}
     module = ScRNADataModule(
-        settings.source, data_dir, n_hvgs=n_genes, split={"by": "cell"}, batch_size=16, **same
+        settings.source, data_dir, split={"by": "cell"}, batch_size=16, **same, **changes
     )
     module.setup()
     cells: Cells = {}
@@ -104,5 +121,5 @@ def _read(data_dir: Path, n_genes: int) -> Cells:
     return cells
 
 
-def _recipe(n_genes: int) -> Recipe:
-    return Recipe.from_settings(recipe(None).settings(), source=recipe(None).source, n_hvgs=n_genes)
+def _recipe(changes: Mapping[str, Any]) -> Recipe:
+    return Recipe.from_settings(recipe(None).settings(), source=recipe(None).source, **changes)

@@ -28,6 +28,9 @@ _ADDRESS_SPACE = 16 << 30
 _POLL = 0.002
 """Seconds between two looks at a child."""
 
+_LONGEST = 1.0
+"""Seconds that count between two looks: while all is stopped and goes on later, nobody hangs."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -164,19 +167,21 @@ def _serve(answers: int) -> None:
 
 
 def _watch(child: int, said: Path, limit: float) -> dict[str, Any]:
-    size, since = 0, time.monotonic()
+    size, waited, last = 0, 0.0, time.monotonic()
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             code = os.waitstatus_to_exitcode(status)
             return {"how": "crashed", "signal": -code, "text": _last_words(said)}
         if (now := said.stat().st_size) != size:
-            size, since = now, time.monotonic()
-        elif time.monotonic() - since > limit:
+            size, waited = now, 0.0
+        elif waited > limit:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return {"how": "hung", "text": _last_words(said)}
         time.sleep(_POLL)
+        waited += min(time.monotonic() - last, _LONGEST)
+        last = time.monotonic()
 
 
 def _last_words(said: Path) -> str:

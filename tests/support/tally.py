@@ -60,11 +60,17 @@ TALLIES: list[Tally] = []
 
 @contextmanager
 def tally_of(part: str) -> Iterator[Tally]:
-    """Count the tries of a part; at the end raise AssertionError if there was a fault."""
+    """Count the tries of a part; at the end raise AssertionError if there was a fault.
+
+    A part that is interrupted is not counted: it is no share of anything.
+    """
     tally, started = Tally(part), time.monotonic()
     TALLIES.append(tally)
     try:
         yield tally
+    except KeyboardInterrupt:
+        TALLIES.remove(tally)
+        raise
     finally:
         tally.seconds = time.monotonic() - started
     tally.check()

@@ -1,6 +1,8 @@
 """A tokenizer's fit is made once, kept, and never used on other data."""
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,14 @@ from scdiff_data import (
     BinTokens,
     CountTokens,
     LogBinTokens,
+    Manifest,
     Pbmc,
     QuantileTokens,
     RankTokens,
     ScRNADataModule,
 )
 from scdiff_data.tokenizers import stored_fit
+from scdiff_data.training.token_batches import open_fit_data
 from support.cases import PBMC_SETTINGS
 from support.foreign import Foreign, trainer
 
@@ -56,6 +60,23 @@ def test_a_later_run_takes_the_fit_that_an_earlier_one_kept(
     open_data(data_dir, second)
     assert same_state(first, second)
     assert kept.stat().st_mtime_ns == before
+
+
+def test_of_runs_that_start_together_one_fits_and_the_others_take_it(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, fit, tokenizers = open_fit_data(Manifest.read(data_dir)), LogBinTokens.fit, []
+
+    def fit_slowly(tokenizer: LogBinTokens, *counts: Any) -> None:
+        tokenizers.append(tokenizer)
+        time.sleep(0.1)
+        fit(tokenizer, *counts)
+
+    monkeypatch.setattr(LogBinTokens, "fit", fit_slowly)
+    with ThreadPoolExecutor(4) as workers:
+        list(workers.map(lambda _: stored_fit.store_fit(LogBinTokens(), data), range(4)))
+    assert len(tokenizers) == 1
+    assert [path.suffix for path in (data_dir / "tokenizers").iterdir()] == [".pt"]
 
 
 def test_other_settings_have_a_fit_of_their_own(data_dir: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import lightning as L
 import pytest
@@ -18,7 +19,8 @@ from scdiff_data import (
     choose_genes_again,
     convert_shards,
 )
-from scdiff_data.store import digest_settings
+from scdiff_data.store import Manifest, digest_settings
+from scdiff_data.training.prepared import open_manifest
 from support.cases import PBMC_SETTINGS, digest_tree
 from support.foreign import Seeing
 from support.trainers import quiet_trainer
@@ -54,6 +56,48 @@ def test_it_serves_what_is_there_as_a_datamodule_that_knows_all_settings_does(
     assert (opened.n_genes, opened.categories.keys()) == (64, {"cell_type"})
     assert digest_tree(data_dir) == before
     json.dumps(dict(opened.hparams))  # plain values
+
+
+@pytest.mark.parametrize("tokenizer", [None, QuantileTokens(n_tokens=5)], ids=["counts", "tokens"])
+def test_cells_of_another_run_are_never_served_with_those_that_were_opened(
+    data_dir: Path, pbmc_dir: Path, compact_dir: Path, tokenizer: Any
+) -> None:
+    def replace_data(other: Path) -> None:
+        shutil.rmtree(data_dir)
+        shutil.copytree(other, data_dir)
+
+    def meanwhile(*arguments: Any, **how: Any) -> Manifest:
+        manifest = open_manifest(*arguments, **how)
+        replace_data(pbmc_dir)
+        return manifest
+
+    module = make(data_dir, predict_split="all", tokenizer=tokenizer)
+    module.setup()
+    replace_data(compact_dir)
+    with pytest.raises(ManifestError, match="was replaced by another run of prepare"):
+        module.predict_dataloader()  # which nobody had asked for
+    with (
+        patch("scdiff_data.training.serving.open_manifest", meanwhile),
+        pytest.raises(ManifestError, match="was replaced by another run of prepare"),
+    ):
+        module.setup()
+
+
+def test_shards_that_another_run_takes_away_while_they_are_opened_are_no_damage(
+    data_dir: Path,
+) -> None:
+    check = Manifest.check_files
+
+    def meanwhile(manifest: Manifest, *folders: Path, **how: Any) -> None:
+        check(manifest, *folders, **how)
+        (data_dir / "config.json").unlink(missing_ok=True)
+        manifest.shards[1].unlink(missing_ok=True)
+
+    with (
+        patch.object(Manifest, "check_files", meanwhile),
+        pytest.raises(ManifestError, match="was replaced by another run of prepare"),
+    ):
+        make(data_dir).setup()
 
 
 def test_the_shards_and_the_manifest_are_enough_and_only_a_fit_is_written(
@@ -152,3 +196,17 @@ def test_an_older_directory_opens_and_one_of_unknown_settings_is_refused(data_di
     path.write_text(json.dumps(older | {"recipe": newer, "recipe_digest": digest}))
     with pytest.raises(ManifestError, match=r"another version of scdiff_data.*prepare again"):
         ScRNADataModule.from_directory(data_dir)
+
+
+def test_stages_apart_give_what_one_run_gives(tmp_path: Path, pbmc_dir: Path) -> None:
+    with pytest.raises(ValueError, match="stages must be one of all, download, process"):
+        make(tmp_path, stages="first")
+    begun = make(tmp_path, stages="download", tokenizer=QuantileTokens())
+    begun.prepare_data()
+    with pytest.raises(FileNotFoundError, match="prepare the rest with stages=process"):
+        begun.setup()
+    ended = make(tmp_path, stages="process")
+    ended.prepare_data()
+    ended.setup()
+    assert show(ended) == show(make(pbmc_dir))
+    assert digest_tree(tmp_path) == digest_tree(pbmc_dir)

@@ -18,7 +18,7 @@ def test_every_count_of_a_gs_bucket_arrives_in_the_datasets(
         tmp_path / "run",
         "data=scbasecount",
         "data.source.url=gs://every-count-again",
-        f"+data.source.storage_options.endpoint_url={gcs.url}",
+        f"data.source.storage_options.endpoint_url={gcs.url}",
         f"data.data_dir={tmp_path}",
         "data.cell_count=null",
         "data.labels=[cell_type]",

@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import anndata as ad
+import numpy as np
 import pytest
 
-from scdiff_data import HVGDataset, Recipe, prepare
+from scdiff_data import H5adFolder, HVGDataset, Recipe, prepare
 from scdiff_data.cli import main
 from support import forks
 from support.cases import ATLAS, digest_tree, pbmc_recipe
@@ -44,7 +47,7 @@ def test_nothing_is_replaced_without_force(
     before = digest_tree(data_dir)
     assert main(["hvg", str(data_dir), "--n-hvgs", "30"]) == 1
     assert (
-        "holds genes chosen with n_hvgs=64: replace=True (--force) replaces them"
+        "holds genes chosen with n_hvgs=64: replace=True (--replace) replaces them"
         in capsys.readouterr().err
     )
     assert main(["hvg", str(data_dir), "--n-hvgs", "64"]) == 0
@@ -69,7 +72,7 @@ def test_given_genes_and_all_genes(data_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "genes.txt").write_text("LYZ\nCD79A\n")
     assert main(["hvg", str(data_dir), "--genes", str(tmp_path / "genes.txt"), "--force"]) == 0
     assert HVGDataset(data_dir).gene_ids == ["LYZ", "CD79A"]
-    assert main(["hvg", str(data_dir), "--n-hvgs", "all", "--force"]) == 0
+    assert main(["hvg", str(data_dir), "--n-hvgs", "null", "--force"]) == 0
     assert len(HVGDataset(data_dir).gene_ids) == 765
     info = json.loads((data_dir / "hvg_info.json").read_text())
     assert info["flavor"] == "all"
@@ -142,10 +145,25 @@ def test_experiments_that_the_draw_cut_or_skipped_are_as_they_were(tmp_path: Pat
     assert after == before
 
 
+def test_files_that_were_read_in_their_own_way_get_other_genes_too(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    counts = np.random.default_rng(0).poisson(1.0, (60, 30)).astype(np.float32)
+    cells = ad.AnnData(np.log1p(counts), layers={"umi": counts})
+    cells.var_names = [f"gene{gene}" for gene in range(30)]
+    cells.obs["donor"] = [f"donor{cell % 3}" for cell in range(60)]
+    cells.write_h5ad(tmp_path / "files" / "a.h5ad")
+    source = H5adFolder(tmp_path / "files", counts="layers/umi", experiment_key="donor")
+    settings = {"min_genes": None, "min_counts": None, "labels": (), "split": {"by": "cell"}}
+    prepare(Recipe(source=source, n_hvgs=20, **settings), tmp_path / "data")
+    shutil.rmtree(tmp_path / "files")
+    assert main(["hvg", str(tmp_path / "data"), "--n_hvgs", "10", "--replace"]) == 0
+    assert len(HVGDataset(tmp_path / "data").gene_ids) == 10
+
+
 def test_the_command_is_installed() -> None:
     command = Path(sys.executable).with_name("scdiff-data")
     output = subprocess.run([command, "hvg", "--help"], capture_output=True, text=True, check=True)
-    assert "0.1 is 0.1 %" in output.stdout
+    assert "0.1 is 0.1 percent" in " ".join(output.stdout.split())
 
 
 def test_shards_are_converted_there_and_back(
@@ -158,3 +176,30 @@ def test_shards_are_converted_there_and_back(
         assert (HVGDataset(data_dir)[:].expression == counts).all()
     assert main(["convert", str(data_dir), "sparse"]) == 1
     assert "must be dense or compact, got 'sparse'" in capsys.readouterr().err
+
+
+def test_generate_writes_the_cells_that_the_model_makes(
+    trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, _, _ = trained
+    model.trainer.save_checkpoint(tmp_path / "last.ckpt")
+    command = ["generate", str(tmp_path / "last.ckpt"), "--output", str(tmp_path / "cells.h5ad")]
+    how = ["--n_cells", "20", "--total_counts", "30", "--steps", "4", "--seed", "3"]
+    assert main([*command, *how, "--labels.half", "low"]) == 0
+    assert capsys.readouterr().out.startswith("20 cells of 24 genes: ")
+    found = ad.read_h5ad(tmp_path / "cells.h5ad")
+    wanted = model.generate(20, total_counts=30, steps=4, seed=3, labels={"half": "low"})
+    assert (found.X != wanted.X).nnz == 0
+    assert found.obs.equals(wanted.obs)
+    before = sorted(tmp_path.iterdir())
+    for words, code, said in (
+        (["--n_cells", "0"], 1, "n_cells must be at least 1, got 0"),
+        (["--n_cells", "2", "--labels.half", "mid"], 1, "it knows"),
+        (["--n_cells", "2", "--sampler", "x"], 2, "--sampler takes"),
+        (["--steps", "2"], 2, "--n_cells … is missing"),
+    ):
+        assert main([*command, *words]) == code
+        assert said in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+    assert main(["generate", str(tmp_path), "--n_cells", "2", "--output", "x"]) == 1
+    assert "name a checkpoint" in capsys.readouterr().err

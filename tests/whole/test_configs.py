@@ -131,6 +131,42 @@ def test_every_logger_file_makes_a_logger(tmp_path: Path, name: str) -> None:
     assert isinstance(instantiate(compose(tmp_path, f"logger={name}").logger), Logger)
 
 
+def test_the_trainer_takes_all_that_lightnings_does_without_a_plus(tmp_path: Path) -> None:
+    typed = compose(tmp_path).trainer
+    known = signature(Trainer).parameters
+    assert {str(name) for name in typed} - {"_target_"} == {*known}
+    lines = (CONFIGS / "trainer" / "default.yaml").read_text().splitlines()
+    ours = {line.partition(":")[0] for line in lines if "# ours" in line}
+    ours |= {"logger", "callbacks"}
+    assert {n for n in known if known[n].default != typed[n]} == ours
+
+
+def test_a_large_model_brings_what_fits_its_size(tmp_path: Path) -> None:
+    small, base = (
+        compose(tmp_path, f"model={name}", "trainer=ddp", "data=scbasecount")
+        for name in ("small", "base")
+    )
+    assert base.model.learning_rate < small.model.learning_rate
+    assert base.callbacks.ema.decay > small.callbacks.ema.decay > 0.99
+    assert (small.data.batch_size, base.data.batch_size) == (256, 256)
+    assert base.model.labels == []  # and what it does not name is as in `tiny`
+    own = compose(tmp_path, "model=base", "data.batch_size=8", "trainer.max_epochs=1")
+    assert (own.data.batch_size, own.trainer.max_epochs) == (8, 1)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_key_has_a_comment(path: Path) -> None:
+    without, is_told = [], True
+    for line in path.read_text().splitlines():
+        key = re.match(r" *([a-z]\w*):", line)
+        is_head = bool(key) and line.rstrip().endswith(":")  # what is below it says what it is
+        if key and key[1] != "defaults" and not (is_head or "# " in line or is_told):
+            without.append(line)
+        is_told = line.lstrip().startswith("#")
+    assert without == []
+    assert path.read_text().startswith("# ")
+
+
 ON_CPU = {  # what a machine without GPUs can stand in for
     "gpu": ["trainer.accelerator=cpu"],
     "ddp": ["trainer.accelerator=cpu", "trainer.devices=2"],

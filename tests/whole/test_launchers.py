@@ -80,7 +80,7 @@ def test_a_job_that_slurm_starts_again_goes_on_in_its_own_folder(
     finished = run_job(monkeypatch, tmp_path, "trainer.max_epochs=10", stops=False)
     assert {task.returncode for task in finished} == {0}, finished[0].stderr
     assert list((tmp_path / "runs").iterdir()) == [folder]
-    assert f"Restoring states from the checkpoint path at {saved}" in finished[0].stderr
+    assert f"going on from {saved}" in finished[0].stderr
     assert json.loads((folder / "metrics.json").read_text())["epoch"] == 9
     assert "test/loss" in json.loads((folder / "metrics.json").read_text())
     assert not saved.exists()

@@ -1,0 +1,158 @@
+"""The card of a data set: what is known of it, put together."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from scdiff_data.base import read_sealed
+from scdiff_data.card.cells import Cells, read_cells
+from scdiff_data.card.figure import plot_cells
+from scdiff_data.card.state import find_state, weigh
+from scdiff_data.card.text import write_text
+from scdiff_data.errors import ManifestError
+from scdiff_data.recipes import Recipe
+from scdiff_data.store import DataDirectory, Manifest, describe_losses, read_experiments
+
+_N_GENES = 10
+"""Genes that a card names."""
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """What a data directory holds: `print` it, `to_json` it, or `draw` it.
+
+    Parameters
+    ----------
+    facts
+        All that is known, as plain values: `data_dir`; `state` (`whole`, `unfinished` or
+        `damaged`) and `notes` on it; `settings` and `changed`, those that differ from the usual;
+        `cells` and `experiments` of each split; `genes`; `counts_a_cell` and `genes_a_cell`;
+        `labels`, of each its values or its range; `read`, of how many cells these four are, where
+        there are too many to read them all; `dropped` and `losses`; `disk`; `packages`. What
+        an unfinished or damaged directory does not say is not there.
+    cells
+        What the table of cells says, for the picture; None if there is none.
+    """
+
+    facts: Mapping[str, Any]
+    cells: Cells | None
+
+    def __str__(self) -> str:
+        return write_text(self.facts)
+
+    def to_json(self) -> str:
+        """The facts as JSON."""
+        return json.dumps(self.facts, indent=2, ensure_ascii=False)
+
+    def draw(self, path: str | Path) -> None:
+        """Draw cells a label, their depth, their genes, and the experiments' sizes, as PNG.
+
+        Raises
+        ------
+        ValueError
+            If there are no cells yet.
+        """
+        if self.cells is None:
+            raise ValueError(
+                f"{self.facts['data_dir']} is {self.facts['state']}: there are no cells to draw"
+            )
+        plot_cells(Path(path), self.facts, self.cells)
+
+
+def describe(data_dir: str | Path) -> DataCard:
+    """Say what a directory holds, and whether it is whole, unfinished or damaged.
+
+    Sizes of files are compared, not their bytes: `check_data_dir` reads these.
+
+    Parameters
+    ----------
+    data_dir
+        The directory.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is no directory, or nothing in it is ours.
+    """
+    directory = DataDirectory(Path(data_dir))
+    state = find_state(directory)
+    facts: dict[str, Any] = {"data_dir": str(directory.path)}
+    facts |= {"state": state.kind, "notes": list(state.notes)}
+    cells = None
+    manifest = state.manifest
+    if manifest is not None:
+        facts |= _describe_settings(manifest.recipe)
+        if state.kind != "unfinished":  # the files of one that is made anew may be others
+            cells = _describe_finished(directory, manifest, facts)
+    elif directory.downloaded.exists():
+        facts |= _describe_downloaded(directory)
+    facts["disk"] = weigh(directory.path)
+    return DataCard(facts, cells)
+
+
+def _describe_settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    usual = {name: p.default for name, p in signature(Recipe).parameters.items()}
+    usual = Recipe(**(usual | {"source": recipe["source"]})).settings()
+    changed = {name: value for name, value in recipe.items() if usual.get(name, "") != value}
+    return {"settings": dict(recipe), "changed": [n for n in changed if n != "source"]}
+
+
+def _describe_downloaded(directory: DataDirectory) -> dict[str, Any]:
+    try:
+        return _describe_settings(read_sealed(directory.downloaded))
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def _describe_finished(
+    directory: DataDirectory, manifest: Manifest, facts: dict[str, Any]
+) -> Cells | None:
+    """Put in what a manifest and its files say; what cannot be read becomes a note."""
+    facts |= {
+        "cells": dict(manifest.n_cells),
+        "experiments": dict(manifest.n_experiments),
+        "genes": {"chosen": manifest.genes.n_chosen, "reference": manifest.genes.n_reference},
+        "shards": {"n": len(manifest.shards), "format": manifest.shard_format},
+        "dropped": dict(manifest.dropped),
+        "packages": dict(manifest.packages),
+    }
+    cells = None
+    try:
+        info = json.loads(directory.hvg_info.read_text("utf-8"))
+        facts["genes"] |= {"how": info["flavor"], "first": info["hvg_symbols"][:_N_GENES]}
+        facts["losses"] = describe_losses(read_experiments(directory.experiments))
+        if manifest.recipe.get("fallback_min_genes"):
+            facts["genes"]["places_refilled"] = sum(map(_count_refilled, manifest.shards))
+        cells = read_cells(directory.cells, list(manifest.recipe["labels"]))
+    except (OSError, ValueError, KeyError, TypeError, ManifestError) as error:
+        facts["state"] = "damaged"
+        if not facts["notes"]:
+            facts["notes"].append(str(error))
+        return None
+    facts |= {"counts_a_cell": cells.counts.to_dict(), "genes_a_cell": cells.genes.to_dict()}
+    if cells.n_cells < cells.n_in_table:
+        facts["read"] = cells.n_cells
+    facts["largest_experiments"] = dict(list(cells.rank(cells.experiments).items())[:5])
+    facts["labels"] = {name: _describe_label(cells, name) for name in manifest.recipe["labels"]}
+    return cells
+
+
+def _describe_label(cells: Cells, name: str) -> dict[str, Any]:
+    missing = cells.count_missing(name)
+    if (found := cells.numbers.get(name)) is None:
+        return {"values": cells.rank(cells.values[name]), "missing": missing}
+    if not found.n:
+        return {"missing": missing}
+    mean = found.total / found.n
+    return {"least": found.least, "mean": mean, "most": found.most, "missing": missing}
+
+
+def _count_refilled(shard: Path) -> int:
+    """Places of a shard that hold another gene than their column's."""
+    with h5py.File(shard) as file:
+        return len(file["fallback/slots"]) if "fallback/slots" in file else 0
