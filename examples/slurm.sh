@@ -25,7 +25,7 @@ set -euo pipefail
 # module load ...                # what your cluster needs; or: source /shared/env/bin/activate
 TASKS=${SLURM_NTASKS_PER_NODE:?start this with sbatch}
 
-overrides=("trainer=${TRAINER:-ddp}" "trainer.devices=$TASKS" "++trainer.num_nodes=$SLURM_NNODES")
+overrides=("trainer=${TRAINER:-ddp}" "trainer.devices=$TASKS" "trainer.num_nodes=$SLURM_NNODES")
 
 # COPY_TO=/local/scratch/mine: the shards are copied to each node's own disk first.
 if [[ -n "${COPY_TO:-}" ]]; then
