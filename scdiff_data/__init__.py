@@ -18,10 +18,9 @@ it and is entered by its `__init__`, which names its files in their order.
     shards/         what training reads, dense or compact, gathered from memory maps
     recipes/        what is wanted, and how it is done: settings, checked before any work
     pipeline/       all of these in order, from a recipe to a finished directory   (writes)
-    card/           what a prepared directory holds, as text, as JSON and as a picture
     sampling/       which cells come when: orders that are computed, and each rank's part
     loading/        from a finished directory to batches, on every rank            (reads)
-    reporting/      a page about a finished directory: losses, labels, batches     (reads)
+    reporting/      what a directory holds: a card, and a page of pictures         (reads)
     tokenizers/     counts to tokens and back
     training/       what Lightning takes: the DataModule, exact resuming, optimizer
     callbacks/      beside any module: averaged weights, speed, an orderly stop
@@ -46,7 +45,6 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scdiff_data.card import DataCard, describe
     from scdiff_data.errors import CountError, DownloadError, ManifestError, ScdiffDataError
     from scdiff_data.loading import (
         CellBatch,
@@ -69,7 +67,7 @@ if TYPE_CHECKING:
         prepare,
     )
     from scdiff_data.recipes import Recipe, Split
-    from scdiff_data.reporting import write_data_report
+    from scdiff_data.reporting import DataCard, describe, write_data_report
     from scdiff_data.sampling import CellSampler
     from scdiff_data.sources import (
         Bucket,
@@ -138,8 +136,6 @@ __all__ = [
 ]
 
 _ROOM_OF = {
-    "DataCard": "card",
-    "describe": "card",
     "CountError": "errors",
     "DownloadError": "errors",
     "ManifestError": "errors",
@@ -160,6 +156,8 @@ _ROOM_OF = {
     "convert_shards": "pipeline",
     "plan": "pipeline",
     "prepare": "pipeline",
+    "DataCard": "reporting",
+    "describe": "reporting",
     "write_data_report": "reporting",
     "Bucket": "sources",
     "Census": "sources",

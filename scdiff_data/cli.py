@@ -25,6 +25,7 @@ _FUNCTIONS = {
     "prepare": "make a directory of cells that training reads, or go on with one",
     "hvg": "choose the genes of a prepared directory again",
     "info": "show what a directory holds, and whether it is whole",
+    "report": "write a page of pictures and tables about a directory, as HTML",
     "check": "compare every byte of a directory with what was written",
     "convert": "make the shards of a directory dense or compact",
     "generate": "make new cells with a trained model, as h5ad",

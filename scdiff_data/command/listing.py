@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 from inspect import signature
 from typing import Any
 
-from scdiff_data.card import describe
 from scdiff_data.command.arguments import Arguments, read_purpose, read_texts
 from scdiff_data.command.mistakes import UsageError
 from scdiff_data.command.starts import find_start, list_starts
@@ -20,6 +19,7 @@ from scdiff_data.command.work import (
     run_info,
     run_plan,
     run_prepare,
+    run_report,
 )
 from scdiff_data.genes import GeneSettings
 from scdiff_data.pipeline import (
@@ -30,6 +30,7 @@ from scdiff_data.pipeline import (
     prepare,
 )
 from scdiff_data.recipes import PrepareOptions, Recipe
+from scdiff_data.reporting import describe, write_data_report
 
 _GENE_SETTINGS = [field.name for field in fields(GeneSettings)]
 """Settings of a choice of genes."""
@@ -216,6 +217,14 @@ _COMMANDS = (
         lambda arguments, _, words: _take_places("data_dir")(arguments, run_info, words),
         run_info,
         ("scdiff-data info data/pbmc --png card.png",),
+    ),
+    Command(
+        "report",
+        "DATA_DIR [--path FILE]",
+        lambda: write_data_report,
+        _take_places("data_dir"),
+        run_report,
+        ("scdiff-data report data/pbmc --path pbmc.html",),
     ),
     Command(
         "check",

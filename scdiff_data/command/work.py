@@ -6,18 +6,17 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from scdiff_data.base import write_aside
-from scdiff_data.card import describe
+from scdiff_data.base import describe_size, write_aside
 from scdiff_data.errors import ManifestError
 from scdiff_data.pipeline import (
     check_data_dir,
     choose_genes_again,
     convert_shards,
-    describe_size,
     plan,
     prepare,
 )
 from scdiff_data.recipes import Recipe
+from scdiff_data.reporting import describe, write_data_report
 from scdiff_data.store import Manifest
 from scdiff_data.telling import Progress
 
@@ -63,6 +62,11 @@ def run_info(data_dir: str, *, png: Path | None = None, json: bool = False) -> s
     if png is not None:
         card.draw(png)
     return card.to_json() if json else str(card)
+
+
+def run_report(data_dir: str, **how: Any) -> str:
+    """Write a page about a directory, and say where."""
+    return str(write_data_report(data_dir, **how))
 
 
 def run_check(data_dir: str, **how: Any) -> str:

@@ -4,7 +4,7 @@ Read `forecast`, `planning`, `cell_table`, `verifying`, `make_archives`, `fill_a
 `remaking`, `stages`.
 """
 
-from scdiff_data.pipeline.planning import Plan, describe_size
+from scdiff_data.pipeline.planning import Plan
 from scdiff_data.pipeline.remaking import choose_genes_again, convert_shards
 from scdiff_data.pipeline.stages import plan, prepare
 from scdiff_data.pipeline.verifying import check_data_dir, find_problems
@@ -14,7 +14,6 @@ __all__ = [
     "check_data_dir",
     "choose_genes_again",
     "convert_shards",
-    "describe_size",
     "find_problems",
     "plan",
     "prepare",

@@ -9,11 +9,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from scdiff_data.base import FileEntry, Workers, describe_file, digest, hash_file, write_json
+from scdiff_data.base import (
+    FileEntry,
+    Workers,
+    describe_file,
+    describe_size,
+    digest,
+    hash_file,
+    write_json,
+)
 from scdiff_data.genes import GeneChoice, TrainingGenes, choose_genes, plot_hvgs
 from scdiff_data.pipeline.cell_table import draw_cells
 from scdiff_data.pipeline.fill_archive import FilledArchive
-from scdiff_data.pipeline.planning import describe_size
 from scdiff_data.reading import GeneAxis
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.shards import ShardGenes, choose_format, write_shards

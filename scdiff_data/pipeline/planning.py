@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from scdiff_data.base import describe_size
 from scdiff_data.pipeline.forecast import DrawForecast, Forecast
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.sources import filter_catalog, group_experiments, match_conditions
@@ -199,12 +200,3 @@ def _describe_shards(forecast: DrawForecast) -> str:
 
 def _of_experiments(n_experiments: int, n_cells: int) -> str:
     return f"{n_experiments:,} experiments, {n_cells:,} cells"
-
-
-def describe_size(n_bytes: float) -> str:
-    """Bytes as people say them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.1f} {unit}" if unit != "B" else f"{n_bytes:.0f} B"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} TB"

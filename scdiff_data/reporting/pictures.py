@@ -1,4 +1,4 @@
-"""The pictures of a data report; of a bounded number of things each, whatever the data's size."""
+"""The pictures of a card and of a page; of a bounded number of things each, whatever the size."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +18,7 @@ from scdiff_data.base import (
 )
 from scdiff_data.constants import SPLITS
 from scdiff_data.reporting.sample import SampledCells, Texts
-from scdiff_data.reporting.survey import EDGES, CellSurvey, LabelSurvey, Numbers, find_quantiles
+from scdiff_data.reporting.survey import CellSurvey, LabelSurvey, Numbers, Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,8 +43,33 @@ _LONGEST = 28
 _LONGEST_VALUE = 44
 """Letters that are shown beside an axis."""
 
-_BINS_AT_ONCE = 8
-"""Of the survey's bins, those that are one bar: an eighth of an octave."""
+_N_BINS = 24
+"""Bins of a histogram."""
+
+_TICKS = [digit * 10**power for power in range(9) for digit in (1, 2, 5)]
+"""Numbers that an axis of counts may bear."""
+
+_MOST_TICKS = 8
+"""Of more, the powers of ten stay."""
+
+
+def draw_card(title: str, survey: CellSurvey) -> "Figure":
+    """Cells by the first label of texts and by experiment, counts and genes a cell, in one."""
+    figure, axes = new_figure(2, 2, size=(12, 9), title=title)
+    (by_label, counts), (experiments, genes) = axes
+    name = next((name for name, label in survey.labels.items() if label.n_of), None)
+    if name is None:
+        by_label.set_axis_off()
+    else:
+        label = survey.labels[name]
+        n_more = len(label.n_of) - MOST_NAMED
+        by_label.set_title(f"cells by {name}" + f", without {n_more:,} rare ones" * (n_more > 0))
+        _plot_bars(by_label, _list_rows(label))
+    experiments.set_title("cells by experiment")
+    _plot_experiments(experiments, survey)
+    _plot_spread(counts, survey.total_counts, "counts a cell")
+    _plot_spread(genes, survey.n_genes, "genes a cell")
+    return figure
 
 
 def draw_losses(steps: Sequence[tuple[str, int]], n_drawn: int) -> "Figure":
@@ -78,88 +103,109 @@ def draw_cells(survey: CellSurvey, settings: Mapping[str, Any]) -> "Figure":
     figure, axes = new_figure(1, 2, size=(11, 4), title="")
     limits = {"counts a cell": ("min_counts",), "genes a cell": ("min_genes", "max_genes")}
     values = (survey.total_counts, survey.n_genes)
-    for panel, (title, names), n_of in zip(axes.flat, limits.items(), values, strict=True):
-        _plot_bins(panel, n_of)
+    for panel, (title, names), spread in zip(axes.flat, limits.items(), values, strict=True):
         for name in names:
             if limit := settings.get(name):
                 panel.axvline(limit, color="black", linestyle=":", label=f"{name} = {limit:,}")
-        panel.set(xlabel=f"{title} (log scale)", ylabel="share of the split's cells (%)")
-        panel.set_ylim(top=1.35 * panel.get_ylim()[1])  # room for what the colors mean
-        panel.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
+        _plot_spread(panel, spread, title)
     return figure
 
 
-def _plot_bins(axes: "Axes", n_of_bin: Numbers) -> None:
-    wide = n_of_bin.reshape(len(SPLITS), -1, _BINS_AT_ONCE).sum(-1)
-    seen = np.flatnonzero(wide.sum(0))
-    first, last = (seen[0], seen[-1] + 1) if len(seen) else (0, 1)
-    edges = EDGES[::_BINS_AT_ONCE][first : last + 1]
-    for name, n, own in zip(SPLITS, wide, n_of_bin, strict=True):
+def _plot_spread(panel: "Axes", spread: Spread, title: str) -> None:
+    """How many of a split's cells have how many."""
+    least, most = max(spread.quantile(0.0), 1), max(spread.quantile(1.0), 2)
+    edges = np.geomspace(least, max(most, least + 1) * 1.001, _N_BINS + 1)
+    for place, (name, n) in enumerate(zip(SPLITS, spread.histogram(edges), strict=True)):
         if n.any():
-            (median,) = find_quantiles(own, 0.5)
-            share = 100 * n[first:last] / n.sum()
             style: dict[str, Any] = {"linewidth": 1.8}
             if name == "train":
                 style = {"fill": True, "alpha": 0.35}
-            label = f"{name}, median about {_round(median):,}"
-            axes.stairs(share, edges, color=_SPLIT_COLORS[name], label=label, **style)
-    axes.set_xscale("log")
-    number_log_axis(axes.xaxis)
-
-
-def _round(value: float) -> int:
-    """To two digits, which is what the bins know."""
-    return int(float(f"{value:.1e}"))
+            label = f"{name}, median {spread.quantile(0.5, place):,}"
+            panel.stairs(100 * n / n.sum(), edges, color=_SPLIT_COLORS[name], label=label, **style)
+    panel.set(xscale="log", xlabel=f"{title} (log scale)", ylabel="share of the split's cells (%)")
+    ticks = [tick for tick in _TICKS if least / 1.05 <= tick <= most * 1.05]
+    if len(ticks) > _MOST_TICKS:
+        ticks = [tick for tick in ticks if str(tick).startswith("1")]
+    ticks = ticks if len(ticks) > 1 else sorted({least, spread.quantile(0.5), most})
+    panel.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    panel.set_ylim(top=1.35 * panel.get_ylim()[1])  # room for what the colors mean
+    panel.legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
 
 
 def draw_experiments(survey: CellSurvey) -> "Figure":
     """Cells and typical depth of each experiment; of many experiments, as curves."""
-    names = sorted(survey.experiments, key=lambda name: -survey.experiments[name].sum())
-    n_es = np.array([survey.experiments[name] for name in names])
+    names = [name for name, _ in survey.experiments.list_values()]
     depth_e = np.exp([survey.mean_logs[name] for name in names])
     is_named = len(names) <= MOST_NAMED
     height = 0.27 * len(names) + 1.5 if is_named else 4
     figure, axes = new_figure(1, 2, size=(11, max(height, 2.6)), title="")
     cells, depth = axes.flat
+    _plot_experiments(cells, survey)
     if is_named:
-        places, start_e = np.arange(len(names)), np.zeros(len(names))
-        for name, n_e in zip(SPLITS, n_es.T, strict=True):
-            if n_e.any():
-                cells.barh(places, n_e, left=start_e, color=_SPLIT_COLORS[name], label=name)
-            start_e += n_e
+        places = np.arange(len(names))
         depth.hlines(places, 0, depth_e, color=GREY)
         depth.scatter(depth_e, places, c="black", s=30, zorder=2)
-        cells.set_yticks(places, [shorten_name(name, _LONGEST) for name in names], fontsize=9)
         depth.set_yticks(places, [])
-        cells.set_xlabel("cells")
         depth.set_xlabel("typical counts a cell (geometric mean)")
-        for panel in (cells, depth):
-            panel.set_ylim(len(names) - 0.4, -0.6)
-            panel.set_xlim(left=0)
-            _count_in_thousands(panel)
+        depth.set(xlim=(0, None), ylim=cells.get_ylim())
         figure.legend(
             *cells.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False
         )
-        return figure
-    rank = np.arange(1, len(names) + 1)
-    cells.fill_between(rank, n_es.sum(1), color=BLUE, step="mid", rasterized=True)
-    cells.set(xlabel="experiments, the largest first", yscale="log")
-    cells.set_ylabel("cells of the experiment (log scale)")
-    depth.fill_between(rank, np.sort(depth_e)[::-1], color=GREY, step="mid", rasterized=True)
-    depth.set(xlabel="experiments, the deepest first", yscale="log")
-    depth.set_ylabel("typical counts a cell (log scale)")
-    for panel in (cells, depth):
-        number_log_axis(panel.yaxis)
-        _count_in_thousands(panel)
+    else:
+        _plot_curve(depth, np.sort(depth_e)[::-1], GREY)
+        depth.set_xlabel("experiments, the deepest first")
+        depth.set_ylabel("typical counts a cell (log scale)")
+    _count_in_thousands(depth)
     return figure
+
+
+def _plot_experiments(panel: "Axes", survey: CellSurvey) -> None:
+    """Cells of each experiment, the largest first."""
+    rows = survey.experiments.list_values()
+    if len(rows) <= MOST_NAMED:
+        _plot_bars(panel, rows)
+        return
+    _plot_curve(panel, np.array([n.sum() for _, n in rows]), BLUE)
+    panel.set_xlabel("experiments, the largest first")
+    panel.set_ylabel("cells of the experiment (log scale)")
+    _count_in_thousands(panel)
+
+
+def _plot_bars(panel: "Axes", rows: Sequence[tuple[str, Numbers]]) -> None:
+    """A bar for each name, with its number, in the colors of the splits."""
+    places, start_v = np.arange(len(rows)), np.zeros(len(rows), np.int64)
+    for split, n_v in zip(SPLITS, np.array([n for _, n in rows]).T, strict=True):
+        if n_v.any():
+            panel.barh(places, n_v, left=start_v, color=_SPLIT_COLORS[split], label=split)
+        start_v += n_v
+    for place, n in zip(places, start_v, strict=True):
+        panel.annotate(
+            f"{n:,}", (n, place), (3, 0), textcoords="offset points", va="center", fontsize=8
+        )
+    panel.set_yticks(places, [shorten_name(name, _LONGEST) for name, _ in rows], fontsize=9)
+    panel.set_ylim(max(len(rows), 4) - 0.4, -0.6)  # one bar does not fill it
+    panel.set_xlim(0, 1.15 * start_v.max())
+    panel.set_xlabel("cells")
+    _count_in_thousands(panel)
+
+
+def _plot_curve(panel: "Axes", values: NDArray[Any], color: str) -> None:
+    """Values by their rank."""
+    rank = np.arange(1, len(values) + 1)
+    panel.fill_between(rank, values, color=color, step="mid", rasterized=True)
+    panel.set_yscale("log")
+    number_log_axis(panel.yaxis)
+
+
+def _list_rows(label: LabelSurvey) -> list[tuple[str, Numbers]]:
+    """The most frequent values of a label, and cells without any."""
+    rows = label.list_values()[:MOST_NAMED]
+    return [*rows, ("(missing)", label.n_missing)] if label.n_missing.any() else rows
 
 
 def draw_label(name: str, label: LabelSurvey, n_cells: Numbers) -> "Figure":
     """The share of each split's cells that has each value, of the most frequent ones."""
-    values = label.list_values()
-    rows = [(shorten_name(value, _LONGEST_VALUE), n) for value, n in values[:MOST_NAMED]]
-    if label.n_missing.any():
-        rows.append(("(missing)", label.n_missing))
+    rows = [(shorten_name(value, _LONGEST_VALUE), n) for value, n in _list_rows(label)]
     figure, axes = new_figure(1, 1, size=(9, 0.3 * len(rows) + 1.5), title="")
     (panel,) = axes.flat
     share_vs = 100 * np.array([n for _, n in rows]) / np.maximum(n_cells, 1)
@@ -217,7 +263,7 @@ def draw_components(sample: SampledCells, labels: Sequence[str]) -> "Figure | No
     dots = depth.scatter(*places_ck[:, :2].T, c=colors, cmap="cividis", s=7, linewidths=0)
     depth.set_title("depth")
     bar = figure.colorbar(dots, ax=depth, label="counts a cell (log scale)", shrink=0.8)
-    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{_round(10**value):,}")
+    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{float(f'{10**value:.1e}'):,.0f}")
     shares = 100 * sample.explained_k
     for panel in panels[: len(by) + 1]:
         panel.set_xlabel(f"component 1 ({shares[0]:.1f} % of the variance)")

@@ -4,11 +4,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from scdiff_data.base import write_aside
+from scdiff_data.base import describe_size, write_aside
 from scdiff_data.reporting.page import show_cards, show_page, show_text
 from scdiff_data.reporting.sample import sample_cells
 from scdiff_data.reporting.sections import (
-    format_bytes,
     tell_batches,
     tell_cells,
     tell_genes,
@@ -16,7 +15,7 @@ from scdiff_data.reporting.sections import (
     tell_losses,
     tell_settings,
 )
-from scdiff_data.reporting.survey import find_quantiles, survey_cells
+from scdiff_data.reporting.survey import survey_cells
 from scdiff_data.shards import check_shards
 from scdiff_data.store import Manifest, read_experiments
 from scdiff_data.telling import Progress
@@ -66,15 +65,13 @@ def write_data_report(data_dir: str | Path, path: str | Path | None = None) -> P
     manifest.check_unchanged()
 
     n_cells = sum(manifest.n_cells.values())
-    (depth,) = find_quantiles(survey.total_counts.sum(0), 0.5)
-    (expressed,) = find_quantiles(survey.n_genes.sum(0), 0.5)
     cards = [
         ("cells", f"{n_cells:,}"),
-        ("experiments", f"{len(survey.experiments):,}"),
+        ("experiments", f"{len(survey.experiments.n_of):,}"),
         ("genes chosen", f"{manifest.genes.n_chosen:,}"),
-        ("counts a cell, median", f"{float(f'{depth:.1e}'):,.0f}"),
-        ("genes a cell, median", f"{float(f'{expressed:.1e}'):,.0f}"),
-        ("on disk", format_bytes(sum(entry.size for entry in manifest.files))),
+        ("counts a cell, median", f"{survey.total_counts.quantile(0.5):,}"),
+        ("genes a cell, median", f"{survey.n_genes.quantile(0.5):,}"),
+        ("on disk", describe_size(sum(entry.size for entry in manifest.files))),
     ]
     sections = [
         ("What was drawn", tell_losses(manifest, experiments)),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from scdiff_data.archive import QualityFilter
+from scdiff_data.base import describe_size
 from scdiff_data.constants import MAX_COUNT, SPLITS
 from scdiff_data.reporting.page import (
     show_details,
@@ -264,7 +265,7 @@ def tell_settings(manifest: Manifest) -> str:
     for entry in manifest.files:
         folder, _, name = entry.path.rpartition("/")
         folders.setdefault(f"{folder}/" if folder else name, []).append(entry.size)
-    files = [(name, len(sizes), format_bytes(sum(sizes))) for name, sizes in folders.items()]
+    files = [(name, len(sizes), describe_size(sum(sizes))) for name, sizes in folders.items()]
     packages = ", ".join(f"{name} {number}" for name, number in manifest.packages.items())
     return "".join(
         [
@@ -277,12 +278,3 @@ def tell_settings(manifest: Manifest) -> str:
             ),
         ]
     )
-
-
-def format_bytes(n_bytes: float) -> str:
-    """A size as it is spoken of."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:,.0f} {unit}" if unit == "B" else f"{n_bytes:,.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:,.1f} TB"

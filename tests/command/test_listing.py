@@ -54,6 +54,8 @@ def test_examples_run_as_they_stand(
     assert Manifest.read("data/pbmc").genes.n_chosen == 128
     assert Manifest.read("data/pbmc").shard_format == "compact"
     assert Path("card.png").read_bytes().startswith(b"\x89PNG")
+    assert said["scdiff-data report data/pbmc --path pbmc.html"] == "pbmc.html\n"
+    assert "700" in Path("pbmc.html").read_text("utf-8")
     assert any(
         text.startswith("128 of 765 genes, 700 cells in 3 shards (569 train")
         for text in said.values()

@@ -1,25 +1,29 @@
 """The pictures of a report say what their axes are, and are bounded whatever the data's size."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from scdiff_data.base import render_figure
 from scdiff_data.reporting.pictures import (
     MOST_NAMED,
+    draw_card,
     draw_components,
     draw_experiments,
     draw_label,
     draw_losses,
 )
 from scdiff_data.reporting.sample import SampledCells
-from scdiff_data.reporting.survey import CellSurvey, LabelSurvey
+from scdiff_data.reporting.survey import CellSurvey, LabelSurvey, Spread
 
 
 def survey_of(n_experiments: int) -> CellSurvey:
     rng = np.random.default_rng(0)
     names = [f"SRX{i}" for i in range(n_experiments)]
-    n_of = {name: rng.integers(1, 50, 3) for name in names}
-    bins = np.zeros((3, 2048), np.int64)
-    return CellSurvey(bins, bins, n_of, {name: rng.normal(8, 1) for name in names}, {})
+    experiments = LabelSurvey(n_of={name: rng.integers(1, 50, 3) for name in names})
+    mean_logs = {name: rng.normal(8, 1) for name in names}
+    spread = Spread()
+    return CellSurvey(n_experiments, n_experiments, spread, spread, experiments, mean_logs, {})
 
 
 def test_experiments_are_named_and_many_become_curves() -> None:
@@ -32,6 +36,21 @@ def test_experiments_are_named_and_many_become_curves() -> None:
         "experiments, the deepest first",
     ]
     assert len(render_figure(many)) < 200_000
+
+
+def test_a_card_of_any_cells_can_be_drawn() -> None:
+    alone = survey_of(1)  # one cell, no label, no count
+    alone.total_counts.add(np.array([0]), np.array([1]))
+    assert len(render_figure(draw_card("alone", alone))) > 10_000
+    values = {f"{i} a name that is far too long to show": np.array([1, 0, 2]) for i in range(99)}
+    many = replace(survey_of(300), labels={"n": LabelSurvey(), "type": LabelSurvey(n_of=values)})
+    many.total_counts.add(np.arange(300) * 100, np.arange(300) % 3)
+    figure = draw_card("many", many)
+    titles = [panel.get_title() for panel in figure.axes]
+    assert titles == ["cells by type, without 74 rare ones", "", "cells by experiment", ""]
+    counts = figure.axes[1].get_legend().get_texts()
+    assert counts[0].get_text() == "train, median 14,700"
+    render_figure(figure)
 
 
 def test_of_a_label_the_most_frequent_values_are_shown_as_they_are() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from scdiff_data.pipeline import describe_size
+from scdiff_data.base import describe_size
 
 _N_VALUES = 12
 """Values of a label that are named one by one."""

@@ -8,8 +8,8 @@ from typing import Literal
 
 import pyarrow.parquet as pq
 
+from scdiff_data.base import describe_size
 from scdiff_data.errors import ManifestError
-from scdiff_data.pipeline import describe_size
 from scdiff_data.store import DataDirectory, ExperimentRecord, Manifest, is_being_prepared
 
 _MOST_NAMED = 5

@@ -1,14 +1,15 @@
 """The card of a data set, finished, unfinished or damaged."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from scdiff_data import Recipe, describe, prepare
-from scdiff_data.card import cells
+from scdiff_data.reporting import holding
+from scdiff_data.reporting.survey import CellSurvey, survey_cells
 from scdiff_data.store import Manifest
 from support.cases import ATLAS, ATLAS_SETTINGS, digest_tree
 
@@ -83,40 +84,23 @@ def test_what_is_not_ours_is_refused(tmp_path: Path) -> None:
         describe(tmp_path)
 
 
-def test_of_very_many_cells_a_part_is_read_and_scaled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_of_very_many_cells_it_says_how_many_were_read(
+    pbmc_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    n = 20_000
-    table = pa.table(
-        {
-            "experiment_id": pa.array([f"SRX{i % 10}" for i in range(n)]).dictionary_encode(),
-            "total_counts": pa.array(range(n), pa.int64()),
-            "n_genes": pa.array([i % 70_000 for i in range(n)], pa.int32()),
-            "cell_type": pa.array(["B", "T", None, "T"] * (n // 4)),
-        }
-    )
-    path = tmp_path / "cells.parquet"
-    pq.write_table(table, path, row_group_size=100)
-    whole = cells.read_cells(path, ["cell_type"])
-    monkeypatch.setattr(cells, "MOST_CELLS", 2_000)
-    part = cells.read_cells(path, ["cell_type"])
-    assert (part.n_cells, part.n_in_table) == (2_000, n)
-    for found in (whole, part):
-        assert found.rank(found.values["cell_type"]) == {"T": n // 2, "B": n // 4}
-        assert found.count_missing("cell_type") == n // 4
-        assert found.rank(found.experiments)["SRX3"] == n // 10
-        assert abs(found.counts.quantile(0.5) - n / 2) < n / 20
-    assert whole.counts.quantile(0.5) == n // 2 - 1
+    def read_every_second(manifest: Manifest, *, most: int) -> CellSurvey:
+        assert most == 4_000_000
+        return replace(survey_cells(manifest), n_read=350)
+
+    monkeypatch.setattr(holding, "survey_cells", read_every_second)
+    assert "of 350 cells, evenly taken, and scaled" in str(describe(pbmc_dir))
 
 
-def test_large_numbers_are_told_within_a_part_in_5900() -> None:
-    spread = cells.Spread()
-    values = pa.array([3, 65_535, 65_536, 70_000, 1_000_000, 2**40], pa.int64()).to_numpy()
-    spread.add(values)
-    assert [spread.quantile(i / 6) for i in (1, 2, 3)] == [3, 65_535, 65_536]
-    assert abs(spread.quantile(4 / 6) / 70_000 - 1) < 1 / 5_900
-    assert abs(spread.quantile(5 / 6) / 1_000_000 - 1) < 1 / 5_900
-    assert spread.n == 6
+def test_the_same_directory_is_drawn_as_the_same_bytes(pbmc_dir: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        describe(pbmc_dir).draw(tmp_path / name)
+    content = (tmp_path / "a.png").read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert content == (tmp_path / "b.png").read_bytes()
 
 
 def test_looking_changes_nothing(data_dir: Path, tmp_path: Path) -> None:

@@ -9,17 +9,20 @@ from typing import Any
 
 import h5py
 
-from scdiff_data.base import read_sealed
-from scdiff_data.card.cells import Cells, read_cells
-from scdiff_data.card.figure import plot_cells
-from scdiff_data.card.state import find_state, weigh
-from scdiff_data.card.text import write_text
+from scdiff_data.base import read_sealed, save_figure
 from scdiff_data.errors import ManifestError
 from scdiff_data.recipes import Recipe
+from scdiff_data.reporting.pictures import draw_card
+from scdiff_data.reporting.state import find_state, weigh
+from scdiff_data.reporting.survey import CellSurvey, LabelSurvey, survey_cells
+from scdiff_data.reporting.text import write_text
 from scdiff_data.store import DataDirectory, Manifest, describe_losses, read_experiments
 
 _N_GENES = 10
 """Genes that a card names."""
+
+_MOST_CELLS = 4_000_000
+"""Cells that are read, about: some seconds' work."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class DataCard:
     """
 
     facts: Mapping[str, Any]
-    cells: Cells | None
+    cells: CellSurvey | None
 
     def __str__(self) -> str:
         return write_text(self.facts)
@@ -61,7 +64,14 @@ class DataCard:
             raise ValueError(
                 f"{self.facts['data_dir']} is {self.facts['state']}: there are no cells to draw"
             )
-        plot_cells(Path(path), self.facts, self.cells)
+        genes = self.facts["genes"]
+        splits = ", ".join(f"{n:,} {name}" for name, n in self.facts["cells"].items())
+        title = (
+            f"{Path(self.facts['data_dir']).name}: {self.cells.n_cells:,} cells of "
+            f"{len(self.cells.experiments.n_of):,} experiments ({splits}), "
+            f"{genes['chosen']:,} of {genes['reference']:,} genes"
+        )
+        save_figure(draw_card(title, self.cells), Path(path))
 
 
 def describe(data_dir: str | Path) -> DataCard:
@@ -111,7 +121,7 @@ def _describe_downloaded(directory: DataDirectory) -> dict[str, Any]:
 
 def _describe_finished(
     directory: DataDirectory, manifest: Manifest, facts: dict[str, Any]
-) -> Cells | None:
+) -> CellSurvey | None:
     """Put in what a manifest and its files say; what cannot be read becomes a note."""
     facts |= {
         "cells": dict(manifest.n_cells),
@@ -128,28 +138,29 @@ def _describe_finished(
         facts["losses"] = describe_losses(read_experiments(directory.experiments))
         if manifest.recipe.get("fallback_min_genes"):
             facts["genes"]["places_refilled"] = sum(map(_count_refilled, manifest.shards))
-        cells = read_cells(directory.cells, list(manifest.recipe["labels"]))
+        cells = survey_cells(manifest, most=_MOST_CELLS)
     except (OSError, ValueError, KeyError, TypeError, ManifestError) as error:
         facts["state"] = "damaged"
         if not facts["notes"]:
             facts["notes"].append(str(error))
         return None
-    facts |= {"counts_a_cell": cells.counts.to_dict(), "genes_a_cell": cells.genes.to_dict()}
-    if cells.n_cells < cells.n_in_table:
-        facts["read"] = cells.n_cells
-    facts["largest_experiments"] = dict(list(cells.rank(cells.experiments).items())[:5])
-    facts["labels"] = {name: _describe_label(cells, name) for name in manifest.recipe["labels"]}
+    facts |= {"counts_a_cell": cells.total_counts.to_dict()}
+    facts |= {"genes_a_cell": cells.n_genes.to_dict()}
+    if cells.n_read < cells.n_cells:
+        facts["read"] = cells.n_read
+    largest = cells.experiments.list_values()[:5]
+    facts["largest_experiments"] = {name: int(n.sum()) for name, n in largest}
+    facts["labels"] = {name: _describe_label(label) for name, label in cells.labels.items()}
     return cells
 
 
-def _describe_label(cells: Cells, name: str) -> dict[str, Any]:
-    missing = cells.count_missing(name)
-    if (found := cells.numbers.get(name)) is None:
-        return {"values": cells.rank(cells.values[name]), "missing": missing}
-    if not found.n:
-        return {"missing": missing}
-    mean = found.total / found.n
-    return {"least": found.least, "mean": mean, "most": found.most, "missing": missing}
+def _describe_label(label: LabelSurvey) -> dict[str, Any]:
+    missing = int(label.n_missing.sum())
+    if label.ends is None:
+        values = {value: int(n.sum()) for value, n in label.list_values()}
+        return {"values": values, "missing": missing}
+    least, most = label.ends
+    return {"least": least, "mean": label.mean, "most": most, "missing": missing}
 
 
 def _count_refilled(shard: Path) -> int:
