@@ -49,6 +49,7 @@ $(DOCS_READY): $(READY)
 	touch $(DOCS_READY)
 
 docs: $(DOCS_READY)  ## build the site of the docs in docs/_build/html; warnings are errors
+	rm -rf docs/api
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 links: $(DOCS_READY)  ## check the docs' links to other servers

@@ -3,7 +3,8 @@
 #
 #     sbatch examples/slurm.sh data=prepared data.data_dir=/shared/mine model=small
 #
-# What follows the script goes to train.py. Prepare the data before, on a machine with internet.
+# What follows the script goes to `scdiff-data train`, which is train.py. Prepare the data before, on a
+# machine with internet.
 # A job that is requeued, preempted or loses a node goes on by itself, in its own run folder.
 # docs/howto/slurm.md says what to expect, and what to change on your cluster.
 
@@ -22,10 +23,9 @@
 set -euo pipefail
 
 # module load ...                # what your cluster needs; or: source /shared/env/bin/activate
-PYTHON=${PYTHON:-python}
 TASKS=${SLURM_NTASKS_PER_NODE:?start this with sbatch}
 
-overrides=("trainer=${TRAINER:-ddp}" "trainer.devices=$TASKS" "++trainer.num_nodes=$SLURM_NNODES")
+overrides=("trainer=${TRAINER:-ddp}" "trainer.devices=$TASKS" "trainer.num_nodes=$SLURM_NNODES")
 
 # COPY_TO=/local/scratch/mine: the shards are copied to each node's own disk first.
 if [[ -n "${COPY_TO:-}" ]]; then
@@ -35,5 +35,7 @@ if [[ -n "${COPY_TO:-}" ]]; then
     overrides+=(data=prepared "data.data_dir=$COPY_TO")
 fi
 
+# From Slurm 22.05 on, srun does not take this over from sbatch: all ranks would share a few cores.
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec srun --kill-on-bad-exit=1 "$PYTHON" train.py "${overrides[@]}" "$@"
+exec srun --kill-on-bad-exit=1 scdiff-data train "${overrides[@]}" "$@"

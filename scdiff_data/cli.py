@@ -54,7 +54,7 @@ eval "$(scdiff-data completion bash)", after pip install shtab.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; gives 0, or after a message on stderr 1, or 2 if it was not understood."""
+    """Run a command; gives 0, 1 after a mistake, 2 if it was not understood, 130 after Ctrl-C."""
     name, *words = sys.argv[1:] if arguments is None else arguments or [""]
     if name in ("-h", "--help", "help"):
         print(_HELP.format(commands=_list_commands()))
@@ -78,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, ScdiffDataError) as error:
         print(f"scdiff-data: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # what was stopped has said how to go on
+        return 130
     return 0
 
 

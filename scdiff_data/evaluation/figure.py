@@ -184,7 +184,8 @@ def _plot_losses(axes: "Axes", content: ReportContent) -> None:
             label=f"test: {_with_error(losses, 'test')}",
         )
     axes.set(xlabel="optimizer step", ylabel="nats a gene")
-    axes.legend(frameon=False, loc="upper right", fontsize=9)
+    axes.set_ylim(top=axes.get_ylim()[0] + 1.4 * np.ptp(axes.get_ylim()))
+    axes.legend(frameon=False, loc="upper right", fontsize=9)  # where curves seldom are
 
 
 def _plot_likelihoods(axes: "Axes", content: ReportContent) -> None:

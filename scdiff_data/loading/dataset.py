@@ -141,7 +141,7 @@ class HVGDataset(CellDataset):
     Parameters
     ----------
     folder
-        A data directory, or its `processed` folder.
+        A data directory, or its `processed` folder, or the manifest that was read of it.
     split
         `train`, `val` or `test`; None takes all cells.
     n_hvgs
@@ -161,13 +161,13 @@ class HVGDataset(CellDataset):
 
     def __init__(
         self,
-        folder: str | Path,
+        folder: str | Path | Manifest,
         *,
         split: str | None = None,
         n_hvgs: int | None = None,
         labels: Sequence[str] | None = None,
     ) -> None:
-        manifest = Manifest.read(folder)
+        manifest = folder if isinstance(folder, Manifest) else Manifest.read(folder)
         super().__init__(manifest, split, labels)
         shards = self._cells.shards
         stored = len(shards.gene_ids)

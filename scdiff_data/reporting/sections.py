@@ -60,8 +60,11 @@ def tell_losses(manifest: Manifest, experiments: Sequence[Mapping[str, Any]]) ->
     asked = "all cells were asked for" if wanted is None else f"{wanted:,} cells were asked for"
     limit = "no experiment has a cap" if cap is None else f"at most {cap:,} of an experiment"
     left_out = [entry for entry in experiments if entry["status"] != "drawn"]
+    kept = str(quality) if quality == QualityFilter() else f"cells with {quality}"
+    filters = {name: recipe[name] for name in ("filters", "exclude") if recipe.get(name)}
     parts = [
-        show_text(f"QC keeps cells with {quality}; {asked}; {limit}."),
+        show_text(f"QC keeps {kept}; {asked}; {limit}."),
+        *(show_text(f"{name}: {json.dumps(rule)}", "small") for name, rule in filters.items()),
         show_figure(draw_losses(shown, n_drawn), "What became of the cells of the files read."),
         show_table(
             ("experiments", "number"),

@@ -116,15 +116,13 @@ class ServedCells:
         self.manifest = manifest
         self._settings = settings
         self._datasets = {
-            name: HVGDataset(manifest.data_dir, split=name) for name in SPLITS
+            name: HVGDataset(manifest, split=name) for name in SPLITS
         }  # all are opened now, so that another run's data are noticed
-        manifest.check_unchanged()
 
     def dataset(self, split: str) -> HVGDataset:
         """Those of a split, or with `all` of every split, in the order of the rows."""
         if split not in self._datasets:
-            self._datasets[split] = HVGDataset(self.manifest.data_dir)
-            self.manifest.check_unchanged()
+            self._datasets[split] = HVGDataset(self.manifest)
         return self._datasets[split]
 
     def describe_sizes(self) -> str:

@@ -19,8 +19,7 @@ def open_fit_data(manifest: Manifest) -> FitData:
     """A prepared directory's training cells, as tokenizers take them; nothing is read yet."""
 
     def read_training_counts(n: int) -> tuple[NDArray[np.int16], NDArray[np.integer[Any]]]:
-        cells = HVGDataset(manifest.data_dir, split="train", labels=[])[:n]
-        manifest.check_unchanged()
+        cells = HVGDataset(manifest, split="train", labels=[])[:n]
         return cells.expression.numpy(), cells.metadata["total_counts"].numpy()
 
     return FitData(

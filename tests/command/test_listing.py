@@ -108,6 +108,14 @@ def test_mistakes_are_one_line_and_2_and_errors_1(
     assert "name a command" in capsys.readouterr().err
 
 
+def test_ctrl_c_leaves_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scdiff_data.command.work.plan", stop)
+    assert main(["plan", str(tmp_path), "--source", "pbmc"]) == 130
+
+
 def test_completion_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("shtab")
     assert main(["completion", "bash"]) == 0

@@ -19,7 +19,8 @@ def test_a_run_ends_with_picture_cells_and_metrics(
     # The report stands first: it must see the averaged weights all the same.
     callbacks = [RunReport(tmp_path / "run", n_cells=30, steps=4), WeightEMA(0.9)]
     model = small_model()
-    make_trainer(max_epochs=2, callbacks=callbacks).fit(model, datamodule=data)
+    trainer = make_trainer(max_epochs=2, callbacks=callbacks)
+    trainer.fit(model, datamodule=data)
 
     names = ["generated.h5ad", "metrics.json", "report.png"]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == names
@@ -34,16 +35,24 @@ def test_a_run_ends_with_picture_cells_and_metrics(
     assert f"validation loss {metrics['val/loss']:.4f}" in caplog.text
     assert f"per-gene marginals {metrics['val/marginal']:.4f}" in caplog.text
 
+    untested = (tmp_path / "run" / "report.png").read_bytes()
+    trainer.test(model, datamodule=data, verbose=False)
+    tested = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert tested.items() >= metrics.items()
+    assert tested["test/count_nll"] == pytest.approx(tested["val/count_nll"])  # of the same cells
+    assert tested["test_baselines"] == metrics["baselines"]
+    assert (tmp_path / "run" / "report.png").read_bytes() != untested
+
 
 def test_loss_curves_go_on_after_a_resume(
     tmp_path: Path, mixture: Any, make_data: Any, make_trainer: Any, small_model: Any
 ) -> None:
     data = make_data(mixture.sample(178, seed=1), n_val=50)
-    report = RunReport(tmp_path, n_cells=10, steps=2)
+    report = RunReport(tmp_path, n_cells=5)  # too few to be compared
     trainer = make_trainer(max_epochs=2, callbacks=[report])
     trainer.fit(small_model(), datamodule=data)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
-    resumed = RunReport(tmp_path, n_cells=10, steps=2)
+    resumed = RunReport(tmp_path, n_cells=5)
     make_trainer(max_epochs=3, callbacks=[resumed]).fit(
         small_model(), datamodule=data, ckpt_path=tmp_path / "last.ckpt"
     )

@@ -32,6 +32,7 @@ def test_a_report_is_one_file_that_needs_no_other(pbmc_dir: Path, tmp_path: Path
     assert all(name in text for name in SECTIONS)
     assert "700 cells 7 experiments 64 genes chosen" in text
     assert "CD14+ Monocyte" in text
+    assert "QC keeps every cell; all cells were asked for" in text
 
 
 def test_it_says_what_was_lost_and_why(atlas_dir: Path, tmp_path: Path) -> None:

@@ -36,10 +36,10 @@ def submit(folder: Path, *arguments: str, **variables: str) -> list[list[str]]:
 @pytest.mark.parametrize("n_nodes", [1, 2])
 def test_a_job_of_one_node_or_two_trains_with_a_rank_a_task(tmp_path: Path, n_nodes: int) -> None:
     asked = {"SLURM_NTASKS_PER_NODE": "8", "SLURM_NNODES": str(n_nodes)}
-    ((*_, script, first, second, third, data, folder),) = submit(
+    ((*_, command, script, first, second, third, data, folder),) = submit(
         tmp_path, "data=prepared", "data.data_dir=/shared/mine", **asked
     )
-    assert script == "train.py"
+    assert (command, script) == ("scdiff-data", "train")
     config = compose(tmp_path, first, second, third, data, folder)
     assert (config.trainer.devices, config.trainer.num_nodes) == (8, n_nodes)
     assert config.trainer.strategy == "ddp"
