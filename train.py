@@ -74,6 +74,8 @@ def run(config: DictConfig) -> None:
         print(run_dir)
     # Lightning leaves gloo's group to the end of Python, where its threads may abort the process.
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        # In a sweep, a rank that is ahead would meet the first one's old store in the next job.
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
