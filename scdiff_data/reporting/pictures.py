@@ -60,6 +60,7 @@ def draw_card(title: str, survey: CellSurvey) -> "Figure":
     name = next((name for name, label in survey.labels.items() if label.n_of), None)
     if name is None:
         by_label.set_axis_off()
+        by_label.set_title("no label of texts")
     else:
         label = survey.labels[name]
         n_more = len(label.n_of) - MOST_NAMED
@@ -145,9 +146,8 @@ def draw_experiments(survey: CellSurvey) -> "Figure":
         places = np.arange(len(names))
         depth.hlines(places, 0, depth_e, color=GREY)
         depth.scatter(depth_e, places, c="black", s=30, zorder=2)
-        depth.set_yticks(places, [])
+        depth.set(yticks=places, yticklabels=[], xlim=(0, None), ylim=cells.get_ylim())
         depth.set_xlabel("typical counts a cell (geometric mean)")
-        depth.set(xlim=(0, None), ylim=cells.get_ylim())
         figure.legend(
             *cells.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False
         )
