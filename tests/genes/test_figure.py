@@ -112,6 +112,10 @@ def test_a_choice_that_does_not_follow_depth_gets_no_hint() -> None:
     assert "\n" not in said
 
 
+def test_scores_that_are_all_alike_follow_nothing() -> None:
+    assert draw_hvgs(**genes(score=np.ones(60))).get_supxlabel() == ""
+
+
 def test_genes_that_are_all_silent_draw(tmp_path: Path) -> None:
     zeros, silent, none = np.zeros(5), np.full(5, np.nan), np.zeros(5, bool)
     plot_hvgs(
