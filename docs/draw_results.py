@@ -67,7 +67,7 @@ def main(run_dir: str, data_dir: str) -> None:
     """Draw all three."""
     reports = ROOT / "benchmarks" / "results"
     loader = (reports / "loader.md").read_text("utf-8")
-    beyond = (reports / "beyond.md").read_text("utf-8")
+    beyond = (reports / "beyond_annbatch.md").read_text("utf-8")
     figure = Figure(figsize=(15, 4.2), layout="constrained", dpi=110)
     first, second, third = figure.subplots(1, 3, width_ratios=[1.2, 1.2, 1])
     rates = {name: read_rate(loader, row) for row, name in LOADERS.items()}
