@@ -1,9 +1,13 @@
 """What stands in for Slurm: the variables that its tasks find, and its command."""
 
+import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
+
+from scdiff_data.starting import name_run
 
 
 def submit(monkeypatch: pytest.MonkeyPatch, folder: Path, n_tasks: int = 1) -> Path:
@@ -36,3 +40,14 @@ def be_task(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Be one of the job's tasks."""
     monkeypatch.setenv("SLURM_PROCID", str(number))
     monkeypatch.setenv("SLURM_LOCALID", str(number))
+
+
+def name_of_run(monkeypatch: pytest.MonkeyPatch, *command: str) -> str | None:
+    """What a run of `train.py` with these settings is named in the environment; None without."""
+    monkeypatch.setenv("SCDIFF_RUN", "")  # so that it is as it was after the test
+    monkeypatch.delenv("SCDIFF_RUN")
+    monkeypatch.setattr(sys, "argv", ["train.py", *command])
+    name_run()
+    found = os.environ.get("SCDIFF_RUN")
+    monkeypatch.setenv("SCDIFF_RUN", found or "")
+    return found
