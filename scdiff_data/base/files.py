@@ -147,7 +147,9 @@ def read_parquet(path: Path) -> pa.Table:
         If it is damaged.
     """
     with explain_damage(path):
-        return pq.read_table(path, page_checksum_verification=True)
+        table = pq.read_table(path, page_checksum_verification=True)
+        table.validate(full=True)  # else texts that are no UTF-8 fail whoever looks at them
+        return table
 
 
 @contextmanager

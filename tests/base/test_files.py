@@ -8,6 +8,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from scdiff_data import ManifestError
@@ -15,10 +16,12 @@ from scdiff_data.base.files import (
     create_file,
     explain_damage,
     open_in_place,
+    read_parquet,
     read_sealed,
     write_aside,
     write_hdf5,
     write_json,
+    write_parquet,
     write_sealed,
 )
 
@@ -149,3 +152,11 @@ def test_json_that_lost_its_checksum_is_not_taken_for_an_older_one(
         read_sealed(path)
     path.write_text(json.dumps({"n_cells": 3}))  # as earlier versions wrote it
     assert read_sealed(path) == {"n_cells": 3}
+
+
+def test_a_table_whose_texts_are_no_utf_8_is_damaged(tmp_path: Path) -> None:
+    offsets, letters = np.array([0, 2, 4], np.int32), b"ab\xab\xabc"
+    texts = pa.StringArray.from_buffers(2, pa.py_buffer(offsets), pa.py_buffer(letters))
+    write_parquet(tmp_path / "table.parquet", pa.table({"experiment_id": texts}))
+    with pytest.raises(ManifestError, match=r"table.parquet is damaged.*UTF8"):
+        read_parquet(tmp_path / "table.parquet")
