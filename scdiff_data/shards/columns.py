@@ -19,6 +19,9 @@ COUNTS = "expression"
 _IDS = ("cell_id", "experiment_id")
 """Columns that few batches look at."""
 
+_KINDS = {"total_counts": "i", "cell_id": "S", "experiment_id": "S"}
+"""Kinds of types, as numpy has them, of columns that every shard has."""
+
 _MOST_KEPT = 64
 """Kinds of batches kept: a run asks for few, tests and notebooks for many."""
 
@@ -87,6 +90,9 @@ class ShardColumns:
             for place, (name, path_there) in enumerate(paths.items(), start=3):
                 self._places[path_there] = place
                 dtype = file[path_there].dtype
+                kinds = _KINDS.get(name, "iu" if name in self.categories else "iufb")
+                if dtype.kind not in kinds:
+                    raise ManifestError.damaged(path, f"{path_there} is of type {dtype}")
                 self.layout[name] = Column(place, dtype, dtype.itemsize, ())
             narrow = [(c.place, c.row_bytes, 0) for n, c in self.layout.items() if n not in _IDS]
             if self.is_compact:

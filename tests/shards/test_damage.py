@@ -88,9 +88,15 @@ def widen(file: h5py.File) -> None:
     file["expression"] = values
 
 
+def exchange(file: h5py.File) -> None:
+    del file["labels/cell_type/codes"]
+    file["labels/cell_type/codes"] = file["experiment_ids"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (exchange, r"cell_type has \d+ bytes, not 300"),
         (cut("total_counts"), "total_counts has 1196 bytes, not 1200"),
         (cut("expression"), "expression has 38272 bytes, not 38400"),
         (cut("labels/cell_type/codes"), "cell_type has 299 bytes, not 300"),
