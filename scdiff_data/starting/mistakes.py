@@ -127,6 +127,8 @@ def _describe_override(override: str) -> str:
     """What is wrong with an argument that cannot be parsed."""
     if "=" not in override:
         return f"{override} is no setting: give KEY=VALUE; what holds blanks needs quotes"
+    if re.search(r"[{,]\s*['\"][^'\"]*['\"]\s*:", override):
+        return f"{override} cannot be read: keys in braces stand without quotes"
     return (
         f"{override} cannot be read: quote what holds blanks, braces or brackets, as in "
         "'data.filters={tissue: [lung]}'"

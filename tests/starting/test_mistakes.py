@@ -43,6 +43,7 @@ def mistake(job: Callable[[], object]) -> str | None:
         ("experiment=none_such", "experiment=none_such is no choice: There are simulated_small"),
         ("more_cells", "more_cells is no setting: give KEY=VALUE"),
         ("data.filters={tissue:", "quote what holds blanks, braces or brackets"),
+        ('data.filters={"tissue": [lung]}', "keys in braces stand without quotes"),
     ],
 )
 def test_a_setting_that_cannot_be_names_what_can(
