@@ -105,6 +105,8 @@ def _describe(error: BaseException) -> str | None:
         near = get_close_matches(name, error.options, 1)
         asked = f"did you mean {near[0]}? " if near else ""
         return f"{group}={name} is no choice: {asked}There are {', '.join(error.options)}"
+    if "Config group override must be" in str(error):
+        return "a group, as logger or model, takes a name; trainer.logger=false logs nothing"
     if isinstance(error, HydraException | OmegaConfBaseException | ScdiffDataError | OSError):
         return str(error)
     return str(error) if _is_of_settings(error) else None
