@@ -115,7 +115,10 @@ class StopCheckpoint(Checkpoint):
             )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave nothing that Lightning would load before a test."""
+        """Leave nothing that Lightning would load before a test; say if there was no step left."""
+        if self._last_step is None:
+            more = "max_epochs, max_steps or max_time"
+            self._say(trainer, f"nothing was left to train; to go on, raise {more}")
         self._last_step = None
         if self._requeue_signal is not None:
             remove_requeued(trainer)

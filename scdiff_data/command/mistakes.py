@@ -16,6 +16,13 @@ _KINDS = {
 }
 """What types are called in YAML."""
 
+_FORMER = {
+    "--data_dir": "the directory is the first argument, without a name",
+    "--output_dir": "the directory is the first argument, without a name",
+    "--resume": "the same command goes on where it was stopped",
+}
+"""Flags of `download.py` and `preprocess_hvgs.py` that have no argument, and what does it today."""
+
 
 class UsageError(ValueError):
     """A command that cannot be understood: the text says why, and what would be."""
@@ -33,7 +40,9 @@ def explain(error: ArgumentError, parser: ArgumentParser) -> str:
     """
     said = str(error)
     if unknown := re.search(r"nrecognized arguments: (--[^\s=]+)", said):
-        return f"{unknown[1]} is no argument{suggest(unknown[1], _list_names(parser))}"
+        name = unknown[1].replace("-", "_").replace("__", "--", 1)
+        former = f": {_FORMER[name]}" if name in _FORMER else ""
+        return f"{unknown[1]} is no argument{former or suggest(unknown[1], _list_names(parser))}"
     if unknown := re.search(r"nrecognized arguments: (.*)", said):
         return f"{unknown[1]!r} is one argument too many: names begin with --"
     if lacking := re.search(r"required: ([^\n]+)|Key \"(\S+)\" is required", said):

@@ -17,7 +17,7 @@ from scdiff_data.pipeline import (
 )
 from scdiff_data.recipes import Recipe
 from scdiff_data.reporting import describe, write_data_report
-from scdiff_data.store import Manifest
+from scdiff_data.store import DataDirectory, Manifest
 from scdiff_data.telling import Progress
 
 
@@ -29,9 +29,9 @@ def run_plan(data_dir: str, **given: Any) -> str:
 def run_prepare(data_dir: str, **given: Any) -> str:
     """Prepare a directory."""
     manifest: Manifest | None = prepare(_take_recipe(given), data_dir, **given)
-    if manifest is None:
+    if manifest is None and not DataDirectory(Path(data_dir)).manifest.exists():
         return f"downloaded; --stages process makes the rest, without network: {data_dir}"
-    return _describe(manifest)
+    return _describe(manifest or Manifest.read(data_dir))
 
 
 def run_hvg(data_dir: str, **given: Any) -> str:

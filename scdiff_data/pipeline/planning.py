@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from scdiff_data.base import describe_size
 from scdiff_data.pipeline.forecast import DrawForecast, Forecast
-from scdiff_data.recipes import PrepareOptions, Recipe
+from scdiff_data.recipes import PrepareOptions, Recipe, check_sizes
 from scdiff_data.sources import filter_catalog, group_experiments, match_conditions
 from scdiff_data.store import DataDirectory
 
@@ -119,6 +119,10 @@ class Plan:
         if likely.n_per_split is not None:
             parts = [f"{n:,} {name}" for name, n in likely.n_per_split.items()]
             lines.append(("split", " + ".join(parts)))
+            try:
+                check_sizes(self.recipe.split, [*likely.n_per_split.values()])
+            except ValueError as error:
+                lines.append(("", str(error)))
         lines += [
             ("shards", _describe_shards(likely)),
             ("to fetch", fetched),

@@ -93,7 +93,7 @@ def _tell_label(name: str, label: Mapping[str, Any]) -> list[tuple[str, str]]:
     plural = "value" if len(values) == 1 else "values"
     lines = [(f"label {name}", f"{len(values):,} {plural}{without}")]
     lines += [
-        ("", f"{n:>12,}  {100 * n / total:5.1f} %  {value}")
+        ("", f"{n:>12,}  {100 * n / total:5.1f} %  {value if str(value).strip() else repr(value)}")
         for value, n in list(values.items())[:_N_VALUES]
     ]
     if (more := len(values) - _N_VALUES) > 0:

@@ -14,6 +14,9 @@ _NO_NEWS = (
     r".*does not have many workers",  # our loaders are fastest without
     r"The number of training batches .* is smaller than the logging interval",
     r"Checkpoint directory .* exists and is not empty",  # of a job that is started again
+    r"The dirpath has changed from",  # of a run that goes on in a folder of its own
+    r"The `srun` command is available on your system",  # a cluster's, where a job was not asked for
+    r"When using the `ThroughputMonitor`, you need to define",  # of a run with no step to train
 )
 """Warnings of Lightning's that a user can do nothing about, or need not."""
 

@@ -105,6 +105,8 @@ def _describe(error: BaseException) -> str | None:
         near = get_close_matches(name, error.options, 1)
         asked = f"did you mean {near[0]}? " if near else ""
         return f"{group}={name} is no choice: {asked}There are {', '.join(error.options)}"
+    if "Config group override must be" in str(error):
+        return "a group, as logger or model, takes a name; trainer.logger=false logs nothing"
     if isinstance(error, HydraException | OmegaConfBaseException | ScdiffDataError | OSError):
         return str(error)
     return str(error) if _is_of_settings(error) else None
@@ -127,6 +129,8 @@ def _describe_override(override: str) -> str:
     """What is wrong with an argument that cannot be parsed."""
     if "=" not in override:
         return f"{override} is no setting: give KEY=VALUE; what holds blanks needs quotes"
+    if re.search(r"[{,]\s*['\"][^'\"]*['\"]\s*:", override):
+        return f"{override} cannot be read: keys in braces stand without quotes"
     return (
         f"{override} cannot be read: quote what holds blanks, braces or brackets, as in "
         "'data.filters={tissue: [lung]}'"

@@ -135,7 +135,7 @@ class Manifest:
 
         try:
             content = {"shard_format": "dense", **read_sealed(path)}
-            found = of("schema_version", int)
+            found = of("schema_version", int) if "schema_version" in content else "none"
             if found == SCHEMA_VERSION:
                 manifest = cls(
                     data_dir=directory.path,

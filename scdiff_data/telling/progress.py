@@ -6,7 +6,7 @@ leaves no bar behind; the others stay, as a record of what took the time.
 
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from threading import Event, Lock, Thread
 from time import monotonic
@@ -36,10 +36,11 @@ def is_first_rank() -> bool:
 
 
 def tell(text: str) -> None:
-    """Write a line to stderr, above the bars if there are any."""
-    if is_first_rank():
-        tqdm.write(text, file=sys.stderr)
-        sys.stderr.flush()
+    """Write a line to stderr, above the bars if there are any; work goes on if nobody listens."""
+    if is_first_rank() and sys.stderr is not None:
+        with suppress(OSError):
+            tqdm.write(text, file=sys.stderr)
+            sys.stderr.flush()
 
 
 class Progress:
@@ -200,7 +201,7 @@ _LOG_ABOVE_BARS = _LogAboveBars()
 def has_screen() -> bool:
     """Whether bars can be drawn: on a terminal, or in a notebook."""
     is_notebook = any(kind.__name__ == "tqdm_notebook" for kind in tqdm.__mro__)
-    return is_notebook or sys.stderr.isatty()
+    return is_notebook or (sys.stderr is not None and sys.stderr.isatty())
 
 
 def _clock(seconds: float) -> str:

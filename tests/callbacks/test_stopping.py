@@ -180,7 +180,10 @@ def test_a_run_that_max_time_ended_in_mid_epoch_goes_on_there(
     n_steps = [kind for kind, *_ in part.events].count("train 0")
     assert 0 < n_steps < N_STEPS
     assert f"go on with ckpt_path={tmp_path / 'last.ckpt'}" in caplog.text
-    resumed = fit(tmp_path, make_data(pbmc_dir), ckpt_path=tmp_path / "last.ckpt")
+    again = {"ckpt_path": tmp_path / "last.ckpt"}
+    assert not fit(tmp_path, make_data(pbmc_dir), max_time={"seconds": 0.3}, **again).events
+    assert "nothing was left to train; to go on, raise max_epochs" in caplog.text
+    resumed = fit(tmp_path, make_data(pbmc_dir), **again)
     assert resumed.events == whole.events[n_steps:]
     assert torch.equal(resumed.layer.weight, whole.layer.weight)
 

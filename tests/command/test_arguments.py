@@ -109,6 +109,8 @@ def test_a_file_holds_settings_and_what_is_typed_goes_before_them(
     [
         (["--source=pbmc", "--n_hvg", "3"], "--n_hvg is no argument: did you mean --n_hvgs?"),
         (["--source=pbmc", "--zzz=3"], "--zzz is no argument; --help lists those there are"),
+        (["--source=pbmc", "--output-dir", "x"], "the directory is the first argument"),
+        (["--source=pbmc", "--resume"], "--resume is no argument: the same command goes on"),
         (["--source=pbm"], "none of census, .*: did you mean pbmc?"),
         (["--source=pbmc", "--n_hvgs", "many"], "--n_hvgs takes a whole number or null, got many"),
         (["--source=pbmc", "--retry_failed=x"], "--retry_failed takes true or false, got x"),

@@ -153,6 +153,12 @@ def test_qc_that_will_probably_bind_is_foretold(tmp_path: Path) -> None:
     assert "that is fewer than cell_count=15,000" in str(made)
 
 
+def test_a_split_without_cells_is_foretold(tmp_path: Path) -> None:
+    few = planned(tmp_path, cell_count=100)
+    assert "the val split is empty" in str(few)
+    assert "is empty" not in str(planned(tmp_path, cell_count=100, split={"by": "cell"}))
+
+
 def test_the_plan_comes_true(tmp_path: Path, atlas_bucket: Path) -> None:
     settings = ATLAS_SETTINGS | {"split": {"by": "experiment", "val": 0.3, "test": 0.3}}
     settings |= {"min_genes": None, "min_counts": None}  # so that every cell passes

@@ -10,6 +10,7 @@ import pytest
 from scdiff_data import Recipe, describe, prepare
 from scdiff_data.reporting import holding
 from scdiff_data.reporting.survey import CellSurvey, survey_cells
+from scdiff_data.reporting.text import _tell_label
 from scdiff_data.store import Manifest
 from support.cases import ATLAS, ATLAS_SETTINGS, digest_tree
 
@@ -107,3 +108,8 @@ def test_looking_changes_nothing(data_dir: Path, tmp_path: Path) -> None:
     before = digest_tree(data_dir)
     describe(data_dir).draw(tmp_path / "card.png")
     assert digest_tree(data_dir) == before
+
+
+def test_a_value_of_nothing_but_blanks_is_seen() -> None:
+    told = _tell_label("tissue", {"missing": 0, "values": {"": 3, "lung": 1}})
+    assert [text.split("  ")[-1] for _, text in told] == ["2 values", "''", "lung"]

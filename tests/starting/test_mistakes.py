@@ -41,8 +41,10 @@ def mistake(job: Callable[[], object]) -> str | None:
         ("data.n_hvgs.x=1", "data.n_hvgs has no keys"),
         ("data=pbcm", "data=pbcm is no choice: did you mean pbmc? There are census,"),
         ("experiment=none_such", "experiment=none_such is no choice: There are simulated_small"),
+        ("logger=false", "takes a name; trainer.logger=false logs nothing"),
         ("more_cells", "more_cells is no setting: give KEY=VALUE"),
         ("data.filters={tissue:", "quote what holds blanks, braces or brackets"),
+        ('data.filters={"tissue": [lung]}', "keys in braces stand without quotes"),
     ],
 )
 def test_a_setting_that_cannot_be_names_what_can(

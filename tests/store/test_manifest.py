@@ -45,7 +45,12 @@ def test_a_manifest_that_is_taken_away_while_it_is_looked_for_says_what_to_run(
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "is damaged"), ("[]", "is damaged"), ('{"schema_version": 99}', "schema version 99")],
+    [
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"schema_version": 99}', "schema version 99"),
+        ('{"cell_count": 100}', "schema version none.*prepare again in a new directory"),
+    ],
 )
 def test_a_damaged_or_foreign_manifest_is_an_error(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "config.json").write_text(text)

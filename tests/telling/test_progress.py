@@ -141,3 +141,22 @@ def test_compiling_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
             with numba.core.event.trigger_event("numba:compile", data={"dispatcher": function}):
                 pass
     assert capsys.readouterr().err.count("compiling loops, once for this installation") <= 1
+
+
+class Gone(io.StringIO):
+    """A pipe whose reader has ended."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("stderr", [None, Gone()], ids=["closed", "without a reader"])
+def test_work_goes_on_where_nobody_listens(
+    monkeypatch: pytest.MonkeyPatch, stderr: io.StringIO | None
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.01)
+    tell("something")
+    with Progress("archive", "cells"):
+        time.sleep(0.05)
+    assert not progress.has_screen()
