@@ -216,7 +216,8 @@ def _describe_depth(choice: GeneChoice, settings: GeneSettings) -> tuple[str, st
     if choice.how not in FLAVORS or is_ranked.sum() < _FEWEST_CORRELATED:
         return "", ""
     ranks = pd.DataFrame({"score": choice.score[is_ranked], "mean": choice.mean[is_ranked]}).rank()
-    rho = float(np.nan_to_num(ranks["score"].corr(ranks["mean"])))
+    with np.errstate(invalid="ignore"):  # of one cell, all scores are the same
+        rho = float(np.nan_to_num(ranks["score"].corr(ranks["mean"])))
     found = f"rank correlation of score and mean expression: {rho:.2f}"
     if rho < _FOLLOWS_DEPTH:
         return found, ""
