@@ -119,6 +119,8 @@ class MaskedDiffusion(LightningModule):
             )
         except (UnpicklingError, EOFError, KeyError, RuntimeError, TypeError) as error:
             said = str(error).partition("\n")[0]
+            if isinstance(error, UnpicklingError):  # torch's advice is to run what is in it
+                said = "it is none, or holds more than tensors and plain values"
             raise ValueError(
                 f"{checkpoint_path} cannot be read as a checkpoint of {cls.__name__}: {said}"
             ) from error
