@@ -56,7 +56,7 @@ eval "$(scdiff-data completion bash)", after pip install shtab.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives 0, 1 after a mistake, 2 if it was not understood, 130 after Ctrl-C."""
-    name, *words = sys.argv[1:] if arguments is None else arguments or [""]
+    name, *words = (sys.argv[1:] if arguments is None else arguments) or [""]
     if name in ("-h", "--help", "help"):
         print(_HELP.format(commands=_list_commands()))
         return 0

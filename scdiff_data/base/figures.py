@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings, filterwarnings
 
 from numpy.typing import NDArray
 
@@ -68,7 +69,8 @@ def number_log_axis(axis: "Axis") -> None:
 
 def shorten_name(name: str, longest: int) -> str:
     """A name from the data that fits into a picture, and that matplotlib takes as it is."""
-    name = name if name == name.strip() != "" else f"“{name}”"  # blanks are seen
+    # Blanks are seen; and matplotlib leaves names with a `_` before them out of legends.
+    name = name if name == name.strip() != "" and name[0] != "_" else f"“{name}”"
     short = name if len(name) <= longest else f"{name[: longest - 1]}…"
     return short.replace("$", r"\$")
 
@@ -84,6 +86,8 @@ def render_figure(figure: "Figure") -> bytes:
     for panel in figure.axes:
         panel.minorticks_off()  # ticks between decades take as long to lay out as all else
     content = BytesIO()
-    # Without its version, the same picture has the same bytes.
-    figure.savefig(content, format="png", dpi=110, metadata={"Software": None})
+    with catch_warnings():  # names may be in any script
+        filterwarnings("ignore", r"Glyph .* missing from font")
+        # Without its version, the same picture has the same bytes.
+        figure.savefig(content, format="png", dpi=110, metadata={"Software": None})
     return content.getvalue()

@@ -127,6 +127,8 @@ def _take_recipe(arguments: Arguments, call: Callable[..., Any], words: list[str
     )
     start = find_start(named[-1]) if named else None
     if start is None:
+        if any(word.startswith("--source.") for word in words):
+            raise UsageError("--source … is missing, whose settings these are, such as h5ad")
         arguments.add_named("source", "NAME", about, required=True)
     else:
         arguments.add(start.kind, texts=read_texts(start.kind), under="source", about=about)

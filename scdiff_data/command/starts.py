@@ -18,6 +18,9 @@ from scdiff_data.constants import SCRIPTS
 OWN_FILES = "h5ad"
 """The name of the user's own files."""
 
+_OF_FILES = (".h5ad", ".h5", ".mtx", ".zarr")
+"""How names of own files end, whether the files are there or not."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -61,7 +64,8 @@ def find_start(text: str) -> Start:
     names = list_starts()
     if text in names:
         return _read_start(text)
-    if "/" in text or "*" in text or Path(text).expanduser().exists():
+    is_named = "/" in text or "*" in text or text.endswith(_OF_FILES)
+    if is_named or Path(text).expanduser().exists():
         own = _read_start(OWN_FILES)
         return Start(own.kind, {**own.source, "path": text}, own.settings)
     module, _, name = text.rpartition(".")

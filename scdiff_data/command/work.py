@@ -88,7 +88,11 @@ def run_convert(data_dir: str, shard_format: str, **how: Any) -> str:
 def run_generate(checkpoint: str, *, output: str, **how: Any) -> str:
     """Generate cells of a checkpoint, and write them whole or not at all."""
     if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f"{checkpoint} is no file: name a checkpoint, such as last.ckpt")
+        raise FileNotFoundError(
+            f"{checkpoint} is no file: name a checkpoint, such as runs/DATE/checkpoints/last.ckpt"
+        )
+    if Path(output).suffix != ".h5ad":
+        raise ValueError(f"output={output}: cells are written as h5ad: name a file that ends so")
     with Progress("load"):
         model = load_demo_model().load_from_checkpoint(
             checkpoint, map_location="cpu", weights_only=True

@@ -8,6 +8,7 @@ Shapes: b cells of a batch, c cells, g genes, v tokens, l labels.
 
 import math
 from collections.abc import Sequence
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -105,10 +106,24 @@ class MaskedDiffusion(LightningModule):
         weights_only: bool | None = True,  # noqa: FBT001, FBT002
         **kwargs: Any,
     ) -> Self:
-        """As Lightning's, but nothing in a checkpoint is run unless `weights_only` is False."""
-        return super().load_from_checkpoint(
-            checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
-        )
+        """As Lightning's, but nothing in a checkpoint is run unless `weights_only` is False.
+
+        Raises
+        ------
+        ValueError
+            If it is no checkpoint, or one of another model.
+        """
+        try:
+            return super().load_from_checkpoint(
+                checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
+            )
+        except (UnpicklingError, EOFError, KeyError, RuntimeError, TypeError) as error:
+            said = str(error).partition("\n")[0]
+            if isinstance(error, UnpicklingError):  # torch's advice is to run what is in it
+                said = "it is none, or holds more than tensors and plain values"
+            raise ValueError(
+                f"{checkpoint_path} cannot be read as a checkpoint of {cls.__name__}: {said}"
+            ) from error
 
     def setup(self, stage: str) -> None:
         """Refuse data whose genes, bins or categories are not the model's; map codes by name."""

@@ -96,11 +96,11 @@ def masked_cross_entropy(logits_bgv: Tensor, tokens_bg: Tensor, masked_bg: Tenso
     return nll_bg.where(masked_bg, 0.0).sum(-1) / masked_bg.sum(-1)
 
 
-def cosine_grid(n_steps: int) -> list[float]:
+def cosine_grid(steps: int) -> list[float]:
     """Masked fraction before each sampling step and at the end: 1 = t₀ > … > t_n = 0.
 
     t_i = cos(π i / 2n): few genes at first, when little is known of the cell, and many at the end.
     """
-    if n_steps < 1:
-        raise ValueError(f"n_steps must be at least 1, got {n_steps}")
-    return [*np.cos(np.pi / 2 * np.arange(n_steps) / n_steps).tolist(), 0.0]
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    return [*np.cos(np.pi / 2 * np.arange(steps) / steps).tolist(), 0.0]

@@ -72,7 +72,7 @@ def draw_cells(
             own = {*obs.columns, *next(iter(catalog.values())).columns} - set(CELL_COLUMNS)
         raise ValueError(
             f"no cell has a value for the label {survey.empty[0]!r}; cells and catalog have "
-            f"{sorted(own)}"
+            f"{sorted(own)}: set labels to columns that are there, or to []"
         )
     splits = _assign_splits(recipe, survey, archives, catalog, drawn)
     sizes = np.bincount(splits, minlength=len(SPLITS)).tolist()

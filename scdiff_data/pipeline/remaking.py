@@ -153,7 +153,7 @@ def _reassemble(
     if damaged := find_damaged(directory, filled.records, options.n_threads):
         raise ManifestError(
             f"{directory.archive(damaged[0].experiment_id)} has other bytes than its record says: "
-            "call prepare(recipe, data_dir) or run 'scdiff-data train prepare_only=true', which "
+            "call prepare(recipe, data_dir) or run 'scdiff-data prepare', which "
             "make it again"
         )
     mark_unfinished(directory, keep=True)
@@ -199,7 +199,7 @@ def _find_archives(
             raise ManifestError(
                 f"the record or archive of experiment {name} in "
                 f"{directory.archives} is missing or damaged: call prepare(recipe, data_dir) or "
-                "run 'scdiff-data train prepare_only=true', which fetch what is missing"
+                "run 'scdiff-data prepare', which fetch what is missing"
             )
         found.append(record)
     return candidates, FilledArchive(axis, found)

@@ -235,7 +235,8 @@ def _ask_before_replacing(recipe: Recipe, directory: DataDirectory, *, replace: 
     if lost and not replace:
         raise ValueError(
             f"{directory.path} holds finished data of other settings ({lost}): set another "
-            "data_dir, or let them go with replace=True (replace_data=true on the command line)"
+            "data_dir, or let them go with replace=True (scdiff-data: --replace, train.py: "
+            "replace_data=true)"
         )
     logger.warning(
         "%s holds data of other settings (%s): they are replaced",

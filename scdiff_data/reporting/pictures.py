@@ -296,4 +296,4 @@ def _plot_texts(axes: "Axes", places_ck: NDArray[np.float32], texts: Texts) -> N
 
 
 def _count_in_thousands(axes: "Axes") -> None:
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value % 1 == 0 else "")

@@ -144,7 +144,8 @@ def match_cells(obs: pd.DataFrame, filters: Mapping[str, Condition]) -> NDArray[
 def _match(table: pa.Table, name: str, condition: Condition, setting: str) -> NDArray[np.bool_]:
     if name not in table.column_names:
         raise ValueError(
-            f"{setting} names no column of the catalog: {name!r}; it has {table.column_names}"
+            f"{setting} names no column of the catalog: {name!r}; it has {table.column_names}. "
+            "Columns of cells are for cell_filters"
         )
     try:
         return _compare(table[name], name, condition, setting)

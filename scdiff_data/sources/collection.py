@@ -155,6 +155,10 @@ def count_cells(
         with bucket.open(path) as stream, H5adFile(Path(path), stream=stream) as cells:
             if experiment_key is None:
                 return [(None, len(cells.obs), None)]
+            if experiment_key not in cells.obs.columns:
+                have = sorted(cells.obs.columns)
+                named = f"{path}: experiment_key names {experiment_key!r}, which its cells lack"
+                return [(None, 0, f"{named}; they have {have}")]
             places, names = read_units(cells.obs.read(experiment_key))
             n_without, *n_of = np.bincount(places + 1, minlength=len(names) + 1).tolist()
             found: list[tuple[str | None, int, str | None]] = [

@@ -117,7 +117,7 @@ class Manifest:
                 "call prepare(recipe, data_dir), which waits"
             )
         way_out = "call prepare(recipe, data_dir) or datamodule.prepare_data(), or run "
-        way_out += "'scdiff-data train prepare_only=true'"
+        way_out += "'scdiff-data prepare'"
         if directory.downloaded.exists():
             way_out = "stages=download is done; prepare the rest with stages=process, offline"
         raise FileNotFoundError(f"no shards in {folder}: {path.name} is missing; {way_out}")

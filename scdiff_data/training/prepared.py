@@ -88,7 +88,7 @@ def open_manifest(recipe: Recipe, data_dir: Path, *, full: bool) -> Manifest:
     """
     manifest = Manifest.read(data_dir)
     if not (recipe.makes_what(manifest.recipe) and recipe.allows(manifest.shard_format)):
-        way_out = "call prepare_data(), or run 'scdiff-data train prepare_only=true'"
+        way_out = "call prepare_data(), or run 'scdiff-data prepare'"
         if isinstance(recipe.source, StoredSource):
             way_out = "it was prepared again since it was opened: call from_directory again"
         raise ManifestError(

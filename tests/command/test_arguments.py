@@ -62,6 +62,10 @@ def test_a_class_has_the_settings_of_python() -> None:
         assert recipe_of("--source", name) == Recipe(source=Pbmc()).settings()
 
 
+def test_a_file_that_is_not_there_is_a_path_all_the_same() -> None:
+    assert read("data/x", "--source", "none.h5ad")["source"] == H5adFolder("none.h5ad")
+
+
 def test_settings_are_typed_as_in_python() -> None:
     given = read(
         *("data/x", "--source=pbmc", "--n-hvgs", "null", "--retry-failed"),
@@ -117,9 +121,10 @@ def test_a_file_holds_settings_and_what_is_typed_goes_before_them(
         (["--source=pbmc", "extra"], "'extra' is one argument too many"),
         (["--source=h5ad"], r"--source.path … is missing"),
         ([], "--source … is missing"),
+        (["--source.path", "x"], "--source … is missing, whose settings these are"),
         (["--source=pbmc", "--source.path=x"], "--source.path is no argument"),
         (["--config", "none.yaml"], "--config=none.yaml cannot be read"),
-        (["--source=h5ad.py"], "is no path that there is"),
+        (["--source=mine.py"], "is no path that there is"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

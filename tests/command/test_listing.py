@@ -92,7 +92,7 @@ def test_help_teaches(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_mistakes_are_one_line_and_2_and_errors_1(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for words, code, said in (
         (["prepar"], 2, "did you mean prepare?"),
@@ -106,8 +106,10 @@ def test_mistakes_are_one_line_and_2_and_errors_1(
         assert said in printed.err
         assert printed.err.count("\n") == 1
         assert not printed.out
-    assert main([]) == 2
-    assert "name a command" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["scdiff-data"])
+    for nothing in ([], None):
+        assert main(nothing) == 2
+        assert "name a command" in capsys.readouterr().err
 
 
 def test_ctrl_c_leaves_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,5 +125,5 @@ def test_the_grid_falls_from_1_to_0_and_slowly_at_first() -> None:
     steps = -torch.tensor(grid, dtype=torch.float64).diff()
     assert (steps > 0).all()
     assert (steps.diff() > 0).all()
-    with pytest.raises(ValueError, match="n_steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"^steps must be at least 1, got 0"):
         cosine_grid(0)

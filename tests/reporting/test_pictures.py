@@ -55,11 +55,12 @@ def test_a_card_of_any_cells_can_be_drawn() -> None:
 
 def test_of_a_label_the_most_frequent_values_are_shown_as_they_are() -> None:
     n_of = {f"type {i} $": np.array([100 - i, 10, 0]) for i in range(60)}
+    n_of["\u65e5\u672c"] = np.array([400, 0, 0])  # in no font of ours
     label = LabelSurvey(np.array([5, 0, 0]), {" Lung": np.array([500, 0, 0]), **n_of})
     figure = draw_label("cell_type", label, np.array([6_000, 600, 0]))
     (panel,) = figure.axes
     names = [text.get_text() for text in panel.get_yticklabels()]
-    assert names[:2] == ["“ Lung”", r"type 0 \$"]
+    assert names[:3] == ["“ Lung”", "\u65e5\u672c", r"type 0 \$"]
     assert (len(names), names[-1]) == (MOST_NAMED + 1, "(missing)")
     assert panel.get_xlabel() == "share of the split's cells with this cell_type (%)"
     (legend,) = figure.legends
@@ -72,12 +73,16 @@ def test_losses_are_written_beside_their_bars_also_where_there_are_none() -> Non
     (panel,) = figure.axes
     assert [text.get_text() for text in panel.texts] == ["25 (25.0 %)", "0 (0.0 %)", "75 (75.0 %)"]
     render_figure(draw_losses([("failing QC", 0)], 0))
+    alone = draw_losses([("failing QC", 0)], 1)
+    render_figure(alone)
+    numbers = [text.get_text() for text in alone.axes[0].get_xticklabels()]
+    assert [number for number in numbers if number] == ["0", "1"]
 
 
 def test_components_are_drawn_by_experiment_label_and_depth() -> None:
     rng = np.random.default_rng(0)
     texts = {"experiment_id": np.array([f"e{i % 9}" for i in range(30)])}
-    texts["tissue"] = np.array(["lung"] * 29 + [""])
+    texts["tissue"] = np.array(["_lung"] * 29 + [""])  # which matplotlib would not show
     places, shares = rng.normal(size=(30, 2)).astype(np.float32), np.array([0.4, 0.2])
     figure = draw_components(SampledCells(np.arange(30), texts, places, shares, 5), ["tissue"])
     assert figure is not None
@@ -87,5 +92,5 @@ def test_components_are_drawn_by_experiment_label_and_depth() -> None:
         [text.get_text() for text in panel.get_legend().get_texts()] for panel in figure.axes[:2]
     )
     assert by_experiment == [*(f"e{i}" for i in range(7)), "2 more"]
-    assert by_tissue == ["lung", "no value"]
+    assert by_tissue == ["“_lung”", "no value"]
     assert draw_components(SampledCells(np.arange(3), {}, None, np.zeros(0), 5), []) is None

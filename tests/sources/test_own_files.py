@@ -251,6 +251,13 @@ def test_cells_without_an_experiment_are_lost_by_name(tmp_path: Path) -> None:
     assert sum(manifest.n_cells.values()) == 20
 
 
+def test_an_experiment_key_that_is_no_column_names_those_there_are(tmp_path: Path) -> None:
+    write(tmp_path / "files" / "a.h5ad", donor=["x"] * 20)
+    source = H5adFolder(tmp_path / "files", experiment_key="dono")
+    with pytest.raises(CountError, match=r"experiment_key names 'dono', .* they have \[.*'donor'"):
+        make(source, tmp_path / "data")
+
+
 def test_paths_may_be_paths(tmp_path: Path) -> None:
     path = write(tmp_path / "files" / "a.h5ad")
     folder, files = H5adFolder(tmp_path / "files"), H5adFolder([path])

@@ -197,9 +197,13 @@ def test_generate_writes_the_cells_that_the_model_makes(
         (["--n_cells", "2", "--labels.half", "mid"], 1, "it knows"),
         (["--n_cells", "2", "--sampler", "x"], 2, "--sampler takes"),
         (["--steps", "2"], 2, "--n_cells … is missing"),
+        (["--n_cells", "2", "--steps", "0"], 1, "scdiff-data: steps must be at least 1, got 0"),
+        (["--n_cells", "2", "--output", "cells.csv"], 1, "written as h5ad"),
     ):
         assert main([*command, *words]) == code
         assert said in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before
-    assert main(["generate", str(tmp_path), "--n_cells", "2", "--output", "x"]) == 1
-    assert "name a checkpoint" in capsys.readouterr().err
+    other = str(tmp_path / "cells.h5ad")
+    for path, said in ((str(tmp_path), "name a checkpoint"), (other, "tensors and plain values")):
+        assert main(["generate", path, "--n_cells", "2", "--output", other]) == 1
+        assert said in capsys.readouterr().err
