@@ -127,10 +127,6 @@ def test_genes_that_are_all_silent_draw(tmp_path: Path) -> None:
     assert (tmp_path / "hvgs.png").exists()
 
 
-def test_genes_of_one_cell_draw_all_with_the_same_score() -> None:
-    assert "0.00" in draw_hvgs(**genes(score=np.zeros(60))).get_supxlabel()
-
-
 @pytest.mark.parametrize("how", ["given", "all", "seurat"])
 def test_genes_that_were_not_ranked_draw_too(tmp_path: Path, how: str) -> None:
     plot_hvgs(tmp_path / "hvgs.png", **genes(how=how))
