@@ -176,8 +176,8 @@ class Manifest:
         paths = [entry.path for entry in self.files]
         for entry in self.files:
             path = entry.path
-            if path.startswith("/") or ".." in path.split("/") or "\0" in path:
-                raise ValueError(f"files lists {path!r}, which is outside of the directory")
+            if not {"", ".", ".."}.isdisjoint(path.split("/")) or "\0" in path:
+                raise ValueError(f"files lists {path!r}, which is no file of the directory")
             if not _SHA256.fullmatch(entry.sha256):
                 raise ValueError(f"files says that {path} has the sha256 {entry.sha256!r:.80}")
         if len(set(paths)) < len(paths):
