@@ -1,6 +1,8 @@
-"""The fingerprint of settings: what has the same one has the same bytes on disk."""
+"""What bytes on disk depend on: the fingerprint of the settings, and versions of packages."""
 
+import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 from scdiff_data.base import digest
@@ -19,6 +21,9 @@ _LATER: dict[str, Any] = {
 }
 """Settings that older directories did not know, as they were then."""
 
+_PACKAGES = ("scdiff_data", "anndata", "h5py", "numpy", "pyarrow")
+"""Whose versions a manifest names: those that decide what is in the files."""
+
 
 def digest_settings(settings: Mapping[str, Any]) -> str:
     """Fingerprint of the settings that decide the bytes on disk, and of the schema version.
@@ -32,3 +37,8 @@ def digest_settings(settings: Mapping[str, Any]) -> str:
         if name != "shard_format" and (name not in _LATER or value != _LATER[name])
     }
     return digest([SCHEMA_VERSION, {**decisive, "max_failed_fraction": 0.1}])
+
+
+def list_packages() -> dict[str, str]:
+    """Versions of Python and of the packages."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}

@@ -3,12 +3,10 @@
 A directory without it is not finished; one whose files differ from it is damaged.
 """
 
-import platform
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +14,15 @@ from scdiff_data.base import FileEntry, find_change, read_sealed, write_sealed
 from scdiff_data.constants import SPLITS
 from scdiff_data.errors import ManifestError
 from scdiff_data.store.fields import read_value
-from scdiff_data.store.fingerprint import SCHEMA_VERSION, digest_settings
+from scdiff_data.store.fingerprint import SCHEMA_VERSION, digest_settings, list_packages
 from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.locking import is_being_prepared
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 """A checksum of a file."""
 
-_PACKAGES = ("scdiff_data", "anndata", "h5py", "numpy", "pyarrow")
-"""Whose versions a manifest names: those that decide what is in the files."""
-
-
-def _list_packages() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+_KEY = re.compile("[0-9a-f]{16}")
+"""What shards were made from, as `digest` gives it."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ class Manifest:
     shard_format: str
     dropped: Mapping[str, int]
     files: tuple[FileEntry, ...]
-    packages: Mapping[str, str] = field(default_factory=_list_packages)
+    packages: Mapping[str, str] = field(default_factory=list_packages)
 
     @classmethod
     def read(cls, folder: str | Path) -> "Manifest":
@@ -173,6 +167,8 @@ class Manifest:
         for name, found in (("cells", self.n_cells), ("experiments", self.n_experiments)):
             if found.keys() != set(SPLITS):
                 raise ValueError(f"{name} is of {list(found)}, not of {list(SPLITS)}")
+        if not _KEY.fullmatch(self.shards_key):
+            raise ValueError(f"shards_key is {self.shards_key!r:.80}, not 16 hex digits")
         paths = [entry.path for entry in self.files]
         for entry in self.files:
             path = entry.path

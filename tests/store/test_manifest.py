@@ -132,6 +132,7 @@ def put(content: Any, place: tuple[Any, ...], value: Any) -> None:
         (("files", 0, "size"), "9", r"files\[0\].size is '9', not a whole number"),
         (("files", 0), {"path": "x"}, r"files\[0\].size is missing"),
         (("files", 0, "path"), "/outside", "files lists '/outside', which is no file of"),
+        (("shards_key",), "/outside", "shards_key is '/outside', not 16 hex digits"),
         (("files", 0, "path"), "", "files lists '', which is no file of the directory"),
         (("files", 0, "sha256"), "", "files says that .* has the sha256 ''"),
         (("files", 0, "size"), 2**64, r"files\[0\].size is 18446744073709551616, not a number"),
