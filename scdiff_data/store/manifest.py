@@ -154,7 +154,7 @@ class Manifest:
                 "downloaded twice"
             ) from error
         raise ManifestError(
-            f"{path} has schema version {found}, this scdiff_data reads {SCHEMA_VERSION}: "
+            f"{path} has schema_version {found}, this scdiff_data reads {SCHEMA_VERSION}: "
             "prepare again in a new directory"
         )
 

@@ -48,8 +48,8 @@ def test_a_manifest_that_is_taken_away_while_it_is_looked_for_says_what_to_run(
     [
         ("{", "is damaged"),
         ("[]", "is damaged"),
-        ('{"schema_version": 99}', "schema version 99"),
-        ('{"cell_count": 100}', "schema version none.*prepare again in a new directory"),
+        ('{"schema_version": 99}', "schema_version 99"),
+        ('{"cell_count": 100}', "schema_version none.*prepare again in a new directory"),
     ],
 )
 def test_a_damaged_or_foreign_manifest_is_an_error(tmp_path: Path, text: str, message: str) -> None:
