@@ -9,9 +9,9 @@ from typing import Any
 from scdiff_data.base import describe_size, write_aside
 from scdiff_data.errors import ManifestError
 from scdiff_data.pipeline import (
-    check_data_dir,
     choose_genes_again,
     convert_shards,
+    find_problems,
     plan,
     prepare,
 )
@@ -40,8 +40,9 @@ def run_hvg(data_dir: str, **given: Any) -> str:
         given.setdefault("genes", None)  # settings of a choice: there is one to be made
     manifest = choose_genes_again(data_dir, **given)
     if (folder := given.get("output_dir")) is not None:
-        n_genes = len(json.loads((Path(folder) / "hvg_info.json").read_text("utf-8"))["hvg_names"])
-        return f"{n_genes:,} genes: {folder}/hvg_info.json, {folder}/hvg_analysis.png"
+        own = DataDirectory(Path(folder))
+        n_genes = len(json.loads(own.hvg_info.read_text("utf-8"))["hvg_names"])
+        return f"{n_genes:,} genes: {own.hvg_info}, {own.hvg_figure}"
     return _describe(manifest)
 
 
@@ -71,11 +72,11 @@ def run_report(data_dir: str, **how: Any) -> str:
 
 def run_check(data_dir: str, **how: Any) -> str:
     """Compare every byte with what was written; raises ManifestError if any differs."""
-    if problems := check_data_dir(data_dir, **how):
+    manifest = Manifest.read(data_dir)
+    if problems := find_problems(manifest, **how):
         raise ManifestError("\n".join(problems))
-    files = Manifest.read(data_dir).files
-    size = describe_size(sum(entry.size for entry in files))
-    return f"{len(files)} files, {size}: all as they were written: {data_dir}"
+    size = describe_size(sum(entry.size for entry in manifest.files))
+    return f"{len(manifest.files)} files, {size}: all as they were written: {data_dir}"
 
 
 def run_convert(data_dir: str, shard_format: str, **how: Any) -> str:
