@@ -67,7 +67,7 @@ def assemble(
         If the settings contradict the data.
     """
     axis = filled.axis
-    files = {r.experiment_id: r.file for r in filled.records if r.file is not None}
+    files = filled.files
     archives = {name: directory.archive(name) for name in files}
     cells = draw_cells(recipe, directory, archives, read_rows(candidates))
     experiments = list_experiments(filled.records, cells.count_drawn)
@@ -155,7 +155,7 @@ def choose_from(
     splits
         Of each experiment's archive rows the split, see `TrainingGenes`.
     """
-    files = {r.experiment_id: r.file for r in filled.records if r.file is not None}
+    files = filled.files
     with Workers(options.n_threads) as workers, Progress("genes"):
         training = TrainingGenes(
             splits,

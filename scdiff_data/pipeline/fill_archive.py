@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from scdiff_data.base import digest, order_by_hash
+from scdiff_data.base import FileEntry, digest, order_by_hash
 from scdiff_data.fetching import Fetcher, fetching
 from scdiff_data.genes import NamedGenes
 from scdiff_data.pipeline.make_archives import ArchiveMaker
@@ -48,6 +48,11 @@ class FilledArchive:
 
     axis: GeneAxis
     records: Sequence[ExperimentRecord]
+
+    @property
+    def files(self) -> dict[str, FileEntry]:
+        """The archive of each experiment that has cells."""
+        return {r.experiment_id: r.file for r in self.records if r.file is not None}
 
 
 def fill_archive(
