@@ -10,6 +10,7 @@ import numpy as np
 from scdiff_data.archive import QualityFilter
 from scdiff_data.base import describe_size
 from scdiff_data.constants import MAX_COUNT, SPLITS
+from scdiff_data.recipes import Recipe
 from scdiff_data.reporting.page import (
     show_details,
     show_figure,
@@ -43,13 +44,7 @@ def tell_losses(manifest: Manifest, experiments: Sequence[Mapping[str, Any]]) ->
     """What became of the cells of the files: taken, or lost for which reason."""
     recipe, dropped = manifest.recipe, manifest.dropped
     n_drawn = sum(manifest.n_cells.values())
-    quality = QualityFilter(
-        **{
-            name: recipe[name]
-            for name in ("min_genes", "min_counts", "max_genes", "max_mito_pct")
-            if name in recipe
-        }
-    )
+    quality = Recipe.from_settings(recipe).quality
     cap, wanted = recipe.get("max_cells_per_experiment"), recipe.get("cell_count")
     steps = [
         ("other cells, by cell_filters", dropped.get("cells_filtered", 0)),
