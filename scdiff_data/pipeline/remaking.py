@@ -27,6 +27,7 @@ from scdiff_data.store import (
     ExperimentRecord,
     Manifest,
     explain_faults,
+    find_directory,
     locked,
     mark_unfinished,
     read_experiments,
@@ -69,7 +70,7 @@ def choose_genes_again(
     ValueError
         If a setting is out of its range, or other genes are there and `replace` is False.
     """
-    directory = _name_prepared(data_dir)
+    directory = find_directory(data_dir)
     options = PrepareOptions(n_threads=n_threads, max_memory=max_memory)
     if output_dir is not None:
         return _choose_elsewhere(directory, Path(output_dir), changes, options)
@@ -103,7 +104,7 @@ def convert_shards(data_dir: str | Path, shard_format: str, *, n_threads: int = 
     """
     if shard_format not in ("dense", "compact"):
         raise ValueError(f"shard_format must be dense or compact, got {shard_format!r}")
-    directory = _name_prepared(data_dir)
+    directory = find_directory(data_dir)
     with explain_faults(directory.path), locked(directory):
         return convert(directory, shard_format, n_threads)
 
@@ -124,13 +125,6 @@ def convert(directory: DataDirectory, shard_format: str, n_threads: int) -> Mani
         )
     converted.write()
     return converted
-
-
-def _name_prepared(data_dir: str | Path) -> DataDirectory:
-    directory = DataDirectory(Path(data_dir))
-    if not directory.path.is_dir():
-        raise FileNotFoundError(f"{directory.path} is no directory: name one that was prepared")
-    return directory
 
 
 def _reassemble(

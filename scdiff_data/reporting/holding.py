@@ -7,8 +7,6 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import h5py
-
 from scdiff_data.base import read_sealed, save_figure
 from scdiff_data.errors import ManifestError
 from scdiff_data.recipes import Recipe
@@ -16,7 +14,14 @@ from scdiff_data.reporting.pictures import draw_card
 from scdiff_data.reporting.state import find_state, weigh
 from scdiff_data.reporting.survey import CellSurvey, LabelSurvey, survey_cells
 from scdiff_data.reporting.text import write_text
-from scdiff_data.store import DataDirectory, Manifest, describe_losses, read_experiments
+from scdiff_data.shards import count_replacements
+from scdiff_data.store import (
+    DataDirectory,
+    Manifest,
+    describe_losses,
+    find_directory,
+    read_experiments,
+)
 
 _N_GENES = 10
 """Genes that a card names."""
@@ -89,7 +94,7 @@ def describe(data_dir: str | Path) -> DataCard:
     FileNotFoundError
         If it is no directory, or nothing in it is ours.
     """
-    directory = DataDirectory(Path(data_dir))
+    directory = find_directory(data_dir)
     state = find_state(directory)
     facts: dict[str, Any] = {"data_dir": str(directory.path)}
     facts |= {"state": state.kind, "notes": list(state.notes)}
@@ -137,7 +142,7 @@ def _describe_finished(
         facts["genes"] |= {"how": info["flavor"], "first": info["hvg_symbols"][:_N_GENES]}
         facts["losses"] = describe_losses(read_experiments(directory.experiments))
         if manifest.recipe.get("fallback_min_genes"):
-            facts["genes"]["places_refilled"] = sum(map(_count_refilled, manifest.shards))
+            facts["genes"]["places_refilled"] = count_replacements(manifest)
         cells = survey_cells(manifest, most=_MOST_CELLS)
     except (OSError, ValueError, KeyError, TypeError, ManifestError) as error:
         facts["state"] = "damaged"
@@ -161,9 +166,3 @@ def _describe_label(label: LabelSurvey) -> dict[str, Any]:
         return {"values": values, "missing": missing}
     least, most = label.ends
     return {"least": least, "mean": label.mean, "most": most, "missing": missing}
-
-
-def _count_refilled(shard: Path) -> int:
-    """Places of a shard that hold another gene than their column's."""
-    with h5py.File(shard) as file:
-        return len(file["fallback/slots"]) if "fallback/slots" in file else 0

@@ -43,10 +43,8 @@ def find_state(directory: DataDirectory) -> State:
     Raises
     ------
     FileNotFoundError
-        If it is no directory, or nothing in it is ours.
+        If nothing in it is ours.
     """
-    if not directory.path.is_dir():
-        raise FileNotFoundError(f"{directory.path} is no directory: name one that was prepared")
     try:
         if directory.manifest.exists():
             manifest = Manifest.read(directory.path)

@@ -5,6 +5,7 @@ Read `formats`, `fallback`, `contents`, `writing`, `convert`, `loops`, `hints`, 
 
 from scdiff_data.shards.contents import ShardGenes, check_shards
 from scdiff_data.shards.convert import rewrite_shards
+from scdiff_data.shards.fallback import count_replacements
 from scdiff_data.shards.formats import (
     SHARD_FORMATS,
     ShardFormat,
@@ -22,6 +23,7 @@ __all__ = [
     "check_shards",
     "choose_format",
     "count_bytes",
+    "count_replacements",
     "rewrite_shards",
     "write_shards",
 ]

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from scdiff_data.base import map_dataset
 from scdiff_data.errors import ManifestError
-from scdiff_data.shards.formats import open_shard
+from scdiff_data.shards.formats import open_shard, stamp
+from scdiff_data.store import Manifest
 
 
 def write_replacements(
@@ -26,6 +27,21 @@ def write_replacements(
     """Write a shard's replacements: how many each cell has, and these by cell."""
     file["fallback/indptr"] = np.concatenate([[0], np.cumsum(n_each)]).astype(np.int64)
     file["fallback/slots"], file["fallback/genes"] = slots, genes
+
+
+def count_replacements(manifest: Manifest) -> int:
+    """Places of all shards that hold another gene than their column's.
+
+    Raises
+    ------
+    ManifestError
+        If a shard is damaged, or was replaced by another run.
+    """
+    key, n_places = stamp(manifest.shards_key, manifest.shard_format), 0
+    for path in manifest.shards:
+        with open_shard(path, key) as file:
+            n_places += len(file["fallback/slots"])
+    return n_places
 
 
 class ReplacedGenes:

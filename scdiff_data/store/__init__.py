@@ -6,7 +6,7 @@ Read `layout`, `locking`, `fields`, `fingerprint`, `manifest`, `records`, `stran
 
 from scdiff_data.store.drawn_cells import DrawnCells
 from scdiff_data.store.fingerprint import SCHEMA_VERSION, digest_settings
-from scdiff_data.store.layout import DataDirectory
+from scdiff_data.store.layout import DataDirectory, find_directory
 from scdiff_data.store.locking import explain_faults, is_being_prepared, locked
 from scdiff_data.store.losses import LossLimit, describe_losses, explain_shortage, have_failed
 from scdiff_data.store.manifest import GeneCounts, Manifest, mark_unfinished
@@ -33,6 +33,7 @@ __all__ = [
     "digest_settings",
     "explain_faults",
     "explain_shortage",
+    "find_directory",
     "have_failed",
     "is_being_prepared",
     "list_exact",

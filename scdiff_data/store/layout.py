@@ -158,3 +158,11 @@ class DataDirectory:
     def lock_file(self) -> Path:
         """There while something is written, on a file system that keeps no locks."""
         return self.path / ".lock.held"
+
+
+def find_directory(data_dir: str | Path) -> DataDirectory:
+    """A directory that should have been prepared; raises FileNotFoundError if there is none."""
+    directory = DataDirectory(Path(data_dir))
+    if not directory.path.is_dir():
+        raise FileNotFoundError(f"{directory.path} is no directory: name one that was prepared")
+    return directory
