@@ -33,7 +33,7 @@ def write_data_report(data_dir: str | Path, path: str | Path | None = None) -> P
     data_dir
         A prepared directory.
     path
-        Where the page goes; None: `report.html` in that directory.
+        Where the page goes, a file or a folder; None: `report.html` in that directory.
 
     Returns
     -------
@@ -86,6 +86,8 @@ def write_data_report(data_dir: str | Path, path: str | Path | None = None) -> P
     title = directory.path.resolve().name
     lead = show_text(f"Single-cell counts prepared by scdiff_data from the source {kind}.", "small")
     target = directory.report if path is None else Path(path)
+    if target.is_dir():
+        target = target / directory.report.name
     with write_aside(target) as aside:
         aside.write_text(show_page(title, lead + show_cards(cards), sections), encoding="utf-8")
     return target

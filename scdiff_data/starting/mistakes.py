@@ -3,6 +3,7 @@
 `HYDRA_FULL_ERROR=1` shows the traceback, as in any Hydra program.
 """
 
+import logging
 import os
 import re
 import sys
@@ -38,6 +39,13 @@ _OF_SETTINGS = ("scdiff_data", "lightning")
 _N_NEAR = 3
 """Near names that are told at most."""
 
+_HYDRA_FLAGS = (
+    *("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run"),
+    *("--multirun", "--shell-completion", "--config-path", "--config-name", "--config-dir"),
+    *("--experimental-rerun", "--info"),
+)
+"""Arguments with dashes that a Hydra program has."""
+
 _IS_SHORT: ContextVar[bool] = ContextVar("is_short", default=False)
 """Whether this process tells mistakes in short."""
 
@@ -50,6 +58,12 @@ def open_settings(arguments: Sequence[str]) -> list[str]:
 def run_main(main: Callable[[], None]) -> None:
     """Run a Hydra main whose job is in `explain_mistakes`; so are mistakes of its settings."""
     sys.argv[1:] = open_settings(sys.argv[1:])
+    if flags := [one for one in sys.argv[1:] if one.startswith("--") and not _is_hydras(one)]:
+        name = flags[0].removeprefix("--").partition("=")[0].replace("-", "_")
+        sys.exit(
+            f"error: {flags[0]} is no option: settings stand without dashes, as in "
+            f"data.{name}=… or model.{name}=… (--cfg job shows all)"
+        )
     if os.environ.get(_FULL_ERROR) == "1":
         main()
         return
@@ -78,8 +92,17 @@ def explain_mistakes() -> Iterator[None]:
         raise
 
 
+def _is_hydras(flag: str) -> bool:
+    """Whether Hydra has an argument, which may be cut short."""
+    return any(known.startswith(flag.partition("=")[0]) for known in _HYDRA_FLAGS)
+
+
 def _exit_if_mistaken(error: Exception) -> None:
     if (message := describe_mistake(error)) is not None:
+        told = logging.LogRecord(__name__, logging.ERROR, __file__, 0, message, (), None)
+        for handler in logging.root.handlers:  # the screen has it from the line below
+            if isinstance(handler, logging.FileHandler):
+                handler.handle(told)
         sys.exit(f"error: {message}")
 
 

@@ -21,8 +21,10 @@ def read_text(page: Path) -> str:
 
 
 def test_a_report_is_one_file_that_needs_no_other(pbmc_dir: Path, tmp_path: Path) -> None:
-    pages = [write_data_report(pbmc_dir, tmp_path / name) for name in ("a.html", "b/c.html")]
-    assert [page.relative_to(tmp_path).as_posix() for page in pages] == ["a.html", "b/c.html"]
+    names = ("a.html", "b/c.html", "b")  # the last one is a folder by then
+    pages = [write_data_report(pbmc_dir, tmp_path / name) for name in names]
+    found = [page.relative_to(tmp_path).as_posix() for page in pages]
+    assert found == ["a.html", "b/c.html", "b/report.html"]
     assert pages[0].read_bytes() == pages[1].read_bytes()
     content = pages[0].read_text("utf-8")
     assert set(re.findall(r'(?:src|href)="([^"]{5})', content)) == {"data:", "#part"}

@@ -1,5 +1,6 @@
 """A user's mistake is one short message; a fault of ours keeps its traceback."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -110,6 +111,33 @@ def test_a_mistake_ends_the_process_and_a_fault_goes_on() -> None:
     with pytest.raises(ValueError, match="cannot reshape"):
         run_main(job(break_numpy))
     with pytest.raises(SystemExit, match="error: the data are"):  # before the job begins
+        run_main(refuse)
+
+
+@pytest.mark.usefixtures("not_asked")
+def test_what_ended_a_run_is_in_its_log_too(tmp_path: Path) -> None:
+    handler = logging.FileHandler(tmp_path / "train.log")
+    logging.root.addHandler(handler)
+    try:
+        with pytest.raises(SystemExit):
+            run_main(refuse)
+    finally:
+        logging.root.removeHandler(handler)
+        handler.close()
+    assert "the data are of other settings: prepare again" in (tmp_path / "train.log").read_text()
+
+
+@pytest.mark.parametrize("flag", ["--batch-size", "--batch-size=3", "--n_hvgs"])
+@pytest.mark.usefixtures("not_asked")
+def test_a_setting_with_dashes_is_told_how_it_is_given(
+    monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", flag, "3"])
+    name = flag.removeprefix("--").partition("=")[0].replace("-", "_")
+    with pytest.raises(SystemExit, match=f"is no option: .* as in data.{name}=… or"):
+        run_main(refuse)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--cfg", "job", "--hydra-help"])
+    with pytest.raises(SystemExit, match="the data are of other settings"):
         run_main(refuse)
 
 
