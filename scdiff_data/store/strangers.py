@@ -57,7 +57,7 @@ def _is_ours(directory: DataDirectory) -> bool:
     try:
         if b"source" in (pq.read_schema(directory.catalog).metadata or {}):
             return True
-    except (OSError, pa.ArrowException):
+    except (OSError, pa.ArrowException, ValueError):  # the last one of names that are no UTF-8
         pass
     if any(_is_manifest(_read(path)) for path in (directory.manifest, directory.replaced)):
         return True

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scdiff_data import plan, prepare
+from scdiff_data import ManifestError, plan, prepare
 from support.cases import digest_tree, pbmc_recipe
 
 NAMES = [
@@ -54,3 +54,11 @@ def test_a_run_that_was_killed_at_its_first_file_goes_on(tmp_path: Path) -> None
     (tmp_path / "metadata" / "catalog.parquet.tmp").write_bytes(b"half")
     plan(pbmc_recipe(), tmp_path)
     assert not (tmp_path / "metadata" / "catalog.parquet.tmp").exists()
+
+
+def test_a_catalog_with_a_name_that_is_no_utf_8_is_damaged_and_ours(data_dir: Path) -> None:
+    catalog = data_dir / "metadata" / "catalog.parquet"
+    catalog.write_bytes(catalog.read_bytes().replace(b"n_cells", b"n_\xabells"))
+    (data_dir / "config.json").unlink()
+    with pytest.raises(ManifestError, match=r"catalog\.parquet is damaged .*: delete it"):
+        prepare(pbmc_recipe(n_hvgs=32), data_dir)
