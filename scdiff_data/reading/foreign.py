@@ -102,12 +102,25 @@ def _read_10x_h5(path: Path) -> Any:
     with open_hdf5(path, max_memory=_count_memory()) as file:
         release(file)  # what scanpy opens by itself was looked at
     cells = scanpy.read_10x_h5(path, gex_only=False)
-    cells.X.check_format()  # before anything follows an index that may lie outside
+    cells.X = _check_places(cells.X)
     if "feature_types" in cells.var:
         cells = cells[:, cells.var["feature_types"] == "Gene Expression"].copy()
     cells.var["gene_symbols"] = list(cells.var_names)
     cells.var_names = list(cells.var.pop("gene_ids"))
     return cells
+
+
+def _check_places(matrix: Any) -> Any:
+    """A sparse matrix whose places are whole, as int64, before compiled code follows them.
+
+    Scipy looks no further where the last place is not above 0, as one that wrapped around may be.
+    """
+    indices, indptr = matrix.indices.astype(np.int64), matrix.indptr.astype(np.int64)
+    if indptr[-1] != len(matrix.data):
+        raise ValueError(f"its indptr ends at {indptr[-1]}, it has {len(matrix.data)} counts")
+    checked = type(matrix)((matrix.data, indices, indptr), matrix.shape)
+    checked.check_format()
+    return checked
 
 
 def _read_10x_mtx(path: Path) -> Any:

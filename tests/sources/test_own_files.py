@@ -171,6 +171,13 @@ def as_10x_mtx(folder: Path, counts: np.ndarray) -> None:
         file.writelines(f"cell{i}\n" for i in range(len(counts)))
 
 
+def shorten(file: h5py.File, name: str, dtype: type) -> None:
+    """Store whole numbers as a type that is too short for them."""
+    values = file[name][()]
+    del file[name]
+    file[name] = values.astype(dtype)
+
+
 def test_a_matrix_of_10x_that_changes_or_breaks_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     for more in (0, 1):
@@ -181,8 +188,10 @@ def test_a_matrix_of_10x_that_changes_or_breaks_is_noticed(tmp_path: Path) -> No
     for change in (
         lambda file: file["matrix/indices"].__setitem__(5, 10**9),
         lambda file: file["matrix/indptr"].__setitem__(2, 10**9),
+        lambda file: shorten(file, "matrix/indptr", np.int8),
         lambda file: file.__delitem__("matrix/features"),
     ):
+        write_10x_h5(path, counts_of(1, 30))  # whose last place is negative where it wraps around
         with h5py.File(path, "r+") as file:
             change(file)
         with pytest.raises(CountError, match=r"x\.h5 cannot be read: as 10x h5: "):
