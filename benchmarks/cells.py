@@ -21,7 +21,7 @@ from fixtures.goals import print_goal
 from fixtures.memory_cap import peak_bytes
 
 from scdiff_data import Recipe, SimulatedAtlas
-from scdiff_data.base.hdf5_frame import write_frame
+from scdiff_data.base.hdf5_writing import write_frame
 from scdiff_data.pipeline.cell_table import draw_cells
 from scdiff_data.sources.catalog import CatalogRow
 from scdiff_data.store.layout import DataDirectory

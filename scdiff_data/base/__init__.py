@@ -1,7 +1,7 @@
 """Machinery that knows nothing of cells: whole files, hashes, threads, HDF5 past the library.
 
-Each file stands alone: `files`, `hashing`, `threads`, `hdf5_chunks`, `hdf5_map`,
-`hdf5_frame`, `compiling`, `array_pool`, `figures`.
+Read `files`, `hashing`, `threads`, `hdf5_writing`, `hdf5_chunks`, `hdf5_map`, `compiling`,
+`array_pool`, `figures`.
 """
 
 from scdiff_data.base.array_pool import ArrayPool
@@ -40,19 +40,12 @@ from scdiff_data.base.files import (
     read_parquet,
     read_sealed,
     write_aside,
-    write_hdf5,
     write_json,
     write_parquet,
     write_sealed,
 )
 from scdiff_data.base.hashing import digest, hash_file, keyed_hash, order_by_hash, pick_by_hash
 from scdiff_data.base.hdf5_chunks import ChunkedValues, list_filters
-from scdiff_data.base.hdf5_frame import (
-    FrameParts,
-    write_frame,
-    write_mappings,
-    write_sparse,
-)
 from scdiff_data.base.hdf5_map import (
     HINT_BYTES,
     DiskWatch,
@@ -68,6 +61,13 @@ from scdiff_data.base.hdf5_map import (
     map_file_datasets,
     read_attribute,
     tell_here,
+)
+from scdiff_data.base.hdf5_writing import (
+    FrameParts,
+    write_frame,
+    write_hdf5,
+    write_mappings,
+    write_sparse,
 )
 from scdiff_data.base.threads import Workers
 

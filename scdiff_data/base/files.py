@@ -4,7 +4,6 @@ No file is written through a symbolic link at its own name: whoever put it there
 is written over. (Links among the folders above it are the user's.)
 """
 
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import h5py
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -150,87 +148,6 @@ def read_parquet(path: Path) -> pa.Table:
         table = pq.read_table(path, page_checksum_verification=True)
         table.validate(full=True)  # else texts that are no UTF-8 fail whoever looks at them
         return table
-
-
-@contextmanager
-def write_hdf5(path: Path, **settings: Any) -> Iterator[h5py.File]:
-    """An HDF5 file to write: a new one, or what is at `path` already and not empty, to be added to.
-
-    The library writes some bytes only when an object or the file is closed, and loses what goes
-    wrong then. So all bytes pass through our own calls, and the first error is raised at the end.
-
-    Parameters
-    ----------
-    path
-        The file.
-    settings
-        What `h5py.File` takes.
-
-    Raises
-    ------
-    OSError
-        If any byte could not be written.
-    """
-    with open_in_place(path) as raw:
-        is_there = os.fstat(raw.fileno()).st_size > 0
-        stream = _CheckedStream(raw.fileno())
-        try:
-            with h5py.File(stream, "r+" if is_there else "w", **settings) as file:
-                yield file
-        except Exception as error:
-            if stream.error is None:
-                raise
-            raise stream.error from error
-        if stream.error is not None:
-            raise stream.error
-
-
-class _CheckedStream(io.RawIOBase):
-    """What HDF5 writes to: keeps the first error, and from then on writes nothing.
-
-    Parameters
-    ----------
-    descriptor
-        Of the file, open for reading and writing.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor, self._at = descriptor, 0
-        self.error: OSError | None = None
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._at}
-        start = starts.get(whence)
-        self._at = offset + (os.fstat(self._descriptor).st_size if start is None else start)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        n = os.preadv(self._descriptor, [buffer], self._at)
-        self._at += n
-        return n
-
-    def write(self, values: Any) -> int:
-        left = memoryview(values).cast("B")
-        n = len(left)
-        try:
-            while left and self.error is None:
-                n_written = os.pwrite(self._descriptor, left, self._at)
-                self._at, left = self._at + n_written, left[n_written:]
-        except OSError as error:  # raised here, the library would lose it
-            self.error = error
-        return n
-
-    def truncate(self, size: int | None = None) -> int:
-        length = self._at if size is None else size
-        try:
-            if self.error is None:
-                os.ftruncate(self._descriptor, length)
-        except OSError as error:
-            self.error = error
-        return length
 
 
 @dataclass(frozen=True)

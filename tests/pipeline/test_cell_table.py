@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scdiff_data import Recipe, SimulatedAtlas
 from scdiff_data.archive.obs import ObsReader
 from scdiff_data.base.hashing import pick_by_hash
-from scdiff_data.base.hdf5_frame import write_frame
+from scdiff_data.base.hdf5_writing import write_frame
 from scdiff_data.pipeline import cell_table
 from scdiff_data.pipeline.cell_table import draw_cells, split_archive
 from scdiff_data.shuffle import tables

@@ -185,8 +185,9 @@ def _watch(child: int, said: Path, limit: float) -> dict[str, Any]:
 
 
 def _last_words(said: Path) -> str:
-    """The end of what the child printed."""
-    return said.with_suffix(".err").read_text("utf-8", "replace")[-4000:]
+    """The end of what the child printed, but for the list that Python adds where it crashes."""
+    printed = said.with_suffix(".err").read_text("utf-8", "replace")
+    return printed.partition("Extension modules: ")[0][-4000:]
 
 
 def _work(request: Mapping[str, Any], said: Path) -> None:

@@ -1,13 +1,17 @@
-"""Data frames and sparse matrices in HDF5, as anndata's file format has them.
+"""HDF5 files of which every byte is known to be written, and what anndata's format has in them.
 
 Written by h5py alone, so that the bytes do not depend on which anndata or pandas is installed.
 Texts are plain `string-array`, which every anndata, h5py and R read; newer releases of anndata
 write nullable strings, which they do not. (Source: "On-disk format" in anndata's documentation.)
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -16,11 +20,96 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from scdiff_data.base.files import open_in_place
+
 _MOST_COLUMNS = 5_000
 """Columns whose links fit into a group's header; more need an index, as anndata makes one."""
 
 _BLOCK = 1 << 16
 """Texts written at a time: as objects they take five times their bytes."""
+
+
+@contextmanager
+def write_hdf5(path: Path, **settings: Any) -> Iterator[h5py.File]:
+    """An HDF5 file to write: a new one, or what is at `path` already and not empty, to be added to.
+
+    The library writes some bytes only when an object or the file is closed, and loses what goes
+    wrong then. So all bytes pass through our own calls, and the first error is raised at the end.
+
+    Parameters
+    ----------
+    path
+        The file.
+    settings
+        What `h5py.File` takes.
+
+    Raises
+    ------
+    OSError
+        If any byte could not be written.
+    """
+    with open_in_place(path) as raw:
+        is_there = os.fstat(raw.fileno()).st_size > 0
+        stream = _CheckedStream(raw.fileno())
+        try:
+            with h5py.File(stream, "r+" if is_there else "w", **settings) as file:
+                yield file
+        except Exception as error:
+            if stream.error is None:
+                raise
+            raise stream.error from error
+        if stream.error is not None:
+            raise stream.error
+
+
+class _CheckedStream(io.RawIOBase):
+    """What HDF5 writes to: keeps the first error, and from then on writes nothing.
+
+    Parameters
+    ----------
+    descriptor
+        Of the file, open for reading and writing.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._at = descriptor, 0
+        self.error: OSError | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._at}
+        start = starts.get(whence)
+        self._at = offset + (os.fstat(self._descriptor).st_size if start is None else start)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        if self.error is not None:  # what was not written would be read, and followed
+            raise self.error
+        n = os.preadv(self._descriptor, [buffer], self._at)
+        self._at += n
+        return n
+
+    def write(self, values: Any) -> int:
+        left = memoryview(values).cast("B")
+        n = len(left)
+        try:
+            while left and self.error is None:
+                n_written = os.pwrite(self._descriptor, left, self._at)
+                self._at, left = self._at + n_written, left[n_written:]
+        except OSError as error:  # raised here, the library would lose it
+            self.error = error
+        return n
+
+    def truncate(self, size: int | None = None) -> int:
+        length = self._at if size is None else size
+        try:
+            if self.error is None:
+                os.ftruncate(self._descriptor, length)
+        except OSError as error:
+            self.error = error
+        return length
 
 
 @dataclass(frozen=True)
