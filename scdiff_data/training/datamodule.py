@@ -11,7 +11,7 @@ from anndata import AnnData
 from lightning import LightningDataModule
 
 from scdiff_data.loading import HVGDataset, ResumableLoader
-from scdiff_data.pipeline import Plan
+from scdiff_data.planning import Plan
 from scdiff_data.recipes import PrepareOptions, Recipe, Stages
 from scdiff_data.sources import Condition, Source
 from scdiff_data.tokenizers import Tokenizer, describe_fit, restore_fit, store_fit
