@@ -6,6 +6,7 @@ Read `attempts`, `crew`, `engines`.
 from scdiff_data.executors.attempts import Abandoned
 from scdiff_data.executors.crew import Crew, Done, hire
 from scdiff_data.executors.engines import (
+    ENGINES,
     DaskWorkers,
     Engine,
     LocalWorkers,
@@ -17,6 +18,7 @@ from scdiff_data.executors.engines import (
 )
 
 __all__ = [
+    "ENGINES",
     "Abandoned",
     "Crew",
     "DaskWorkers",

@@ -112,6 +112,13 @@ class DaskWorkers:
 
     address: str
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.address, str) or "://" not in self.address:
+            raise ValueError(
+                "executor.address must be that of a Dask scheduler, such as "
+                f"tcp://10.0.0.1:8786, got {self.address!r}"
+            )
+
     @contextmanager
     def open(self, max_memory: int) -> Iterator[Workplace]:
         """Connect to the scheduler."""
@@ -171,6 +178,14 @@ class SlurmWorkers:
             with distributed.Client(cluster, set_as_default=False) as client:
                 place = _join(client)
                 yield Workplace(place.executor, self.n_jobs, self.cores)
+
+
+ENGINES: Mapping[str, type[Engine]] = {
+    "local": LocalWorkers,
+    "dask": DaskWorkers,
+    "slurm": SlurmWorkers,
+}
+"""What starts workers, by the names that commands have for it."""
 
 
 def check_executor(given: Any) -> None:

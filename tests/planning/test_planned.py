@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from scdiff_data import Pbmc, Plan, Recipe, ScBaseCount, plan, prepare
 from scdiff_data.pipeline import remaking
-from scdiff_data.planning import make_plan, planned
+from scdiff_data.planning import make_plan
+from scdiff_data.planning import planned as planning
 from scdiff_data.recipes import PrepareOptions
 from scdiff_data.sources.catalog import filter_catalog
 from scdiff_data.store.layout import DataDirectory
@@ -213,7 +214,7 @@ def test_a_run_filters_the_catalog_once(tmp_path: Path, monkeypatch: pytest.Monk
         calls.append(arguments)
         return filter_catalog(*arguments)
 
-    for module in (planned, remaking):
+    for module in (planning, remaking):
         monkeypatch.setattr(module, "filter_catalog", count)
     prepare(pbmc_recipe(filters={"tissue": "blood"}, exclude={"experiment_id": "PBMC02"}), tmp_path)
     assert len(calls) == 1
