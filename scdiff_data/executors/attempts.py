@@ -2,6 +2,7 @@
 
     data directory/making/
         a8f3…/                 the run's, made by it and removed by it
+            alive              while it goes on
             17-x1c9…/          an attempt at task 17: all that it writes
             17-9qz2…/          another attempt at it, elsewhere
 
@@ -16,7 +17,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
@@ -27,17 +28,20 @@ from scdiff_data.errors import DownloadError
 _PACKAGE = "scdiff_data"
 """Whose log is handed on."""
 
+ALIVE = "alive"
+"""The file in a run's folder that says that the run goes on."""
+
 _OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 """Errors of the disk that all workers share: another try fails, too."""
 
 
 class Abandoned(threading.Event):
-    """An event that is set once nobody waits for an attempt: its folder is gone.
+    """An event that is set once nobody waits for an attempt.
 
     Parameters
     ----------
     folder
-        The folder.
+        The attempt's folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,8 +49,8 @@ class Abandoned(threading.Event):
         self._folder = folder
 
     def is_set(self) -> bool:
-        """Whether the folder is gone."""
-        return not self._folder.exists()
+        """Whether the folder is gone, or the run has ended."""
+        return not (self._folder.exists() and (self._folder.parent / ALIVE).exists())
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,14 @@ def attempt(
             value = function(job, folder)
             return Attempt(worker, folder.name, value, log=log)
         except Exception as error:  # noqa: BLE001 - told to who waits for it
-            may_pass = _may_pass(error) or not folder.exists()
+            may_pass = _may_pass(error) or Abandoned(folder).is_set()
             shutil.rmtree(folder, ignore_errors=True)
             return Attempt(worker, folder.name, error=error, may_pass=may_pass, log=log)
+        finally:
+            if not (run / ALIVE).exists():  # nothing is left of a run that has ended
+                shutil.rmtree(run, ignore_errors=True)
+                with suppress(OSError):
+                    run.parent.rmdir()
 
 
 def name_process() -> str:

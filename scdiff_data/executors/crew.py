@@ -9,7 +9,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Any
 
 from scdiff_data.base import flush_folder
-from scdiff_data.executors.attempts import Attempt, attempt, name_process
+from scdiff_data.executors.attempts import ALIVE, Attempt, attempt, name_process
 from scdiff_data.executors.engines import Workplace
 
 logger = logging.getLogger(__name__)
@@ -150,6 +150,7 @@ class Crew:
         self._tasks.clear()
         for future in [*self._sent]:
             future.cancel()
+        (self.folder / ALIVE).unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _send(self, number: int) -> None:
@@ -158,7 +159,7 @@ class Crew:
         level = logging.getLogger("scdiff_data").getEffectiveLevel()
         # Once it failed twice in a row, the worker that is free first may be the one that fails.
         n_copies = 2 if task.n_failures > 1 else 1
-        for _ in range(n_copies):
+        for _ in range(n_copies - len(task.sent)):
             arguments = (task.function, task.job, self.folder, number, self._home, level)
             try:
                 future = self._executor.submit(attempt, *arguments)
@@ -180,6 +181,7 @@ class Crew:
     def _look(self, number: int, future: "Future[Attempt]") -> Done | None:
         """What came back of a task: it is done, or sent again, or an error ends all."""
         task = self._tasks[number]
+        task.sent.remove(future)
         try:
             made = future.result()
         except BrokenExecutor as error:
@@ -248,6 +250,7 @@ class Crew:
         self._executor = self._workplace.remake()
         for number, task in self._tasks.items():
             task.send_at = 0.0
+            task.sent.clear()
             self._remove_attempts(number, "")
 
     def _remove_attempts(self, number: int, but: str) -> None:
@@ -274,12 +277,12 @@ def hire(workplace: Workplace, making: Path) -> Iterator[Crew]:
     """
     making.mkdir(exist_ok=True)
     crew = Crew(workplace, Path(mkdtemp(dir=making)).absolute())
+    (crew.folder / ALIVE).touch()
     try:
         yield crew
     finally:
         crew.close()
-        with suppress(OSError):
-            making.rmdir()
+        shutil.rmtree(making, ignore_errors=True)
 
 
 def _describe(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """A Dask cluster of this machine: a scheduler and workers, each a process that a test may hurt."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,13 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from support.cases import ROOT
+from support.cases import ROOT, TESTS
 
 _SETTINGS = {
     "DASK_DISTRIBUTED__WORKER__DAEMON": "False",
     "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "10s",  # in which a stopped one is given up
     "DASK_DISTRIBUTED__ADMIN__TICK__LIMIT": "1h",
-    "DASK_TEMPORARY_DIRECTORY": "",
 }
 """Of the scheduler and its workers."""
 
@@ -32,7 +32,7 @@ class DaskCluster:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._environment = os.environ | _SETTINGS | {"DASK_TEMPORARY_DIRECTORY": str(folder)}
-        self._environment["PYTHONPATH"] = str(ROOT)
+        self._environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{TESTS}"
         self._file = folder / "scheduler.json"
         self.processes: list[subprocess.Popen[bytes]] = []
         self._start("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", self._file)
@@ -42,8 +42,6 @@ class DaskCluster:
     @property
     def address(self) -> str:
         """The scheduler's."""
-        import json
-
         return str(json.loads(self._file.read_text())["address"])
 
     def add(
@@ -83,6 +81,13 @@ class DaskCluster:
                 process.send_signal(signal.SIGCONT)
                 process.kill()
             process.wait()
+
+
+def nap(seconds: float, folder: Path) -> int:
+    """A task: write a file, and give the process."""
+    (folder / "made").touch()
+    time.sleep(seconds)
+    return os.getpid()
 
 
 @contextmanager
