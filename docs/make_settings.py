@@ -47,6 +47,7 @@ This page is made by `python docs/make_settings.py` from signatures, docstrings 
 
 SOURCES = ("Pbmc", "ScBaseCount", "H5adFolder", "H5adCollection", "Tahoe100M", "Census")
 SOURCES = (*SOURCES, "SimulatedAtlas")
+EXECUTORS = ("LocalWorkers", "DaskWorkers", "SlurmWorkers")
 TOKENIZERS = ("LogBinTokens", "CountTokens", "QuantileTokens", "RankTokens")
 CALLBACKS = {"ema": WeightEMA, "report": RunReport, "speed": Speed, "progress": TrainingProgress}
 CALLBACKS |= {"stop": StopCheckpoint}
@@ -64,7 +65,11 @@ def make_page() -> str:
     described |= describe(Recipe) | describe(PrepareOptions) | describe(Serving)
     described["replace_data"] = described.pop("replace")
     parts += tabulate(arguments, described)
-    for heading, names in (("data.source", SOURCES), ("data.tokenizer", TOKENIZERS)):
+    for heading, names in (
+        ("executor", EXECUTORS),
+        ("data.source", SOURCES),
+        ("data.tokenizer", TOKENIZERS),
+    ):
         parts.append(f"\n## {heading}\n")
         for name in names:
             parts += tabulate_class(getattr(scdiff_data, name))

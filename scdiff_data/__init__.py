@@ -6,6 +6,7 @@ it and is entered by its `__init__`, which names its files in their order.
     base/           machinery that knows nothing of cells
     telling/        how far work is: bars, or a line every 30 seconds
     starting/       how a script starts: its run's name, settings and mistakes
+    executors/      work that other processes and machines do, and that survives them
     fetching/       a file, brought to this machine and checked
     opening/        a file of anyone's, opened: nothing leads out of it or never ends
     reading/        a file of anyone's, as it is: cells, genes, counts in blocks
@@ -17,6 +18,7 @@ it and is entered by its `__init__`, which names its files in their order.
     shuffle/        from the archives' order to another one, by way of the disk
     shards/         what training reads, dense or compact, gathered from memory maps
     recipes/        what is wanted, and how it is done: settings, checked before any work
+    planning/       what a run would draw, fetch and store, worked out before it starts
     pipeline/       all of these in order, from a recipe to a finished directory   (writes)
     sampling/       which cells come when: orders that are computed, and each rank's part
     loading/        from a finished directory to batches, on every rank            (reads)
@@ -46,6 +48,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scdiff_data.errors import CountError, DownloadError, ManifestError, ScdiffDataError
+    from scdiff_data.executors import DaskWorkers, LocalWorkers, SlurmWorkers
     from scdiff_data.loading import (
         CellBatch,
         HVGDataset,
@@ -59,13 +62,13 @@ if TYPE_CHECKING:
     )
     from scdiff_data.offline import Pbmc, SimulatedAtlas
     from scdiff_data.pipeline import (
-        Plan,
         check_data_dir,
         choose_genes_again,
         convert_shards,
         plan,
         prepare,
     )
+    from scdiff_data.planning import Plan
     from scdiff_data.recipes import Recipe, Split
     from scdiff_data.reporting import DataCard, describe, write_data_report
     from scdiff_data.sampling import CellSampler
@@ -97,11 +100,13 @@ __all__ = [
     "Census",
     "CountError",
     "CountTokens",
+    "DaskWorkers",
     "DataCard",
     "DownloadError",
     "H5adCollection",
     "H5adFolder",
     "HVGDataset",
+    "LocalWorkers",
     "LogBinTokens",
     "Manifest",
     "ManifestError",
@@ -116,6 +121,7 @@ __all__ = [
     "ScRNADataset",
     "ScdiffDataError",
     "SimulatedAtlas",
+    "SlurmWorkers",
     "Source",
     "Split",
     "Tahoe100M",
@@ -140,6 +146,9 @@ _ROOM_OF = {
     "DownloadError": "errors",
     "ManifestError": "errors",
     "ScdiffDataError": "errors",
+    "DaskWorkers": "executors",
+    "LocalWorkers": "executors",
+    "SlurmWorkers": "executors",
     "CellBatch": "loading",
     "CellSampler": "sampling",
     "HVGDataset": "loading",
@@ -148,7 +157,7 @@ _ROOM_OF = {
     "collate": "loading",
     "create_dataloader": "loading",
     "create_hvg_dataloader": "loading",
-    "Plan": "pipeline",
+    "Plan": "planning",
     "Recipe": "recipes",
     "Split": "recipes",
     "check_data_dir": "pipeline",

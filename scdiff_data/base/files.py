@@ -48,7 +48,7 @@ def write_aside(path: Path) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
 def create_file(path: Path) -> BinaryIO:
@@ -199,7 +199,7 @@ def find_change(entry: FileEntry, root: Path, *, by: str, full: bool) -> str | N
     return None
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make a rename durable: it lives in the folder's own blocks."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

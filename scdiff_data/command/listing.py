@@ -7,7 +7,7 @@ from inspect import signature
 from typing import Any
 
 from scdiff_data.command.arguments import Arguments, read_purpose, read_texts
-from scdiff_data.command.mistakes import UsageError
+from scdiff_data.command.mistakes import UsageError, suggest
 from scdiff_data.command.starts import find_start, list_starts
 from scdiff_data.command.typed import take_settings, take_values
 from scdiff_data.command.work import (
@@ -21,6 +21,7 @@ from scdiff_data.command.work import (
     run_prepare,
     run_report,
 )
+from scdiff_data.executors import ENGINES
 from scdiff_data.genes import GeneSettings
 from scdiff_data.pipeline import (
     check_data_dir,
@@ -125,6 +126,7 @@ def _take_recipe(arguments: Arguments, call: Callable[..., Any], words: list[str
         "files; or a class of a source. Its own settings follow a dot, and are shown by --source "
         "NAME --help"
     )
+    words = _take_executor(arguments, call, words, texts)
     start = find_start(named[-1]) if named else None
     if start is None:
         if any(word.startswith("--source.") for word in words):
@@ -133,7 +135,7 @@ def _take_recipe(arguments: Arguments, call: Callable[..., Any], words: list[str
     else:
         arguments.add(start.kind, texts=read_texts(start.kind), under="source", about=about)
     arguments.add(Recipe, texts=texts, skip={"source"})
-    arguments.add(call, texts=texts, skip={"recipe", "data_dir"})
+    arguments.add(call, texts=texts, skip={"recipe", "data_dir", "executor"})
     if start is None:
         return words
     known = {*signature(Recipe).parameters, *signature(call).parameters} - {"data_dir"}
@@ -141,6 +143,26 @@ def _take_recipe(arguments: Arguments, call: Callable[..., Any], words: list[str
         {name: value for name, value in start.settings.items() if name in known}
         | {f"source.{name}": value for name, value in start.source.items()}
     )
+    return words
+
+
+def _take_executor(
+    arguments: Arguments, call: Callable[..., Any], words: list[str], texts: Mapping[str, str]
+) -> list[str]:
+    """Who does the work, by a name, whose own settings follow a dot."""
+    if "executor" not in signature(call).parameters:
+        return words
+    named, words = take_values(words, "--executor")
+    name, about = named[-1] if named else "", texts["executor"]
+    if name in ENGINES:
+        arguments.add(ENGINES[name], texts=read_texts(ENGINES[name]), under="executor", about=about)
+    elif name in ("", "threads"):
+        arguments.add_named("executor", "NAME", about)
+        words += [f"--executor={name}"] if name else []
+    else:
+        known = ["threads", *ENGINES]
+        near = suggest(name, known)
+        raise UsageError(f"--executor {name} is none of {', '.join(known)}{near}")
     return words
 
 
@@ -199,6 +221,8 @@ _COMMANDS = (
             "scdiff-data prepare data/mine --source my_files/ --n_hvgs 1000",
             "scdiff-data prepare data/lung --source scbasecount --filters.tissue lung",
             "scdiff-data prepare data/mine --config mine.yaml --stages download",
+            "scdiff-data prepare data/lung --source scbasecount --filters.tissue lung "
+            "--executor dask --executor.address tcp://10.0.0.1:8786",
         ),
     ),
     Command(

@@ -74,7 +74,7 @@ def download(
     LocalDiskError
         If the file cannot be written.
     """
-    if _is_whole(local, size, checksum):
+    if is_whole(local, size, checksum):
         return local
     part = local.with_name(local.name + ".part")
     with _local_disk_errors(part):
@@ -110,7 +110,7 @@ class LocalDiskError(OSError):
     """The disk that is written to is full, read-only, or has something in the way."""
 
 
-def _is_whole(local: Path, size: int | None, checksum: str | None) -> bool:
+def is_whole(local: Path, size: int | None, checksum: str | None) -> bool:
     """Whether an earlier run fetched the file; a link in its place leads to something else."""
     if local.is_symlink() or not local.exists() or local.stat().st_size != size:
         return False

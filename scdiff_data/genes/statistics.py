@@ -9,7 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scdiff_data.base import Workers, write_aside
+from scdiff_data.executors import Crew, count_cores
 from scdiff_data.genes.sums import BySplit, GeneStatistics, count_above, sum_genes
 from scdiff_data.telling import Progress
 
@@ -68,7 +69,7 @@ class TrainingGenes:
         self._rows: dict[str, list[tuple[str, NDArray[np.int64]]]] = {}
         self.batches: dict[str, GeneStatistics] = {}
         keys = {name: key_of(checksums[name], codes) for name, codes in splits.items()}
-        missing = [name for name in splits if not _is_stored(paths[name], keys[name])]
+        missing = [name for name in splits if not is_stored(paths[name], keys[name])]
         missing.sort(key=lambda name: -archives[name].stat().st_size)  # threads end together
         with Progress("sum genes", "experiments", len(missing)) as progress:
             # An archive a thread; of one alone, its cells are divided among all.
@@ -114,12 +115,64 @@ class TrainingGenes:
         )
 
 
+@dataclass(frozen=True)
+class SumJob:
+    """An archive whose genes are summed; it can be pickled.
+
+    Parameters
+    ----------
+    archive, split_of_row
+        Its path, and what `sum_genes` takes.
+    key
+        What the sums depend on.
+    n_threads
+        Threads that sum.
+    """
+
+    archive: Path
+    split_of_row: NDArray[np.int8]
+    key: str
+    n_threads: int
+
+
+_SUMS = "sums.npz"
+"""The file that a worker writes."""
+
+
+def sum_in_worker(job: SumJob, folder: Path) -> None:
+    """In a worker: sum an archive's genes."""
+    with Workers(min(job.n_threads, count_cores())) as workers:
+        by_split = sum_genes(job.archive, job.split_of_row, workers)
+    write_statistics(folder / _SUMS, job.key, by_split)
+
+
+def sum_elsewhere(
+    splits: Mapping[str, NDArray[np.int8]],
+    archives: Mapping[str, Path],
+    checksums: Mapping[str, str],
+    paths: Mapping[str, Path],
+    *,
+    crew: Crew,
+    n_threads: int,
+) -> None:
+    """Make what `TrainingGenes` would lack, which takes the same, by way of a crew."""
+    keys = {name: key_of(checksums[name], codes) for name, codes in splits.items()}
+    missing = [name for name in splits if not is_stored(paths[name], keys[name])]
+    jobs = [
+        SumJob(archives[name].absolute(), splits[name], keys[name], n_threads) for name in missing
+    ]
+    with Progress("sum genes", "experiments", len(missing)) as progress:
+        for done in crew.run(sum_in_worker, jobs, "summing genes of archive"):
+            done.move(done.folder / _SUMS, paths[missing[done.number]])
+            progress.add()
+
+
 def key_of(checksum: str, split_of_row: NDArray[np.int8]) -> str:
     """What an experiment's statistics depend on: its archive's checksum, and its cells' splits."""
     return f"{checksum}:{hashlib.sha256(split_of_row.tobytes()).hexdigest()}"
 
 
-def _is_stored(path: Path, key: str) -> bool:
+def is_stored(path: Path, key: str) -> bool:
     """Whether an experiment's statistics are there, under the same key and not cut short."""
     try:
         # np.load leaves a file open that it cannot read when it opens it by itself

@@ -18,7 +18,8 @@ from scdiff_data.base import (
     hash_file,
     write_json,
 )
-from scdiff_data.genes import GeneChoice, TrainingGenes, choose_genes, plot_hvgs
+from scdiff_data.executors import Crew
+from scdiff_data.genes import GeneChoice, TrainingGenes, choose_genes, plot_hvgs, sum_elsewhere
 from scdiff_data.pipeline.cell_table import draw_cells
 from scdiff_data.pipeline.fill_archive import FilledArchive
 from scdiff_data.reading import GeneAxis
@@ -45,6 +46,7 @@ def assemble(
     candidates: pa.Table,
     filled: FilledArchive,
     options: PrepareOptions,
+    crew: Crew | None = None,
 ) -> Manifest:
     """Draw the cells of the archives, choose genes, write shards and the manifest.
 
@@ -60,6 +62,8 @@ def assemble(
         The reference genes, and what became of the experiments tried.
     options
         How it is done.
+    crew
+        Who sums, sorts and writes elsewhere; None does it here.
 
     Raises
     ------
@@ -68,6 +72,7 @@ def assemble(
     """
     axis = filled.axis
     files = filled.files
+    n_threads = options.n_threads if crew is None else crew.n_threads or options.n_threads
     archives = {name: directory.archive(name) for name in files}
     cells = draw_cells(recipe, directory, archives, read_rows(candidates))
     experiments = list_experiments(filled.records, cells.count_drawn)
@@ -75,7 +80,7 @@ def assemble(
 
     checksums = {name: file.sha256 for name, file in files.items()}
     splits = {name: cells.splits_of(name) for name in cells.rows}
-    choice, n_expressing = choose_from(recipe, directory, candidates, filled, splits, options)
+    choice, n_expressing = choose_from(recipe, directory, candidates, filled, splits, options, crew)
     write_choice(recipe, axis, choice, info=directory.hvg_info, figure=directory.hvg_figure)
     _report_absent(choice)
 
@@ -103,8 +108,9 @@ def assemble(
             shard_format=shard_format,
             fallback_min_genes=recipe.fallback_min_genes,
             key=shards_key,
-            n_threads=options.n_threads,
+            n_threads=n_threads,
             max_memory=options.max_memory,
+            crew=crew,
             report_sorted=are_sorted.add,
             report_cells=are_written.add,
         )
@@ -145,23 +151,29 @@ def choose_from(
     filled: FilledArchive,
     splits: Mapping[str, NDArray[np.int8]],
     options: PrepareOptions,
+    crew: Crew | None = None,
 ) -> tuple[GeneChoice, NDArray[np.int64]]:
     """The genes, chosen among the training cells, and how many drawn cells express each.
 
     Parameters
     ----------
-    recipe, directory, candidates, filled, options
+    recipe, directory, candidates, filled, options, crew
         As `assemble` takes them.
     splits
         Of each experiment's archive rows the split, see `TrainingGenes`.
     """
     files = filled.files
+    sums = (
+        splits,
+        {name: directory.archive(name) for name in files},
+        {name: file.sha256 for name, file in files.items()},
+        {name: directory.statistics(name) for name in splits},
+    )
+    if crew is not None:
+        sum_elsewhere(*sums, crew=crew, n_threads=crew.n_threads or options.n_threads)
     with Workers(options.n_threads) as workers, Progress("genes"):
         training = TrainingGenes(
-            splits,
-            {name: directory.archive(name) for name in files},
-            {name: file.sha256 for name, file in files.items()},
-            {name: directory.statistics(name) for name in splits},
+            *sums,
             group_experiments(candidates, recipe.batch_key),
             workers,
         )

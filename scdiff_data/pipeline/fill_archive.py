@@ -7,17 +7,21 @@ experiment leaves a record of what became of it.
 
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
 
-from scdiff_data.base import FileEntry, digest, order_by_hash
+from scdiff_data.archive import ObsReader
+from scdiff_data.base import FileEntry, order_by_hash
+from scdiff_data.executors import Crew
 from scdiff_data.fetching import Fetcher, fetching
 from scdiff_data.genes import NamedGenes
+from scdiff_data.pipeline.fill_elsewhere import Draw, fill_elsewhere, local_name
 from scdiff_data.pipeline.make_archives import ArchiveMaker
 from scdiff_data.pipeline.verifying import explain_lack, find_damaged
 from scdiff_data.reading import GeneAxis, strip_versions
@@ -63,6 +67,7 @@ def fill_archive(
     options: PrepareOptions,
     *,
     n_bytes: int,
+    crew: Crew | None = None,
 ) -> FilledArchive:
     """Try experiments in the order of the draw until `cell_count` cells are in.
 
@@ -80,6 +85,8 @@ def fill_archive(
         How it is done.
     n_bytes
         Bytes that are likely to be fetched, for the progress that is shown.
+    crew
+        Who does it elsewhere; None does it here, in threads.
 
     Raises
     ------
@@ -89,27 +96,73 @@ def fill_archive(
         If the bucket cannot be read, or too many experiments failed.
     """
     rows, wanted = read_rows(candidates), recipe.cell_count
-    waiting = deque(order_by_hash(list(rows), seed=recipe.seed, purpose="draw"))
-    ahead: deque[tuple[CatalogRow, Future[Path] | None]] = deque()
+    order = order_by_hash(list(rows), seed=recipe.seed, purpose="draw")
     maker = ArchiveMaker(recipe, directory, options)
     axis = _find_axis(recipe, directory, bucket, rows, options)
     # The genes of an earlier run; `axis` is set once this run's first cells have confirmed them.
     stored = GeneAxis.find(directory.genes)
-    maker.verify(map(rows.__getitem__, waiting), axis or stored, wanted)
+    maker.verify(map(rows.__getitem__, order), axis or stored, wanted)
     records: list[ExperimentRecord] = []
-    n_cells, is_checked = 0, False
-    layout = layout_of(recipe.source)
-    limit = LossLimit(rows, recipe.max_failed_fraction, layout.max_failed_fraction)
-    with (
-        fetching(
-            *bucket.connect(),
-            directory.downloads,
-            n_threads=options.n_threads,
-            in_place=layout.in_place,
-            n_expected=n_bytes,
-        ) as fetcher,
-        Progress("archive", "cells", wanted or sum(map(maker.most_cells, rows.values()))) as done,
-    ):
+    is_checked = False
+    limit = LossLimit(
+        rows, recipe.max_failed_fraction, layout_of(recipe.source).max_failed_fraction
+    )
+    draw = Draw(rows, order, wanted, axis, stored)
+    if crew is None:
+        coming = _fill_here(maker, recipe, directory, bucket, draw, options, n_bytes)
+    else:
+        coming = fill_elsewhere(maker, crew, directory, bucket, draw, options)
+    most = wanted or sum(map(maker.most_cells, rows.values()))
+    with closing(coming), Progress("archive", "cells", most) as done:
+        for row, record in coming:
+            if record.failed and not maker.is_new(row):
+                logger.warning(
+                    "experiment %s was left out by an earlier run and is not tried again without "
+                    "retry_failed: %s",
+                    *(row.experiment_id, record.reason),
+                )
+            records.append(record)
+            if record.n_cells and not is_checked:
+                is_checked = True
+                axis = axis or GeneAxis.read(directory.genes)
+                _warn_of_missing_columns(recipe, row, directory.archive(row.experiment_id))
+                if recipe.genes is not None:
+                    recipe.genes.find(axis)  # says at once if they are of no use here
+            if wanted is None:
+                done.add(maker.most_cells(row))
+            else:
+                done.add(min(record.n_cells, wanted - done.n_done))
+            limit.check(records, is_end=False)
+    if not options.keep_downloads and directory.downloads.exists():
+        for row in rows.values():  # those of an earlier run, too
+            for name in (local_name(row), f"{local_name(row)}.part"):
+                (directory.downloads / name).unlink(missing_ok=True)
+        if not any(directory.downloads.iterdir()):
+            directory.downloads.rmdir()
+    limit.check(records, is_end=True)
+    return _check_enough(recipe, axis, records)
+
+
+def _fill_here(
+    maker: ArchiveMaker,
+    recipe: Recipe,
+    directory: DataDirectory,
+    bucket: Bucket,
+    draw: Draw,
+    options: PrepareOptions,
+    n_bytes: int,
+) -> Generator[tuple[CatalogRow, ExperimentRecord]]:
+    """Each experiment and its record, in the order of the draw; downloads run ahead in threads."""
+    rows, wanted, axis, stored = draw.rows, draw.wanted, draw.axis, draw.stored
+    waiting, n_cells = deque(draw.order), 0
+    ahead: deque[tuple[CatalogRow, Future[Path] | None]] = deque()
+    with fetching(
+        *bucket.connect(),
+        directory.downloads,
+        n_threads=options.n_threads,
+        in_place=layout_of(recipe.source).in_place,
+        n_expected=n_bytes,
+    ) as fetcher:
         while wanted is None or n_cells < wanted:
             # Never fetch more than can be needed: QC only takes cells away.
             while waiting and len(ahead) <= options.n_threads:
@@ -131,33 +184,11 @@ def fill_archive(
                 together = maker.choose_together(row, following, axis or stored, n_missing)
                 record = maker.convert(row, future or _start(fetcher, row), axis, together)
                 if not options.keep_downloads and row.columns.get("unit") is None:
-                    fetcher.forget(_local_name(row))
-            elif record.failed and not maker.is_new(row):
-                logger.warning(
-                    "experiment %s was left out by an earlier run and is not tried again without "
-                    "retry_failed: %s",
-                    *(row.experiment_id, record.reason),
-                )
-            records.append(record)
-            if record.n_cells and not is_checked:
-                is_checked = True
-                axis = axis or GeneAxis.read(directory.genes)
-                maker.warn_of_missing_columns(row)
-                if recipe.genes is not None:
-                    recipe.genes.find(axis)  # says at once if they are of no use here
+                    fetcher.forget(local_name(row))
             n_cells += record.n_cells
-            if wanted is None:
-                done.add(maker.most_cells(row))
-            else:
-                done.add(min(record.n_cells, wanted - done.n_done))
-            limit.check(records, is_end=False)
-    if not options.keep_downloads and directory.downloads.exists():
-        for row in rows.values():  # those of an earlier run, too
-            fetcher.forget(_local_name(row))
-        if not any(directory.downloads.iterdir()):
-            directory.downloads.rmdir()
-    limit.check(records, is_end=True)
-    return _check_enough(recipe, axis, records)
+            if record.n_cells:
+                axis = axis or GeneAxis.read(directory.genes)
+            yield row, record
 
 
 def take_archives(
@@ -215,14 +246,8 @@ def _check_enough(
     return FilledArchive(axis, records)
 
 
-def _local_name(row: CatalogRow) -> str:
-    """Name of a fetched file, which many experiments may be in."""
-    is_shared = row.columns.get("unit") is not None
-    return f"{digest([row.path]) if is_shared else row.experiment_id}.h5ad"
-
-
 def _start(fetcher: Fetcher, row: CatalogRow) -> "Future[Path]":
-    return fetcher.fetch(row.path, _local_name(row), row.size, row.checksum)
+    return fetcher.fetch(row.path, local_name(row), row.size, row.checksum)
 
 
 def _find_axis(
@@ -255,3 +280,15 @@ def _find_axis(
     if recipe.genes is not None:
         recipe.genes.find(axis)  # says at once if they are of no use here
     return axis
+
+
+def _warn_of_missing_columns(recipe: Recipe, row: CatalogRow, archive: Path) -> None:
+    """Say at the first experiment what would otherwise be found out at the end of the run."""
+    with ObsReader(archive) as obs:
+        columns = obs.columns
+    if missing := [n for n in recipe.columns if n not in {*columns, *row.columns}]:
+        logger.warning(
+            "labels or split.by name %s, which neither experiment %s nor the catalog has: if "
+            "no experiment has it, the run fails at its end; the cells have %s, the catalog %s",
+            *(missing, row.experiment_id, sorted(columns), sorted(row.columns)),
+        )

@@ -1,24 +1,113 @@
 """The archives of experiments: made, summed, and each recorded."""
 
 import logging
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from scdiff_data.archive import ArchiveReport, ObsReader, write_archives
-from scdiff_data.base import Workers, describe_file
+from scdiff_data.archive import ArchiveReport, write_archives
+from scdiff_data.base import FileEntry, Workers, describe_file
 from scdiff_data.errors import CountError, DownloadError
+from scdiff_data.executors import count_cores
 from scdiff_data.genes import key_of, sum_genes, write_statistics
 from scdiff_data.pipeline.cell_table import split_archive
 from scdiff_data.pipeline.verifying import find_damaged
 from scdiff_data.reading import GeneAxis, read_gene_axis
 from scdiff_data.recipes import PrepareOptions, Recipe
-from scdiff_data.sources import CatalogRow, assign_cells, layout_of
+from scdiff_data.sources import CatalogRow, FileLayout, StoredSource, assign_cells, layout_of
 from scdiff_data.store import DataDirectory, ExperimentRecord, Records
 
 logger = logging.getLogger(__name__)
+
+Outcome = ArchiveReport | CountError
+"""What became of an experiment: its report, or why it cannot be read although others can."""
+
+
+@dataclass(frozen=True)
+class FileJob:
+    """What is to be made of a file; it can be pickled.
+
+    Parameters
+    ----------
+    recipe, layout
+        What is wanted, and how the file is read.
+    rows
+        The file's experiments.
+    axis
+        The reference genes; None takes the file's own.
+    max_memory, n_threads
+        What it may take.
+    """
+
+    recipe: Recipe
+    layout: FileLayout
+    rows: tuple[CatalogRow, ...]
+    axis: GeneAxis | None
+    max_memory: int
+    n_threads: int
+
+
+def write_group(
+    job: FileJob, source: Path, place: DataDirectory
+) -> tuple[dict[str, Outcome], GeneAxis]:
+    """Convert a file into archives; gives what became of each experiment, and the genes.
+
+    Parameters
+    ----------
+    job
+        What is to be made.
+    source
+        The file.
+    place
+        The data directory, or another folder that becomes like one.
+
+    Raises
+    ------
+    CountError
+        If the file cannot be read.
+    """
+    recipe, layout = job.recipe, job.layout
+    units = [row.columns.get("unit") for row in job.rows]
+    needed = {*recipe.columns, *recipe.cell_filters, layout.experiment_key or ""}
+    axis = job.axis or read_gene_axis(
+        source, layout.counts, layout.gene_ids, max_memory=job.max_memory
+    )
+    outcomes = write_archives(
+        source,
+        {row.experiment_id: place.archive(row.experiment_id) for row in job.rows},
+        axis=axis,
+        quality=recipe.quality,
+        max_cells=recipe.max_cells_per_experiment,
+        seed=recipe.seed,
+        max_memory=job.max_memory,
+        counts=layout.counts,
+        gene_ids=layout.gene_ids,
+        needed=tuple(needed),
+        assign=partial(
+            assign_cells,
+            units=units,
+            key=layout.experiment_key,
+            filters=recipe.cell_filters,
+        ),
+        fewest_known=0.5 if recipe.gene_axis == "first" else 0.0,
+        n_threads=job.n_threads,
+    )
+    return outcomes, axis
+
+
+def sum_archive(job: FileJob, row: CatalogRow, place: DataDirectory) -> FileEntry:
+    """Sum the genes of an archive that was made, while it is in memory; gives the archive."""
+    target = place.archive(row.experiment_id)
+    file = describe_file(target, place.path)
+    # The draw cuts one experiment at most.
+    split_of_row = split_archive(job.recipe, row, target)
+    with Workers(job.n_threads) as workers:
+        by_split = sum_genes(target, split_of_row, workers)
+    path = place.statistics(row.experiment_id)
+    write_statistics(path, key_of(file.sha256, split_of_row), by_split)
+    return file
 
 
 class ArchiveMaker:
@@ -28,7 +117,7 @@ class ArchiveMaker:
         self._recipe = recipe
         self._directory = directory
         self._options = options
-        self._n_threads = min(options.n_threads, os.cpu_count() or 1)
+        self._n_threads = min(options.n_threads, count_cores())
         self._known = Records(directory, recipe.archive_key, retry_failed=options.retry_failed)
         self._made: dict[str, ExperimentRecord] = {}  # in this run, with another one of its file
         self._shares: dict[str, float] = {}  # of a file's cells, what was kept of those looked at
@@ -114,70 +203,81 @@ class ArchiveMaker:
 
         Without an axis, the file's own genes become the reference, if the experiment has cells.
         """
-        group, layout = [row, *together], layout_of(self._recipe.source)
-        units = [one.columns.get("unit") for one in group]
-        needed = {*self._recipe.columns, *self._recipe.cell_filters, layout.experiment_key or ""}
-        outcomes: dict[str, ArchiveReport | CountError]
+        job = self.plan_file([row, *together], axis, self._n_threads)
         try:
-            source = future.result()
-            used = axis or read_gene_axis(
-                source, layout.counts, layout.gene_ids, max_memory=self._options.max_memory
-            )
-            outcomes = write_archives(
-                source,
-                {r.experiment_id: self._directory.archive(r.experiment_id) for r in group},
-                axis=used,
-                quality=self._recipe.quality,
-                max_cells=self._recipe.max_cells_per_experiment,
-                seed=self._recipe.seed,
-                max_memory=self._options.max_memory,
-                counts=layout.counts,
-                gene_ids=layout.gene_ids,
-                needed=tuple(needed),
-                assign=partial(
-                    assign_cells,
-                    units=units,
-                    key=layout.experiment_key,
-                    filters=self._recipe.cell_filters,
-                ),
-                fewest_known=0.5 if self._recipe.gene_axis == "first" else 0.0,
-                n_threads=self._n_threads,
-            )
+            outcomes, used = write_group(job, future.result(), self._directory)
         except (DownloadError, CountError) as error:
             if isinstance(error, DownloadError) and not error.permanent:
                 raise
-            if together:  # the fault may be in the cells of one alone
-                self._alone.add(row.path)
+            if together:
+                self.read_alone(row)
                 return self.convert(row, future, axis, [])
             return self.leave_out(row, str(error))
-        records = {r.experiment_id: self._note(r, outcomes[r.experiment_id], used) for r in group}
-        record = records.pop(row.experiment_id)
-        if axis is None and record.n_cells:
-            used.write(self._directory.genes)
-        if axis is not None or record.n_cells:
+        return self.settle(job, outcomes, used, lambda r: sum_archive(job, r, self._directory))
+
+    def plan_file(
+        self, group: Sequence[CatalogRow], axis: GeneAxis | None, n_threads: int
+    ) -> FileJob:
+        """What is to be made of a file."""
+        recipe, options = self._recipe, self._options
+        kind = {"source": recipe.source.settings()["source"]}
+        return FileJob(
+            recipe.of_source(StoredSource(kind)),  # a source may list many files
+            layout_of(recipe.source),
+            tuple(group),
+            axis,
+            max_memory=options.max_memory,
+            n_threads=n_threads,
+        )
+
+    def read_alone(self, row: CatalogRow) -> None:
+        """Take a file's experiments one by one: the fault may be in the cells of one alone."""
+        self._alone.add(row.path)
+
+    def settle(
+        self,
+        job: FileJob,
+        outcomes: Mapping[str, Outcome],
+        axis: GeneAxis,
+        finish: Callable[[CatalogRow], FileEntry],
+    ) -> ExperimentRecord:
+        """Leave the records of what came of a file; gives the first experiment's.
+
+        Parameters
+        ----------
+        job, outcomes, axis
+            What was to be made, what was, and the genes that it is over.
+        finish
+            Gives an archive, which is then in its place with its statistics.
+        """
+        row, *others = job.rows
+
+        def note(one: CatalogRow) -> ExperimentRecord:
+            return self._note(one, outcomes[one.experiment_id], axis, finish)
+
+        record, records = note(row), {other.experiment_id: note(other) for other in others}
+        if job.axis is None and record.n_cells:
+            axis.write(self._directory.genes)
+        if job.axis is not None or record.n_cells:
             self._made |= records
             n_kept = record.n_cells + sum(other.n_cells for other in records.values())
-            self._shares[row.path] = max(n_kept / max(sum(map(self.most_cells, group)), 1), 0.01)
+            n_most = sum(map(self.most_cells, job.rows))
+            self._shares[row.path] = max(n_kept / max(n_most, 1), 0.01)
         return record
 
     def _note(
-        self, row: CatalogRow, outcome: ArchiveReport | CountError, axis: GeneAxis
+        self,
+        row: CatalogRow,
+        outcome: Outcome,
+        axis: GeneAxis,
+        finish: Callable[[CatalogRow], FileEntry],
     ) -> ExperimentRecord:
-        """Sum the genes of what was archived, and leave the record."""
         self._damaged.discard(row.experiment_id)
         if isinstance(outcome, CountError):
             return self.leave_out(row, str(outcome))
         if not outcome.n_cells:
             return self._known.write(row, report=outcome)
-        target = self._directory.archive(row.experiment_id)
-        file = describe_file(target, self._directory.path)
-        # While the archive is in memory; the draw cuts one experiment at most.
-        split_of_row = split_archive(self._recipe, row, target)
-        with Workers(self._n_threads) as workers:
-            by_split = sum_genes(target, split_of_row, workers)
-        path = self._directory.statistics(row.experiment_id)
-        write_statistics(path, key_of(file.sha256, split_of_row), by_split)
-        return self._known.write(row, report=outcome, axis=axis.digest, file=file)
+        return self._known.write(row, report=outcome, axis=axis.digest, file=finish(row))
 
     def is_new(self, row: CatalogRow) -> bool:
         """Whether what is known of an experiment was found out in this run."""
@@ -196,17 +296,3 @@ class ArchiveMaker:
         """Cells that an experiment can give at most."""
         cap = self._recipe.max_cells_per_experiment
         return row.n_cells if cap is None else min(row.n_cells, cap)
-
-    def warn_of_missing_columns(self, row: CatalogRow) -> None:
-        """Say at the first experiment what would otherwise be found out at the end of the run."""
-        with ObsReader(self._directory.archive(row.experiment_id)) as obs:
-            columns = obs.columns
-        if missing := [n for n in self._recipe.columns if n not in {*columns, *row.columns}]:
-            logger.warning(
-                "labels or split.by name %s, which neither experiment %s nor the catalog has: if "
-                "no experiment has it, the run fails at its end; the cells have %s, the catalog %s",
-                missing,
-                row.experiment_id,
-                sorted(columns),
-                sorted(row.columns),
-            )

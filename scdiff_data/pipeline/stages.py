@@ -8,15 +8,19 @@ Killed at any moment, the same call goes on; the result is the same to the byte.
 
 import logging
 import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, overload
 
 import pyarrow as pa
 
 from scdiff_data.errors import ManifestError
+from scdiff_data.executors import Crew, Engine, choose_workers, hire
 from scdiff_data.pipeline.assemble import assemble
 from scdiff_data.pipeline.fill_archive import fill_archive, take_archives
-from scdiff_data.pipeline.planning import Plan, make_plan
 from scdiff_data.pipeline.remaking import convert
 from scdiff_data.pipeline.verifying import (
     explain_lack,
@@ -24,6 +28,7 @@ from scdiff_data.pipeline.verifying import (
     note_download,
     recall_download,
 )
+from scdiff_data.planning import Plan, make_plan
 from scdiff_data.recipes import PrepareOptions, Recipe, Stages
 from scdiff_data.sources import Bucket, read_snapshot, take_snapshot
 from scdiff_data.store import (
@@ -50,6 +55,7 @@ def prepare(
     retry_failed: bool = False,
     replace: bool = False,
     stages: Literal["all", "process"] = "all",
+    executor: Executor | Engine | str | None = None,
 ) -> Manifest: ...
 
 
@@ -65,6 +71,7 @@ def prepare(
     retry_failed: bool = False,
     replace: bool = False,
     stages: Literal["download"],
+    executor: Executor | Engine | str | None = None,
 ) -> None: ...
 
 
@@ -79,6 +86,7 @@ def prepare(
     retry_failed: bool = False,
     replace: bool = False,
     stages: Stages = "all",
+    executor: Executor | Engine | str | None = None,
 ) -> Manifest | None:
     """Make a data directory from a recipe, or find that it is made.
 
@@ -89,7 +97,7 @@ def prepare(
     data_dir
         Where everything goes. Two processes may ask for the same directory: the second waits. A
         finished one may be read-only.
-    n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed, replace
+    n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed, replace, executor
         How it is done, see `PrepareOptions`.
     stages
         `download` fetches and archives, which needs the network, and stops. `process` makes the
@@ -121,6 +129,7 @@ def prepare(
         retry_failed=retry_failed,
         replace=replace,
         stages=stages,
+        executor=executor,
     )
     directory = DataDirectory(Path(data_dir))
     is_known = not (refresh_catalog or retry_failed)
@@ -145,26 +154,40 @@ def prepare(
         planned = make_plan(recipe, directory, catalog, options)
         planned.check()
         logger.info("the plan:\n%s", planned)
-        if bucket is None:
-            filled = take_archives(recipe, directory, planned.candidates, options)
-            note_download(recipe, directory)  # before the manifest goes, which says the same
-            mark_unfinished(directory)
-        else:
-            mark_unfinished(directory)
-            filled = fill_archive(
-                recipe,
-                directory,
-                bucket,
-                planned.candidates,
-                options,
-                n_bytes=planned.likely.fetch_bytes,
-            )
-        if stages == "download":
-            note_download(recipe, directory)
-            return None
-        manifest = assemble(recipe, directory, planned.candidates, filled, options)
+        n_bytes = planned.likely.fetch_bytes
+        with _open_crew(directory, options, n_bytes) as crew:
+            if bucket is None:
+                filled = take_archives(recipe, directory, planned.candidates, options)
+                note_download(recipe, directory)  # before the manifest goes, which says the same
+                mark_unfinished(directory)
+            else:
+                mark_unfinished(directory)
+                filled = fill_archive(
+                    *(recipe, directory, bucket, planned.candidates, options),
+                    n_bytes=n_bytes,
+                    crew=crew,
+                )
+            if stages == "download":
+                note_download(recipe, directory)
+                return None
+            manifest = assemble(recipe, directory, planned.candidates, filled, options, crew)
         directory.downloaded.unlink(missing_ok=True)
         return manifest
+
+
+@contextmanager
+def _open_crew(
+    directory: DataDirectory, options: PrepareOptions, n_bytes: int
+) -> Iterator[Crew | None]:
+    """Who does the work elsewhere; None where threads of this process do."""
+    shutil.rmtree(directory.making, ignore_errors=True)  # what a run that was killed left
+    chosen = choose_workers(options.executor, n_bytes=n_bytes, max_memory=options.max_memory)
+    with chosen as workplace:
+        if workplace is None:
+            yield None
+        else:
+            with hire(workplace, directory.making) as crew:
+                yield crew
 
 
 def plan(

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from scdiff_data.archive import QualityFilter
 from scdiff_data.base import digest
+from scdiff_data.executors import check_executor
 from scdiff_data.genes import NamedGenes
 from scdiff_data.reading import strip_versions
 from scdiff_data.sources import CatalogRow, FileLayout
@@ -72,6 +73,11 @@ class PrepareOptions:
     stages
         `download` fetches and archives, which needs the network, and stops. `process` makes the
         rest of what `download` left, and opens no network connection. `all` does both.
+    executor
+        Who does the work: `threads` of this process; `local` processes, see `LocalWorkers`; or
+        what `DaskWorkers`, `SlurmWorkers` or any `concurrent.futures.Executor` has. `n_threads`
+        and `max_memory` are then those of each task. None takes processes where there are more
+        than two cores and 2 GB to fetch, else threads.
 
     Raises
     ------
@@ -86,12 +92,14 @@ class PrepareOptions:
     retry_failed: bool = False
     replace: bool = False
     stages: Stages = "all"
+    executor: Any = None
 
     def __post_init__(self) -> None:
         if self.stages not in get_args(Stages):
             raise ValueError(
                 f"stages must be one of {', '.join(get_args(Stages))}, got {self.stages!r}"
             )
+        check_executor(self.executor)
         if self.stages == "process" and (self.refresh_catalog or self.retry_failed):
             raise ValueError(
                 "stages=process opens no network connection: refresh_catalog and retry_failed go "

@@ -1,7 +1,9 @@
 """Archives in, shards out, in one pass: an external shuffle."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from scdiff_data.base import Workers
+from scdiff_data.executors import Crew, count_cores
 from scdiff_data.shards.contents import (
     ID_COLUMNS,
     OWN_COLUMNS,
@@ -17,7 +20,7 @@ from scdiff_data.shards.contents import (
     read_key,
 )
 from scdiff_data.shards.formats import ShardFormat, count_bytes, stamp
-from scdiff_data.shuffle import HEADER_BYTES, Buckets, PackedRows, sort_cells
+from scdiff_data.shuffle import HEADER_BYTES, Buckets, sort_cells, sort_elsewhere
 from scdiff_data.store import DataDirectory, DrawnCells
 
 
@@ -34,6 +37,7 @@ def write_shards(
     key: str,
     n_threads: int = 1,
     max_memory: int = 1 << 30,
+    crew: Crew | None = None,
     report_sorted: Callable[[int], object] = lambda _: None,
     report_cells: Callable[[int], object] = lambda _: None,
 ) -> list[Path]:
@@ -67,6 +71,8 @@ def write_shards(
         Threads that sort, and shards written at a time.
     max_memory
         Bytes that all threads together may take, about.
+    crew
+        Who sorts and writes elsewhere; None does it here, in threads.
     report_sorted
         Called with the number of cells that were read from an archive.
     report_cells
@@ -86,22 +92,9 @@ def write_shards(
     ]
     wanted = np.array([not kept.issuperset(run) for run in runs])
 
-    with Workers(n_threads) as workers:  # while one waits for the disk, another works
-        if not buckets.open(wanted):
-            sort_cells(
-                buckets,
-                wanted,
-                cells.rows,
-                archives,
-                genes.indices,
-                fallback_min_genes=fallback_min_genes,
-                max_memory=max_memory // 4,
-                workers=workers,
-                report_cells=report_sorted,
-            )
-            buckets.finish()
-        columns = _CellColumns(cells.path, [*OWN_COLUMNS, *labels])
-        shard = ShardWriter(
+    columns = _CellColumns(cells.path, [*OWN_COLUMNS, *labels])
+    job = BucketJob(
+        writer=ShardWriter(
             genes,
             {name: cells.words.get(name) for name in labels},
             {name: columns.longest(name) for name in ID_COLUMNS},
@@ -109,32 +102,106 @@ def write_shards(
             shard_format=shard_format,
             has_fallback=fallback_min_genes > 0,
             key=key,
-        )
-        for bucket, run in enumerate(runs):
-            first = bucket * n_each
-            sizes = [min(shard_size, n_cells - first - i * shard_size) for i in range(len(run))]
-            if wanted[bucket]:
-                records, table = buckets.read(bucket), columns.read(first, sum(sizes))
-
-                def write(
-                    place: int,
-                    run: Sequence[Path] = run,
-                    sizes: Sequence[int] = sizes,
-                    records: PackedRows = records,
-                    table: pa.Table = table,
-                ) -> None:
-                    if run[place] not in kept:
-                        rows = slice(place * shard_size, place * shard_size + sizes[place])
-                        part = table.slice(rows.start, sizes[place])
-                        shard.write(run[place], part, records.take(rows))
-                    report_cells(sizes[place])
-
-                workers.map(write, range(len(run)))
-                buckets.drop(bucket)
-            else:
-                report_cells(sum(sizes))
+        ),
+        sorting=directory.sorting.absolute(),
+        cells=cells.path.absolute(),
+        columns=(*OWN_COLUMNS, *labels),
+        n_rows=n_cells,
+        n_each=n_each,
+        shard_size=shard_size,
+        n_threads=n_threads,
+    )
+    how: dict[str, Any] = {"fallback_min_genes": fallback_min_genes, "max_memory": max_memory // 4}
+    what = buckets, wanted, cells.rows, archives, genes.indices
+    jobs = [
+        replace(job, bucket=bucket, run=tuple(None if path in kept else path.name for path in run))
+        for bucket, run in enumerate(runs)
+    ]
+    report_cells(sum(job.count(i) for job in jobs for i, name in enumerate(job.run) if not name))
+    jobs = [job for job in jobs if wanted[job.bucket]]
+    if crew is None:
+        with Workers(n_threads) as workers:  # while one waits for the disk, another works
+            if not buckets.open(wanted):
+                sort_cells(*what, **how, workers=workers, report_cells=report_sorted)
+                buckets.finish()
+            for job in jobs:
+                write_bucket(job, directory.shards, workers, report_cells)
+                buckets.drop(job.bucket)
+    else:
+        if not buckets.open(wanted):
+            sort_elsewhere(*what, **how, crew=crew, n_threads=n_threads, report_cells=report_sorted)
+            buckets.finish()
+        for done in crew.run(write_in_worker, jobs, "writing shards of bucket"):
+            job = jobs[done.number]
+            for place, name in enumerate(job.run):
+                if name is not None:
+                    done.move(done.folder / name, directory.shards / name)
+                    report_cells(job.count(place))
+            buckets.drop(job.bucket)
     buckets.remove()
     return paths
+
+
+@dataclass(frozen=True)
+class BucketJob:
+    """A bucket whose shards are written; it can be pickled.
+
+    Parameters
+    ----------
+    writer
+        Writes a shard.
+    sorting, n_rows, n_each
+        The buckets, see `Buckets`.
+    cells, columns
+        The table of cells, and what shards have of it.
+    shard_size
+        Cells a shard.
+    n_threads
+        Shards written at a time.
+    bucket, run
+        Which bucket, and the names of its shards; None for one that is there.
+    """
+
+    writer: ShardWriter
+    sorting: Path
+    n_rows: int
+    n_each: int
+    cells: Path
+    columns: tuple[str, ...]
+    shard_size: int
+    n_threads: int
+    bucket: int = 0
+    run: tuple[str | None, ...] = ()
+
+    def count(self, place: int) -> int:
+        """Cells of one of its shards."""
+        first = self.bucket * self.n_each + place * self.shard_size
+        return min(self.shard_size, self.n_rows - first)
+
+
+def write_bucket(
+    job: BucketJob, folder: Path, workers: Workers, report_cells: Callable[[int], object]
+) -> None:
+    """Write the shards of a bucket into a folder."""
+    buckets = Buckets(job.sorting, "", n_rows=job.n_rows, n_each=job.n_each)
+    columns = _CellColumns(job.cells, job.columns)
+    n_cells = sum(map(job.count, range(len(job.run))))
+    records, table = buckets.read(job.bucket), columns.read(job.bucket * job.n_each, n_cells)
+
+    def write(place: int) -> None:
+        name, start, n = job.run[place], place * job.shard_size, job.count(place)
+        if name is not None:
+            part = table.slice(start, n)
+            job.writer.write(folder / name, part, records.take(slice(start, start + n)))
+            report_cells(n)
+
+    workers.map(write, range(len(job.run)))
+
+
+def write_in_worker(job: BucketJob, folder: Path) -> None:
+    """In a worker: the same."""
+    with Workers(min(job.n_threads, count_cores())) as workers:
+        write_bucket(job, folder, workers, lambda _: None)
 
 
 class _CellColumns:

@@ -9,6 +9,9 @@ read as a whole, and its cells are put in order in memory.
     E2  0 1 2 …              ──▶     00001   cells of shards 16-31   …
     E3  …                            done.json                       in order, without a seek
 
+Where other processes sort, each fills files of its own for a part of the archives, such as
+`sorting/part_000/00000`; a bucket is then all of these.
+
 A bucket is a sequence of records, each starts at a multiple of four bytes:
 
     row in the bucket, bytes packed, places replaced   uint32 each
@@ -63,14 +66,23 @@ class Buckets:
     def _path(self, bucket: int) -> Path:
         return self._folder / f"{bucket:05d}"
 
+    def part(self, number: int) -> Path:
+        """Where buckets lie that another process filled with a part of the cells."""
+        return self._folder / f"part_{number:03d}"
+
+    def _files(self, bucket: int) -> list[Path]:
+        """The files of a bucket: one, or one of each part."""
+        own, name = self._path(bucket), self._path(bucket).name
+        return [*([own] if own.exists() else []), *self._folder.glob(f"part_*/{name}")]
+
+    def _size(self, bucket: int) -> int:
+        return sum(path.stat().st_size for path in self._files(bucket))
+
     def open(self, wanted: NDArray[np.bool_]) -> bool:
         """Whether all wanted buckets are there; if not, begin anew."""
         try:
             done = json.loads(self._done.read_text("utf-8"))
-            sizes = {
-                bucket: self._path(bucket).stat().st_size
-                for bucket in np.flatnonzero(wanted).tolist()
-            }
+            sizes = {bucket: self._size(bucket) for bucket in np.flatnonzero(wanted).tolist()}
             is_same = {name: done[name] for name in self._state} == self._state
             if is_same and all(done["sizes"][bucket] == size for bucket, size in sizes.items()):
                 return True
@@ -89,10 +101,7 @@ class Buckets:
 
     def finish(self) -> None:
         """All cells are sorted."""
-        sizes = [
-            path.stat().st_size if (path := self._path(bucket)).exists() else 0
-            for bucket in range(self.n)
-        ]
+        sizes = [self._size(bucket) for bucket in range(self.n)]
         write_json(self._done, self._state | {"sizes": sizes})
 
     def read(self, bucket: int) -> PackedRows:
@@ -104,7 +113,11 @@ class Buckets:
             If a row is missing: the disk lost what was written.
         """
         n = min(self.n_each, self.n_rows - bucket * self.n_each)
-        content = np.fromfile(self._path(bucket), np.uint8)
+        content, at = np.empty(self._size(bucket), np.uint8), 0
+        for path in self._files(bucket):
+            with path.open("rb", buffering=0) as file:
+                while n_read := file.readinto(memoryview(content[at:].data)):
+                    at += n_read
         where, size, n_replaced = (
             np.full(n, -1, np.int64),
             np.zeros(n, np.int64),
@@ -118,7 +131,8 @@ class Buckets:
 
     def drop(self, bucket: int) -> None:
         """Delete a bucket that is in its shards."""
-        self._path(bucket).unlink(missing_ok=True)
+        for path in self._files(bucket):
+            path.unlink()
 
     def remove(self) -> None:
         """Delete all."""

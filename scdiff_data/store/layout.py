@@ -12,6 +12,7 @@ metadata/downloaded.json         what stages=download fetched for, until stages=
 processed/batch_0000.h5 …        the shards
 ordering/                        rows on their way into the table of cells
 sorting/                         cells on their way into shards, gone once these are written
+making/                          what other processes make for a run, each try in its own folder
 tokenizers/                      what tokenizers were fitted to
 source/                          what a source that makes its own files wrote
 downloads/                       source files on their way, and .part of them
@@ -133,6 +134,11 @@ class DataDirectory:
     def sorting(self) -> Path:
         """The folder of cells on their way into shards."""
         return self.path / "sorting"
+
+    @property
+    def making(self) -> Path:
+        """The folder of what other processes make for a run, gone with it."""
+        return self.path / "making"
 
     @property
     def fits(self) -> Path:

@@ -37,6 +37,7 @@ def refuse_strangers(directory: DataDirectory) -> None:
             directory.shards,
             directory.ordering,
             directory.sorting,
+            directory.making,
             directory.fits,
             directory.downloads,
         )

@@ -11,7 +11,7 @@ from anndata import AnnData
 from lightning import LightningDataModule
 
 from scdiff_data.loading import HVGDataset, ResumableLoader
-from scdiff_data.pipeline import Plan
+from scdiff_data.planning import Plan
 from scdiff_data.recipes import PrepareOptions, Recipe, Stages
 from scdiff_data.sources import Condition, Source
 from scdiff_data.tokenizers import Tokenizer, describe_fit, restore_fit, store_fit
@@ -45,7 +45,7 @@ class ScRNADataModule(LightningDataModule):
         How they are divided and stored, see `Recipe`.
     n_hvgs, min_cells_pct, flavor, normalize, span, batch_key, genes, fallback_min_genes
         Which genes of theirs, see `Recipe`.
-    n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed, stages
+    n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed, stages, executor
         How they are prepared, see `prepare`.
     replace_data
         Whether finished data of other settings may be replaced, as `replace` of `prepare`.
@@ -98,6 +98,7 @@ class ScRNADataModule(LightningDataModule):
         retry_failed: bool = False,
         replace_data: bool = False,
         stages: Stages = "all",
+        executor: Any = None,
         batch_size: int = 128,
         shuffle: Literal["window", "global"] = "window",
         shuffle_seed: int | None = None,
@@ -113,7 +114,7 @@ class ScRNADataModule(LightningDataModule):
     ) -> None:
         given = make_plain(dict(locals()))
         super().__init__()
-        objects = ["tokenizer"] if isinstance(source, Mapping) else ["source", "tokenizer"]
+        objects = ["executor", "tokenizer", *["source"] * (not isinstance(source, Mapping))]
         self.save_hyperparameters(ignore=[*objects, "_instantiator"], logger=False)  # a CLI's
         self.hparams.update(make_plain(dict(self.hparams)))  # those of a subclass, too
         self.recipe = pass_on(Recipe, given)
@@ -161,9 +162,8 @@ class ScRNADataModule(LightningDataModule):
         if manifest is not None and self.tokenizer is not None:
             store_fit(self.tokenizer, open_fit_data(manifest))
         # Once is enough: `fit` and `test` in one run call this twice.
-        self._options = replace(
-            self._options, refresh_catalog=False, retry_failed=False, replace=False
-        )
+        once: dict[str, Any] = dict.fromkeys(("refresh_catalog", "retry_failed", "replace"), False)
+        self._options = replace(self._options, **once)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the shards and fit the tokenizer; builds nothing on disk.

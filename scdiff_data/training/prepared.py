@@ -4,13 +4,13 @@ One that was opened as it is has a recipe that knows its source by its settings 
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from scdiff_data.errors import ManifestError
-from scdiff_data.pipeline import Plan, plan, prepare
+from scdiff_data.pipeline import plan, prepare
+from scdiff_data.planning import Plan
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.shards import check_shards
 from scdiff_data.sources import StoredSource
@@ -60,8 +60,8 @@ def plan_work(recipe: Recipe, data_dir: Path, options: PrepareOptions) -> Plan:
             f"{data_dir} was opened as it is: nothing would be drawn or fetched; to plan other "
             "data, give ScRNADataModule a source"
         )
-    known = asdict(options)
-    del known["replace"], known["stages"]
+    known = dict(vars(options))
+    del known["replace"], known["stages"], known["executor"]
     return plan(recipe, data_dir, **known)
 
 
@@ -72,7 +72,7 @@ def make_ready(recipe: Recipe, data_dir: Path, options: PrepareOptions) -> Manif
     """
     if isinstance(recipe.source, StoredSource):
         return open_manifest(recipe, data_dir, full=False)
-    manifest: Manifest | None = prepare(recipe, data_dir, **asdict(options))
+    manifest: Manifest | None = prepare(recipe, data_dir, **vars(options))
     return manifest
 
 

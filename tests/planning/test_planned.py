@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scdiff_data import Pbmc, Plan, Recipe, ScBaseCount, plan, prepare
-from scdiff_data.pipeline import planning, remaking
-from scdiff_data.pipeline.planning import make_plan
+from scdiff_data.pipeline import remaking
+from scdiff_data.planning import make_plan
+from scdiff_data.planning import planned as planning
 from scdiff_data.recipes import PrepareOptions
 from scdiff_data.sources.catalog import filter_catalog
 from scdiff_data.store.layout import DataDirectory

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from scdiff_data.base import describe_size
-from scdiff_data.pipeline.forecast import DrawForecast, Forecast
+from scdiff_data.planning.forecast import DrawForecast, Forecast
 from scdiff_data.recipes import PrepareOptions, Recipe, check_sizes
 from scdiff_data.sources import filter_catalog, group_experiments, match_conditions
 from scdiff_data.store import DataDirectory

@@ -1,0 +1,301 @@
+"""The same archives, made by workers elsewhere: a task fetches a file, archives and sums it.
+
+Tasks are sent in the order of the draw, as many as are sure to be needed, and their records are
+taken in that order. What came of a later one is known before: it may show that more are needed, or
+no more. So nothing is fetched that the draw does not come to.
+"""
+
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from scdiff_data.base import FileEntry, digest
+from scdiff_data.errors import CountError, DownloadError
+from scdiff_data.executors import Abandoned, Crew, Done, count_cores
+from scdiff_data.fetching import download, is_whole
+from scdiff_data.pipeline.make_archives import (
+    ArchiveMaker,
+    FileJob,
+    Outcome,
+    sum_archive,
+    write_group,
+)
+from scdiff_data.reading import GeneAxis
+from scdiff_data.recipes import PrepareOptions
+from scdiff_data.sources import Bucket, CatalogRow
+from scdiff_data.store import DataDirectory, ExperimentRecord
+
+_MOST_SENT = 256
+"""Tasks that wait or run at the most, unless there are more than a quarter as many workers."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """From which experiments how many cells are drawn.
+
+    Parameters
+    ----------
+    rows, order
+        The experiments, and in which order they are tried.
+    wanted
+        Cells; None takes all there are.
+    axis, stored
+        The reference genes, if they are known; and those of an earlier run, else.
+    """
+
+    rows: Mapping[str, CatalogRow]
+    order: Sequence[str]
+    wanted: int | None
+    axis: GeneAxis | None
+    stored: GeneAxis | None
+
+
+@dataclass(frozen=True)
+class FetchJob:
+    """A file to be fetched, and what is to be made of it; it can be pickled.
+
+    Parameters
+    ----------
+    file
+        What is to be made.
+    bucket
+        Where the file is.
+    kept
+        Where it is if an earlier run fetched it.
+    """
+
+    file: FileJob
+    bucket: Bucket
+    kept: Path
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a task made of a file.
+
+    Parameters
+    ----------
+    outcomes, axis
+        What became of each experiment, and the genes that archives are over.
+    files
+        The archives, whose paths begin at the task's folder.
+    """
+
+    outcomes: Mapping[str, Outcome]
+    axis: GeneAxis
+    files: Mapping[str, FileEntry]
+
+
+def local_name(row: CatalogRow) -> str:
+    """Name of a fetched file, which many experiments may be in."""
+    is_shared = row.columns.get("unit") is not None
+    return f"{digest([row.path]) if is_shared else row.experiment_id}.h5ad"
+
+
+def make_file(job: FetchJob, folder: Path) -> Made | CountError | DownloadError:
+    """In a worker: fetch a file, archive and sum its experiments in a folder."""
+    place = DataDirectory(folder)
+    file = replace(job.file, n_threads=min(job.file.n_threads, count_cores()))
+    try:
+        outcomes, axis = write_group(file, _fetch(job, place), place)
+    except (CountError, DownloadError) as error:
+        if isinstance(error, DownloadError) and not error.permanent:
+            raise
+        return error
+    files = {
+        row.experiment_id: sum_archive(file, row, place)
+        for row in file.rows
+        if not isinstance(outcome := outcomes[row.experiment_id], CountError) and outcome.n_cells
+    }
+    return Made(outcomes, axis, files)
+
+
+def _fetch(job: FetchJob, place: DataDirectory) -> Path:
+    """The file, on a disk of this machine."""
+    row = job.file.rows[0]
+    file_system, root = job.bucket.connect()
+    names = file_system.protocol
+    is_local = "file" in ((names,) if isinstance(names, str) else names)
+    if is_local and not Path(root).is_dir():  # its files would seem to be gone
+        raise FileNotFoundError(
+            f"{root}, where the source's files are, is not there: every worker needs it under the "
+            "same path; mount it there"
+        )
+    if is_local and job.file.layout.in_place:
+        return Path(f"{root}/{row.path}")
+    if is_whole(job.kept, row.size, row.checksum):
+        return job.kept
+    with job.bucket.explain_refusals():  # says within seconds that this machine has no network
+        pass
+    return download(
+        file_system,
+        f"{root}/{row.path}",
+        place.downloads / job.kept.name,
+        size=row.size,
+        checksum=row.checksum,
+        cancelled=Abandoned(place.path),
+    )
+
+
+def fill_elsewhere(
+    maker: ArchiveMaker,
+    crew: Crew,
+    directory: DataDirectory,
+    bucket: Bucket,
+    draw: Draw,
+    options: PrepareOptions,
+) -> Generator[tuple[CatalogRow, ExperimentRecord]]:
+    """Each experiment and its record, in the order of the draw.
+
+    Parameters
+    ----------
+    maker
+        What is known of experiments.
+    crew
+        Who makes archives.
+    directory
+        Where these go.
+    bucket
+        Where the catalog's files are.
+    draw
+        Which experiments are tried.
+    options
+        How it is done.
+    """
+    filling = _Filling(maker, crew, directory, bucket, draw, options)
+    n_cells = 0
+    while draw.wanted is None or n_cells < draw.wanted:
+        filling.send(n_cells)
+        if not filling.coming:
+            break
+        row = filling.coming[0]
+        if (record := filling.known.get(row.experiment_id)) is None:
+            filling.take()
+            continue
+        filling.coming.popleft()
+        n_cells += record.n_cells
+        if record.n_cells and filling.axis is None:
+            filling.axis = GeneAxis.read(directory.genes)
+        yield row, record
+
+
+class _Filling:
+    """What was sent, and what came back.
+
+    Attributes
+    ----------
+    coming
+        The experiments that the draw is sure to come to next.
+    known
+        Of those that are done, the records.
+    axis
+        The reference genes, as soon as they are known.
+    """
+
+    def __init__(
+        self,
+        maker: ArchiveMaker,
+        crew: Crew,
+        directory: DataDirectory,
+        bucket: Bucket,
+        draw: Draw,
+        options: PrepareOptions,
+    ) -> None:
+        self.coming: deque[CatalogRow] = deque()
+        self.known: dict[str, ExperimentRecord] = {}
+        self.axis = draw.axis
+        self._maker, self._crew, self._directory = maker, crew, directory
+        self._bucket, self._draw, self._options = bucket, draw, options
+        self._waiting = deque(draw.order)
+        self._sent: dict[int, FileJob] = {}
+        self._flying: set[str] = set()
+        # Where a machine does several tasks, its cores are divided among them.
+        self._n_threads = crew.n_threads or options.n_threads
+
+    def send(self, n_cells: int) -> None:
+        """Send what is sure to be needed beyond the cells that are there."""
+        for row in self.coming:  # of a group that is read one by one
+            if row.experiment_id not in self.known and row.experiment_id not in self._flying:
+                self._send(row, n_cells)
+        wanted = self._draw.wanted
+        while self._waiting and len(self._sent) < max(_MOST_SENT, 4 * self._crew.n_workers):
+            if wanted is not None and n_cells + self._most_coming() >= wanted:
+                break
+            if self.axis is None and self.coming:  # its genes are those of all that follow
+                break
+            row = self._draw.rows[self._waiting[0]]
+            if not (row.experiment_id in self._flying or self._find(row)):
+                if row.columns.get("unit") is not None and self._is_on_its_way(row.path):
+                    break
+                self._send(row, n_cells)
+            self.coming.append(row)
+            self._waiting.popleft()
+
+    def take(self) -> None:
+        """Wait for a task, put what it made into its place, and note it."""
+        done = self._crew.take()
+        job = self._sent.pop(done.number)
+        self._flying -= {row.experiment_id for row in job.rows}
+        first, *others = job.rows
+        self._keep_download(done, first)
+        if not isinstance(done.value, Made):
+            if others:
+                self._maker.read_alone(first)
+            else:
+                self.known[first.experiment_id] = self._maker.leave_out(first, str(done.value))
+            return
+
+        def finish(row: CatalogRow) -> FileEntry:
+            name, place = row.experiment_id, DataDirectory(done.folder)
+            done.move(place.archive(name), self._directory.archive(name))
+            done.move(place.statistics(name), self._directory.statistics(name))
+            return made.files[name]
+
+        made: Made = done.value
+        record = self._maker.settle(job, made.outcomes, made.axis, finish)
+        self.known[first.experiment_id] = record
+        for row in others:
+            if (found := self._maker.find(row, self.axis)) is not None:
+                self.known[row.experiment_id] = found
+
+    def _find(self, row: CatalogRow) -> bool:
+        """Whether it is known what became of an experiment."""
+        axis, is_first = self.axis or self._draw.stored, self.axis is None
+        record = self._maker.find(row, axis, is_reference=is_first)
+        if record is None and self._maker.is_unreadable(row):
+            record = self._maker.leave_out(row, str(row.columns["problem"]))
+        if record is not None:
+            self.known[row.experiment_id] = record
+        return record is not None
+
+    def _send(self, row: CatalogRow, n_cells: int) -> None:
+        wanted, rows = self._draw.wanted, self._draw.rows
+        others = (rows[name] for name in self._waiting if name != row.experiment_id)
+        n_missing = None if wanted is None else wanted - n_cells - self._most_coming()
+        axis = self.axis or self._draw.stored
+        together = self._maker.choose_together(row, others, axis, n_missing)
+        job = self._maker.plan_file([row, *together], self.axis, self._n_threads)
+        kept = self._directory.downloads / local_name(row)
+        about = f"experiment {row.experiment_id}"
+        number = self._crew.send(make_file, FetchJob(job, self._bucket, kept.absolute()), about)
+        self._sent[number] = job
+        self._flying |= {one.experiment_id for one in job.rows}
+
+    def _most_coming(self) -> int:
+        """Cells that those coming can have at the most; exact for those that are done."""
+        return sum(
+            self._maker.most_cells(row) if record is None else record.n_cells
+            for row in self.coming
+            for record in [self.known.get(row.experiment_id)]
+        )
+
+    def _is_on_its_way(self, path: str) -> bool:
+        return any(job.rows[0].path == path for job in self._sent.values())
+
+    def _keep_download(self, done: Done, row: CatalogRow) -> None:
+        """A file of further experiments is fetched once."""
+        fetched = DataDirectory(done.folder).downloads / local_name(row)
+        is_shared = row.columns.get("unit") is not None
+        if (is_shared or self._options.keep_downloads) and fetched.exists():
+            done.move(fetched, self._directory.downloads / fetched.name)
