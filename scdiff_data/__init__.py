@@ -14,6 +14,7 @@ it and is entered by its `__init__`, which names its files in their order.
     archive/        an experiment becomes a file: int16 CSR counts over one gene axis
     genes/          which genes training sees: sums that merge, rankings, the choice
     store/          a prepared directory: what lies where, and what became of it
+    remote/         a prepared directory in a bucket: sent there, brought shard by shard
     shuffle/        from the archives' order to another one, by way of the disk
     shards/         what training reads, dense or compact, gathered from memory maps
     recipes/        what is wanted, and how it is done: settings, checked before any work

@@ -25,6 +25,7 @@ from scdiff_data.pipeline.verifying import (
     recall_download,
 )
 from scdiff_data.recipes import PrepareOptions, Recipe, Stages
+from scdiff_data.remote import PreparedBucket, refuse_copy, send, take_copy
 from scdiff_data.sources import Bucket, read_snapshot, take_snapshot
 from scdiff_data.store import (
     DataDirectory,
@@ -49,6 +50,8 @@ def prepare(
     refresh_catalog: bool = False,
     retry_failed: bool = False,
     replace: bool = False,
+    processed_url: str | None = None,
+    local_limit: int | None = None,
     stages: Literal["all", "process"] = "all",
 ) -> Manifest: ...
 
@@ -64,6 +67,8 @@ def prepare(
     refresh_catalog: bool = False,
     retry_failed: bool = False,
     replace: bool = False,
+    processed_url: str | None = None,
+    local_limit: int | None = None,
     stages: Literal["download"],
 ) -> None: ...
 
@@ -78,6 +83,8 @@ def prepare(
     refresh_catalog: bool = False,
     retry_failed: bool = False,
     replace: bool = False,
+    processed_url: str | None = None,
+    local_limit: int | None = None,
     stages: Stages = "all",
 ) -> Manifest | None:
     """Make a data directory from a recipe, or find that it is made.
@@ -90,6 +97,7 @@ def prepare(
         Where everything goes. Two processes may ask for the same directory: the second waits. A
         finished one may be read-only.
     n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed, replace
+    processed_url, local_limit
         How it is done, see `PrepareOptions`.
     stages
         `download` fetches and archives, which needs the network, and stops. `process` makes the
@@ -120,10 +128,34 @@ def prepare(
         refresh_catalog=refresh_catalog,
         retry_failed=retry_failed,
         replace=replace,
+        processed_url=processed_url,
+        local_limit=local_limit,
         stages=stages,
     )
     directory = DataDirectory(Path(data_dir))
-    is_known = not (refresh_catalog or retry_failed)
+    if processed_url is None or stages == "download":
+        return _prepare(recipe, directory, options)
+    bucket = PreparedBucket(processed_url)
+    if not (refresh_catalog or retry_failed):
+        copied = take_copy(
+            bucket,
+            directory,
+            local_limit,
+            lambda there: recipe.makes_what(there.recipe) and recipe.allows(there.shard_format),
+        )
+        if copied is not None:
+            return copied
+    _ask_before_replacing(recipe, bucket.read_manifest(), "processed_url", replace=replace)
+    manifest = _prepare(recipe, directory, options)
+    if manifest is not None:
+        send(manifest, bucket, n_threads=n_threads)
+    return manifest
+
+
+def _prepare(recipe: Recipe, directory: DataDirectory, options: PrepareOptions) -> Manifest | None:
+    """As `prepare`, but for a bucket."""
+    stages, n_threads = options.stages, options.n_threads
+    is_known = not (options.refresh_catalog or options.retry_failed)
     if is_known and directory.path.is_dir() and not os.access(directory.path, os.W_OK):
         finished = find_finished(recipe, directory, stages)
         if finished is not None and recipe.allows(finished.shard_format):
@@ -138,9 +170,11 @@ def prepare(
             if recipe.allows(finished.shard_format):
                 return finished
             return convert(directory, recipe.shard_format, n_threads)
+        refuse_copy(directory)
         if stages == "process":
             recipe = recall_download(recipe, directory)
-        _ask_before_replacing(recipe, directory, replace=replace)
+        stored = _read_finished(directory)
+        _ask_before_replacing(recipe, stored, "data_dir", replace=options.replace)
         bucket, catalog = _open_source(recipe, directory, options)
         planned = make_plan(recipe, directory, catalog, options)
         planned.check()
@@ -223,22 +257,28 @@ def _open_source(
     return bucket, catalog
 
 
-def _ask_before_replacing(recipe: Recipe, directory: DataDirectory, *, replace: bool) -> None:
-    """Raise ValueError if finished data of other settings are there that have to go."""
+def _read_finished(directory: DataDirectory) -> Manifest | None:
     try:
-        stored = Manifest.read(directory.path).recipe
+        return Manifest.read(directory.path)
     except (FileNotFoundError, ManifestError):
+        return None
+
+
+def _ask_before_replacing(
+    recipe: Recipe, finished: Manifest | None, setting: str, *, replace: bool
+) -> None:
+    """Raise ValueError if finished data of other settings have to go from what a setting names."""
+    if finished is None or recipe.makes_what(finished.recipe):
         return
-    if recipe.makes_what(stored):
-        return
+    stored, place = finished.recipe, finished.data_dir
     lost = recipe.describe_difference(stored, replaced_alone=True)
     if lost and not replace:
         raise ValueError(
-            f"{directory.path} holds finished data of other settings ({lost}): set another "
-            "data_dir, or let them go with replace=True (scdiff-data: --replace, train.py: "
+            f"{place} holds finished data of other settings ({lost}): set another "
+            f"{setting}, or let them go with replace=True (scdiff-data: --replace, train.py: "
             "replace_data=true)"
         )
     logger.warning(
         "%s holds data of other settings (%s): they are replaced",
-        *(directory.path, recipe.describe_difference(stored)),
+        *(place, recipe.describe_difference(stored)),
     )

@@ -4,7 +4,8 @@ Off by default, because a column then no longer means one gene. Which gene a pla
 kept sparsely in the shard: of cell i, `slots` and `genes` from `indptr[i]` to `indptr[i + 1]`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,21 @@ class ReplacedGenes:
         Cells in each but the last.
     key
         That all of them have.
+    read_shard
+        Gives what a function reads of a shard, which may have to be brought first.
     """
 
-    def __init__(self, paths: Sequence[Path], shard_size: int, key: str) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        shard_size: int,
+        key: str,
+        read_shard: Callable[[int, Callable[[], Any]], Any],
+    ) -> None:
         self._paths = paths
         self._shard_size = shard_size
         self._key = key
+        self._read_shard = read_shard
         self._maps: dict[int, tuple[NDArray[Any], ...]] = {}
 
     def gather(self, rows: NDArray[np.int64], gene_indices: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -69,19 +79,27 @@ class ReplacedGenes:
         shards, rows_there = np.divmod(rows, self._shard_size)
         for shard in np.unique(shards):
             if shard not in self._maps:
-                with open_shard(self._paths[shard], self._key) as file:
-                    parts = (file[f"fallback/{name}"] for name in ("indptr", "slots", "genes"))
-                    n_cells, n_genes = len(file["total_counts"]), len(file["gene_ids"])
-                    maps = tuple(map(map_dataset, parts))
-                if not _are_places(maps, n_cells, n_genes):
-                    what = "its fallback names places that are not there"
-                    raise ManifestError.damaged(self._paths[shard], what)
-                self._maps[shard] = maps
+                self._maps[shard] = self._read_shard(int(shard), partial(self._map, int(shard)))
             mine = shards == shard
             part = gene_ids[mine]
             _replace_genes(self._maps[shard], rows_there[mine], part)
             gene_ids[mine] = part
         return gene_ids
+
+    def _map(self, shard: int) -> tuple[NDArray[Any], ...]:
+        with open_shard(self._paths[shard], self._key) as file:
+            parts = (file[f"fallback/{name}"] for name in ("indptr", "slots", "genes"))
+            n_cells, n_genes = len(file["total_counts"]), len(file["gene_ids"])
+            maps = tuple(map(map_dataset, parts))
+        if not _are_places(maps, n_cells, n_genes):
+            what = "its fallback names places that are not there"
+            raise ManifestError.damaged(self._paths[shard], what)
+        return maps
+
+    def drop(self, shards: Sequence[int]) -> None:
+        """Drop the maps of some shards."""
+        for shard in shards:
+            self._maps.pop(shard, None)
 
 
 def _are_places(maps: tuple[NDArray[Any], ...], n_cells: int, n_genes: int) -> bool:
