@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         prepare,
     )
     from scdiff_data.recipes import Recipe, Split
+    from scdiff_data.remote import fetch_processed
     from scdiff_data.reporting import DataCard, describe, write_data_report
     from scdiff_data.sampling import CellSampler
     from scdiff_data.sources import (
@@ -131,6 +132,7 @@ __all__ = [
     "create_dataloader",
     "create_hvg_dataloader",
     "describe",
+    "fetch_processed",
     "plan",
     "prepare",
     "write_data_report",
@@ -157,6 +159,7 @@ _ROOM_OF = {
     "convert_shards": "pipeline",
     "plan": "pipeline",
     "prepare": "pipeline",
+    "fetch_processed": "remote",
     "DataCard": "reporting",
     "describe": "reporting",
     "write_data_report": "reporting",

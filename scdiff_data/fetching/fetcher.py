@@ -28,6 +28,9 @@ _SECONDS_BETWEEN_LOOKS = 0.005
 _PATIENCE = 0.5
 """Seconds of waiting that nobody is told of."""
 
+_MOST_ENDED = 5
+"""Processes that may be killed while a file is waited for."""
+
 _COMMAND = "from scdiff_data.fetching.fetch_process import main; main()"
 """What the process runs."""
 
@@ -75,7 +78,8 @@ class FileFetcher:
             "n_threads": _N_THREADS,
         }
         self._process: subprocess.Popen[bytes] | None = None
-        self._turn, self._heard = 0, b""
+        self._turn, self._heard, self._n_ended = 0, b"", 0
+        self._waits: list[list[int]] = []  # of one that is waited for amid others, two
         self._open_plans: dict[int, list[list[int]]] = {}
 
     def is_here(self, number: int) -> bool:
@@ -100,29 +104,37 @@ class FileFetcher:
                 yield number
             else:
                 missing.append(number)
-        if not missing:
-            return
-        self._ask(missing)
-        asked = time.monotonic()
+        if missing:
+            self._waits.append(missing)
+            self._ask()
+            try:
+                yield from self._wait(missing)
+            finally:
+                self._waits = [others for others in self._waits if others is not missing]
+                if self._process is not None and self._process.poll() is None:
+                    self._ask()
+
+    def _wait(self, missing: list[int]) -> Iterator[int]:
+        """These files, each as it comes; takes them off the list."""
+        since, progress = time.monotonic(), None
+        self._n_ended = 0
         with ExitStack() as shown:
-            progress = None
             while missing:
-                if arrived := [n for n in missing if self.is_here(n)]:
-                    missing = [n for n in missing if n not in arrived]
+                if arrived := [number for number in missing if self.is_here(number)]:
                     for number in arrived:
+                        missing.remove(number)
                         if progress is not None:
                             progress.add(self.files[number].size)
                         yield number
                     continue
                 self._look_for_failure(missing)
                 # A worker's bar would stand among those of the process that trains.
-                is_long = time.monotonic() > asked + _PATIENCE and parent_process() is None
+                is_long = time.monotonic() > since + _PATIENCE and parent_process() is None
                 if progress is None and is_long:
                     n_bytes = sum(self.files[n].size for n in missing)
                     progress = shown.enter_context(Progress("fetch", "B", n_bytes))
                     progress.note(f"the next batch waits for {self.files[missing[0]].name}")
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
-        self._ask([])
 
     def follow(self, stretches: Iterator[list[int]], n_ahead: int) -> "Plan":
         """A plan of what will be needed, which is fetched in its order while it is carried out."""
@@ -131,17 +143,14 @@ class FileFetcher:
     def _send(self, message: dict[str, Any]) -> None:
         if self._process is None or self._process.poll() is not None:
             self._start()
-        try:
-            self._write(message)
-        except BrokenPipeError:  # it was killed just now
-            self._start()
-            self._write(message)
+        self._write(message)
 
     def _write(self, message: dict[str, Any]) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{json.dumps(message)}\n".encode())
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it is gone: who waits looks after it
+            self._process.stdin.write(f"{json.dumps(message)}\n".encode())
+            self._process.stdin.flush()
 
     def _start(self) -> None:
         self._process = subprocess.Popen(
@@ -166,22 +175,24 @@ class FileFetcher:
             heard = os.read(stream, 1 << 16)
             if not heard:
                 code = self._process.wait()
-                if code > 0:  # it raised: another one would, too
+                self._n_ended += 1
+                if code > 0 or self._n_ended >= _MOST_ENDED:  # it raised: another one would, too
                     raise DownloadError(
                         f"the process that fetches {self._url} ended with {code}: what it wrote "
                         "before says why"
                     )
-                self._ask(missing)
+                self._ask()
                 return
             *lines, self._heard = (self._heard + heard).split(b"\n")
             for answer in map(json.loads, lines):
                 if answer["turn"] == self._turn and answer["file"] in missing:
                     raise self._explain(answer)
 
-    def _ask(self, missing: Sequence[int]) -> None:
+    def _ask(self) -> None:
         """Say what is waited for; what was said of it before no longer counts."""
         self._turn += 1
-        self._send({"ask": list(missing), "turn": self._turn})
+        asked = [number for missing in reversed(self._waits) for number in missing]
+        self._send({"ask": asked, "turn": self._turn})
 
     def _explain(self, answer: dict[str, Any]) -> Exception:
         kind, message = answer["kind"], answer["message"]

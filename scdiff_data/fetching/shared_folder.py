@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+_NS_TO_MAP = 100_000_000
+"""Nanoseconds for which a file stays: else one process could delete what another one waited for."""
+
 
 class RemoteFile(NamedTuple):
     """A file that can be fetched: its name here, its object there, and what its bytes are."""
@@ -95,12 +98,14 @@ class SharedFolder:
             here = self._list(self._folder)
             coming = {n for n in self._list(self._aside) if n not in here and n != number}
             n_bytes = sum(self._files[n].size for n in {*here, *coming, number})
-            for other in sorted(here, key=here.__getitem__):
+            may_leave = [n for n in sorted(here, key=here.__getitem__) if n not in {*kept, number}]
+            for other in may_leave:
                 if n_bytes <= self._limit:
                     break
-                if other not in kept and other != number:
-                    self.path(other).unlink(missing_ok=True)
-                    n_bytes -= self._files[other].size
+                if time.time_ns() - here[other] < _NS_TO_MAP:
+                    return False
+                self.path(other).unlink(missing_ok=True)
+                n_bytes -= self._files[other].size
             if n_bytes > self._limit:
                 n_bytes -= self._drop_begun(coming - {*kept})
             if n_bytes > self._limit and not at_any_rate:
@@ -154,4 +159,5 @@ class SharedFolder:
             os.fsync(descriptor)  # a name that outlived the bytes would never be doubted again
         finally:
             os.close(descriptor)
+        os.utime(aside)
         aside.replace(self.path(number))

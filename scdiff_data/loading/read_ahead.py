@@ -73,18 +73,17 @@ class ReadAhead:
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         windows = self._find_windows()
+        batches = self._batches
         if hasattr(self._dataset, "follow"):
-            self._batches = self._bring_shards(windows, self._batches)
+            batches = self._bring_shards(windows)
         if windows is not None and hasattr(self._dataset, "ask_for_runs"):
-            return self._ask_by_a_thread(self._ask_for_windows(windows))
+            return self._ask_by_a_thread(self._ask_for_windows(windows, batches))
         if self._gathers_here and hasattr(self._dataset, "ask_for"):
-            return self._ask_by_a_thread(self._ask_for_rows())
-        return iter(self._batches)
+            return self._ask_by_a_thread(self._ask_for_rows(batches))
+        return iter(batches)
 
     def _bring_shards(
-        self,
-        windows: "WindowPermutation | _Consecutive | None",
-        batches: Iterable[NDArray[np.int64]],
+        self, windows: "WindowPermutation | _Consecutive | None"
     ) -> Iterator[NDArray[np.int64]]:
         """The same, while a local copy's shards are brought, a window after another."""
         sampler = self._sampler
@@ -101,10 +100,10 @@ class ReadAhead:
 
         plan = self._dataset.follow(list_rows())
         if plan is None:
-            yield from batches
+            yield from self._batches
             return
         with plan:
-            for rows in batches:
+            for rows in self._batches:
                 yield rows
                 at += len(rows) * sampler.num_replicas
                 while over < windows.n_windows - 1 and at >= windows.bounds(over)[1]:
@@ -132,14 +131,16 @@ class ReadAhead:
         return order if isinstance(order, WindowPermutation) else None
 
     def _ask_for_windows(
-        self, windows: "WindowPermutation | _Consecutive"
+        self,
+        windows: "WindowPermutation | _Consecutive",
+        batches: Iterable[NDArray[np.int64]],
     ) -> Iterator[NDArray[np.int64]]:
         sampler, ask_for_runs = self._sampler, self._dataset.ask_for_runs
         at = sampler.start
         following = windows.window_of(min(at, sampler.n_cells - 1))
         reached, left = self._find_runs(windows, following)  # of `following`, not yet asked for
         runs_each, owed = 0.0, 0.0  # a cell served, and since the last time
-        for rows in self._batches:
+        for rows in batches:
             n_served = len(rows) * sampler.num_replicas
             at += n_served
             while at > reached:
@@ -165,13 +166,13 @@ class ReadAhead:
         self._dataset.ask_for_columns(runs)
         return windows.bounds(window)[0], runs
 
-    def _ask_for_rows(self) -> Iterator[NDArray[np.int64]]:
+    def _ask_for_rows(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
         dataset, watch = self._dataset, self._dataset.watch
         ask_for_columns = getattr(dataset, "ask_for_columns", None)
         ahead: deque[NDArray[np.int64]] = deque()
         watch.asks_itself = False
         try:
-            for rows in self._batches:
+            for rows in batches:
                 ahead.append(rows)
                 if watch.is_cold:
                     if ask_for_columns is not None:  # these say where the counts lie

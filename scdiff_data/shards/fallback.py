@@ -56,30 +56,36 @@ class ReplacedGenes:
         Cells in each but the last.
     key
         That all of them have.
-    read_shard
-        Gives what a function reads of a shard, which may have to be brought first.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        shard_size: int,
-        key: str,
-        read_shard: Callable[[int, Callable[[], Any]], Any],
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], shard_size: int, key: str) -> None:
         self._paths = paths
         self._shard_size = shard_size
         self._key = key
-        self._read_shard = read_shard
         self._maps: dict[int, tuple[NDArray[Any], ...]] = {}
 
-    def gather(self, rows: NDArray[np.int64], gene_indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Places on the reference axis, int64 [n, width]; `gene_indices` are the columns' own."""
+    def gather(
+        self,
+        rows: NDArray[np.int64],
+        gene_indices: NDArray[np.int64],
+        read_shard: Callable[[int, Callable[[], Any]], Any],
+    ) -> NDArray[np.int64]:
+        """Places on the reference axis, int64 [n, width].
+
+        Parameters
+        ----------
+        rows
+            Global rows.
+        gene_indices
+            The columns' own.
+        read_shard
+            Gives what a function reads of a shard, which may have to be brought first.
+        """
         gene_ids = np.tile(gene_indices, (len(rows), 1))
         shards, rows_there = np.divmod(rows, self._shard_size)
         for shard in np.unique(shards):
             if shard not in self._maps:
-                self._maps[shard] = self._read_shard(int(shard), partial(self._map, int(shard)))
+                self._maps[shard] = read_shard(int(shard), partial(self._map, int(shard)))
             mine = shards == shard
             part = gene_ids[mine]
             _replace_genes(self._maps[shard], rows_there[mine], part)

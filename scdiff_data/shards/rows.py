@@ -84,7 +84,7 @@ class ShardRows:
 
     def _forget(self) -> None:
         self._maps: dict[int, NDArray[np.uint8]] = {}
-        self._replaced = ReplacedGenes(self._paths, self._shard_size, self._key, self._read_shard)
+        self._replaced = ReplacedGenes(self._paths, self._shard_size, self._key)
         self._pool = ArrayPool()
         self.watch = DiskWatch()
         self._jobs = JobCache(self._columns.layout)
@@ -284,7 +284,7 @@ class ShardRows:
 
     def gather_gene_ids(self, rows: NDArray[np.int64], width: int) -> NDArray[np.int64]:
         """Which gene each place of these rows holds: places on the reference axis, [n, width]."""
-        return self._replaced.gather(rows, self.gene_indices[:width])
+        return self._replaced.gather(rows, self.gene_indices[:width], self._read_shard)
 
     def _map(self, shard: int) -> None:
         n_cells = min(self._shard_size, self.n_cells - shard * self._shard_size)
