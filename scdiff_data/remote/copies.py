@@ -1,7 +1,7 @@
 """The shards of a local copy, as those who read them see it."""
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -59,10 +59,10 @@ class ShardCopies:
             for path, entry in zip(self._paths, entries, strict=True)
         ]
         self._fetchers: dict[int, FileFetcher] = {}
-        self._mapped: dict[int, int | None] = {}
+        self._files_read: dict[int, int | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_fetchers": {}, "_mapped": {}}
+        return self.__dict__ | {"_fetchers": {}, "_files_read": {}}
 
     @property
     def _fetcher(self) -> FileFetcher:
@@ -90,26 +90,18 @@ class ShardCopies:
         except FileNotFoundError:
             return None
 
-    def note(self, shard: int) -> None:
-        """Note that a shard was mapped."""
-        self._mapped[shard] = self._identify(shard)
-
     def find_gone(self, *, needed: Collection[int]) -> list[int]:
-        """Shards that were mapped and have left since, but for those needed; forgets them."""
+        """Shards that were read and have left since, but for those needed; forgets them."""
         if not self.is_limited:
             return []
-        others = [(s, file) for s, file in self._mapped.items() if s not in needed]
+        others = [(s, file) for s, file in self._files_read.items() if s not in needed]
         gone = [shard for shard, file in others if self._identify(shard) != file]
         for shard in gone:
-            del self._mapped[shard]
+            del self._files_read[shard]
         return gone
 
-    def list_here(self, shards: Sequence[int]) -> list[int]:
-        """Those of some shards that are here."""
-        return [shard for shard in shards if self._identify(shard) is not None]
-
-    def bring(self, shards: Sequence[int]) -> Iterator[int]:
-        """These shards, each as soon as it is here; waits for them.
+    def bring(self, shards: Iterable[int], *, waits: bool = True) -> Iterator[int]:
+        """These shards, each as soon as it is here; without `waits`, those that are here.
 
         If all take more than may be here, those that were given first may leave for the others.
 
@@ -118,7 +110,11 @@ class ShardCopies:
         DownloadError, ManifestError, OSError
             If one cannot be had, see `FileFetcher`.
         """
-        some, n_bytes = [], 0
+        if not waits:
+            yield from (shard for shard in shards if self._identify(shard) is not None)
+            return
+        some: list[int] = []
+        n_bytes = 0
         for shard in shards:
             n_bytes += self._files[shard].size
             if some and self._limit is not None and n_bytes > self._limit:
@@ -133,10 +129,12 @@ class ShardCopies:
         while True:
             for _ in self.bring([shard]):
                 pass
+            file = self._identify(shard)
+            self._files_read[shard] = file
             try:
                 return read()
             except (FileNotFoundError, ManifestError):
-                if self._identify(shard) is not None:
+                if file is not None and self._identify(shard) == file:
                     raise
 
     def follow(self, stretches: Iterator[NDArray[np.int64]], first: int) -> Plan | None:

@@ -84,11 +84,13 @@ class ReplacedGenes:
         gene_ids = np.tile(gene_indices, (len(rows), 1))
         shards, rows_there = np.divmod(rows, self._shard_size)
         for shard in np.unique(shards):
-            if shard not in self._maps:
-                self._maps[shard] = read_shard(int(shard), partial(self._map, int(shard)))
+            maps = self._maps.get(int(shard))
+            if maps is None:
+                maps = read_shard(int(shard), partial(self._map, int(shard)))
+                self._maps[int(shard)] = maps
             mine = shards == shard
             part = gene_ids[mine]
-            _replace_genes(self._maps[shard], rows_there[mine], part)
+            _replace_genes(maps, rows_there[mine], part)
             gene_ids[mine] = part
         return gene_ids
 

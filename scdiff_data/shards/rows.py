@@ -1,8 +1,9 @@
 """All shards as one table of rows, gathered from their memory maps by compiled loops."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from threading import RLock
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -61,7 +62,7 @@ class ShardRows:
         self._shard_size = manifest.shard_size
         self.n_cells = sum(manifest.n_cells.values())
         self._key = stamp(manifest.shards_key, manifest.shard_format)
-        self._copies = find_copies(manifest)
+        self._copies, self._lock = find_copies(manifest), RLock()
         self._columns = self._read_shard(0, lambda: ShardColumns(self._paths[0], self._key))
         self.gene_ids, self.gene_symbols = self._columns.gene_ids, self._columns.gene_symbols
         self.gene_indices = self._columns.gene_indices
@@ -75,7 +76,7 @@ class ShardRows:
         return {
             k: v
             for k, v in self.__dict__.items()
-            if k not in ("_maps", "_addresses", "_replaced", "_jobs", "_pool", "watch")
+            if k not in ("_maps", "_addresses", "_replaced", "_jobs", "_pool", "watch", "_lock")
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -83,6 +84,7 @@ class ShardRows:
         self._forget()
 
     def _forget(self) -> None:
+        self._lock = RLock()  # workers send ids from a thread of their own
         self._maps: dict[int, NDArray[np.uint8]] = {}
         self._replaced = ReplacedGenes(self._paths, self._shard_size, self._key)
         self._pool = ArrayPool()
@@ -132,8 +134,10 @@ class ShardRows:
         is_copied = is_wide and table is None and not self.is_compact
         if is_wide and self.watch.is_cold and self.watch.asks_itself:
             self.ask_for(rows, within=within)
-        if len(self._maps) < len(self._paths):  # else rows need not be worked out
-            self._map_shards_of(np.where(rows < 0, rows + len(within), rows) + within.start)
+        with self._lock:
+            if len(self._maps) < len(self._paths):  # else rows need not be worked out
+                self._map_shards_of(np.where(rows < 0, rows + len(within), rows) + within.start)
+            maps, addresses = self._maps, self._addresses
         jobs = self._jobs.take(names, len(rows), width, is_copied=is_copied)
         # Narrow columns share their memory, wide ones have their own: ids that somebody keeps do
         # not keep counts.
@@ -146,9 +150,10 @@ class ShardRows:
                 columns.append(wide)
             else:
                 columns.append(np.ndarray(shape, dtype, narrow, offset))
-        state = copy_rows(self._addresses, jobs.table, rows, *span, wide, narrow)
+        state = copy_rows(addresses, jobs.table, rows, *span, wide, narrow)
         if is_wide and not is_copied and state == FINE:
-            state = self._decode(rows, span, wide, table)
+            state = self._decode(addresses, rows, span, wide, table)
+        del maps  # until here no other thread's gather lets them go
         if is_wide:
             self.watch.look()
         if state != FINE:
@@ -157,6 +162,7 @@ class ShardRows:
 
     def _decode(
         self,
+        addresses: NDArray[np.int64],
         rows: NDArray[np.int64],
         span: tuple[int, int, int],
         wide: NDArray[Any],
@@ -164,12 +170,12 @@ class ShardRows:
     ) -> int:
         state: int
         if not self.is_compact:
-            state = translate_dense(self._addresses, rows, *span, len(self.gene_ids), table, wide)
+            state = translate_dense(addresses, rows, *span, len(self.gene_ids), table, wide)
         elif table is None:
-            state = unpack_rows(self._addresses, rows, *span, self._columns.has_long_starts, wide)
+            state = unpack_rows(addresses, rows, *span, self._columns.has_long_starts, wide)
         else:
             state = translate_packed(
-                self._addresses, rows, *span, self._columns.has_long_starts, table, wide
+                addresses, rows, *span, self._columns.has_long_starts, table, wide
             )
         return state
 
@@ -185,7 +191,7 @@ class ShardRows:
         wide = np.empty((1, len(self.gene_ids)), np.int16)
         span = (0, self.n_cells, self._shard_size)
         for row in rows:
-            if self._decode(row[None], span, wide, None) == DAMAGED:
+            if self._decode(self._addresses, row[None], span, wide, None) == DAMAGED:
                 break
         return int(row // self._shard_size)
 
@@ -212,8 +218,9 @@ class ShardRows:
 
     def ask_for_columns(self, runs: NDArray[np.int64], *, within: range) -> None:
         """Start to fetch whatever else is gathered of runs, but for ids, and where they start."""
-        firsts, lasts = self._find_mapped(*self._divide(runs, within))
-        self._tell(ask_for_narrow, self._columns.narrow, firsts, lasts, self._shard_size)
+        with self._lock:
+            firsts, lasts = self._find_mapped(*self._divide(runs, within))
+            self._tell(ask_for_narrow, self._columns.narrow, firsts, lasts, self._shard_size)
 
     def _divide(
         self, runs: NDArray[np.int64], within: range
@@ -234,16 +241,15 @@ class ShardRows:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The runs whose shards are mapped, or can be by now: no hint waits for a bucket."""
         self._map_shards_of(firsts, waits=False)
-        if self._copies is None:
-            return firsts, lasts
         is_mapped = self._addresses[0, firsts // self._shard_size] != 0
         return firsts[is_mapped], lasts[is_mapped]
 
     def _ask(self, firsts: NDArray[np.int64], lasts: NDArray[np.int64]) -> None:
-        firsts, lasts = self._find_mapped(firsts, lasts)
         row_bytes = 0 if self.is_compact else self._columns.layout[COUNTS].row_bytes
         size, is_long = self._shard_size, self._columns.has_long_starts
-        self._tell(ask_for_rows, firsts, lasts, size, row_bytes, is_long, self.watch)
+        with self._lock:
+            firsts, lasts = self._find_mapped(firsts, lasts)
+            self._tell(ask_for_rows, firsts, lasts, size, row_bytes, is_long, self.watch)
 
     def _tell(self, hint: Callable[..., None], *arguments: Any) -> None:
         self.watch.tell(hint, self._addresses, *arguments, kept=self._maps)
@@ -260,15 +266,12 @@ class ShardRows:
         if len(self._maps) + sum(s not in self._maps for s in shards) > _MOST_MAPS:
             # Not emptied: a hint on its way still reads by them.
             self._maps, self._addresses = {}, np.zeros_like(self._addresses)
-        missing = [int(shard) for shard in shards if shard not in self._maps]
-        if self._copies is None:
-            for shard in missing:
-                self._map(shard)
-        elif missing:
+        missing: Iterable[int] = [int(shard) for shard in shards if shard not in self._maps]
+        if self._copies is not None:
             self._drop(self._copies.find_gone(needed=shards))
-            for shard in self._copies.bring(missing) if waits else self._copies.list_here(missing):
-                self._read_shard(shard, partial(self._map, shard))
-                self._copies.note(shard)
+            missing = self._copies.bring(missing, waits=waits)
+        for shard in missing:
+            self._read_shard(shard, partial(self._map, shard))
 
     def _drop(self, shards: list[int]) -> None:
         """Drop the maps of shards that left the disk: only then does it have their space again."""
@@ -280,7 +283,8 @@ class ShardRows:
 
     def _read_shard(self, shard: int, read: Callable[[], _T]) -> _T:
         """What `read` gives of a shard, which a local copy may have to bring."""
-        return read() if self._copies is None else self._copies.read(shard, read)
+        with self._lock:
+            return read() if self._copies is None else self._copies.read(shard, read)
 
     def gather_gene_ids(self, rows: NDArray[np.int64], width: int) -> NDArray[np.int64]:
         """Which gene each place of these rows holds: places on the reference axis, [n, width]."""
