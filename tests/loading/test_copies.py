@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from scdiff_data import DownloadError, HVGDataset, create_hvg_dataloader, prepare
+from scdiff_data import DownloadError, HVGDataset, ScRNADataset, create_hvg_dataloader, prepare
 from scdiff_data.loading import TokenDataset
 from scdiff_data.remote import fetch_processed
 from support import forks
@@ -66,6 +66,11 @@ def test_batches_are_the_same_in_every_order_and_after_a_resume_in_mid_epoch(
     for loader in (here, there):
         loader.load_state_dict(here.state_dict() | {"epoch": 5, "position": 32})
     assert_same(here, there)
+
+
+def test_all_genes_are_not_in_a_bucket(sent: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="local copy of a bucket, which holds no archives"):
+        ScRNADataset(copy(sent, tmp_path))
 
 
 def test_only_what_is_needed_comes(sent: Path, tmp_path: Path) -> None:

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from scdiff_data import (
     Bucket,
-    HVGDataset,
+    Manifest,
     Pbmc,
     Recipe,
-    ScRNADataset,
     check_data_dir,
     choose_genes_again,
     convert_shards,
@@ -18,7 +18,7 @@ from scdiff_data import (
     prepare,
 )
 from scdiff_data.remote import copying, fetch_processed
-from scdiff_data.shards import check_shards
+from scdiff_data.shards import ShardRows, check_shards
 from support.buckets import SMALL_SHARDS, count_shards, send_small_shards
 from support.cases import digest_tree, pbmc_recipe
 
@@ -48,7 +48,7 @@ def test_prepare_takes_finished_data_of_its_recipe_from_the_bucket(
     assert prepare(recipe, tmp_path) == manifest
     check_shards(manifest, full=True)
     assert check_data_dir(tmp_path) == []
-    assert describe(tmp_path).facts["state"] == "finished"
+    assert describe(tmp_path).facts["state"] == "whole"
 
 
 def test_a_copy_that_was_cut_off_is_none_until_it_is_finished(
@@ -67,10 +67,11 @@ def test_a_copy_that_was_cut_off_is_none_until_it_is_finished(
     with pytest.raises(KeyboardInterrupt):
         fetch_processed(str(sent / "bucket"), tmp_path)
     with pytest.raises(FileNotFoundError, match="no shards in"):
-        HVGDataset(tmp_path)
+        Manifest.read(tmp_path)
     monkeypatch.undo()
     fetch_processed(str(sent / "bucket"), tmp_path)
-    assert len(HVGDataset(tmp_path)[:20].expression) == 20
+    (counts,) = ShardRows(Manifest.read(tmp_path)).gather(("expression",), np.arange(20))
+    assert counts.shape == (20, 64)
 
 
 def test_nothing_is_prepared_in_a_copy(sent: Path, tmp_path: Path) -> None:
@@ -83,12 +84,7 @@ def test_nothing_is_prepared_in_a_copy(sent: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=r"is a local copy of file://.*, in which nothing"):
             change()
-    with pytest.raises(FileNotFoundError, match="local copy of a bucket, which holds no archives"):
-        ScRNADataset(tmp_path)
-    assert digest_tree(tmp_path).keys() - before.keys() <= {
-        "downloads/shards.lock",
-        "processed/batch_0000.h5",
-    }
+    assert digest_tree(tmp_path) == before
 
 
 def test_data_of_its_own_are_no_copy(sent: Path, tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from scdiff_data import DownloadError, HVGDataset, Manifest, ManifestError, Recipe, prepare
+from scdiff_data import DownloadError, Manifest, ManifestError, Recipe, prepare
 from scdiff_data.remote import fetch_processed, sending
+from scdiff_data.shards import ShardRows
 from support.buckets import SMALL_SHARDS, send_small_shards, server_at
 from support.cases import GcsServer, digest_tree, pbmc_recipe
 
@@ -87,7 +89,7 @@ def test_a_call_that_was_killed_leaves_no_manifest_and_the_next_goes_on(
 def test_other_data_are_replaced_with_leave_alone_and_their_readers_are_told(place: Path) -> None:
     bucket = str(place / "bucket")
     fetch_processed(bucket, place / "reading")
-    reading = HVGDataset(place / "reading")
+    reading = ShardRows(Manifest.read(place / "reading"))
     other = small_recipe(seed=7)
     with pytest.raises(
         ValueError, match=r"other settings \(seed: 42 there, 7 here\).*processed_url"
@@ -98,10 +100,11 @@ def test_other_data_are_replaced_with_leave_alone_and_their_readers_are_told(pla
     n_sent = sum(not entry.path.startswith(("cells/", "st")) for entry in manifest.files)
     assert len(list_objects(place)) == 1 + n_sent
     with pytest.raises(ManifestError, match="was replaced by another run of prepare since it was"):
-        reading[[120]]
+        reading.gather(("expression",), np.array([120]))
     # An earlier copy becomes one of what is there now.
     assert fetch_processed(bucket, place / "reading").recipe == manifest.recipe
-    assert len(HVGDataset(place / "reading")[[120]].expression) == 1
+    again = ShardRows(Manifest.read(place / "reading"))
+    assert len(again.gather(("expression",), np.array([120]))[0]) == 1
 
 
 def test_other_genes_of_the_same_cells_need_no_leave(place: Path) -> None:
@@ -137,6 +140,6 @@ def test_a_server_s_bucket_holds_the_same_and_a_missing_one_is_told(
         copy = tmp_path / "copy"
         manifest = fetch_processed("gs://prepared/blood", copy)
         assert manifest.files == Manifest.read(sent / "own").files
-        assert len(HVGDataset(copy)[:60].expression) == 60
+        assert len(ShardRows(manifest).gather(("expression",), np.arange(60))[0]) == 60
         with pytest.raises(DownloadError, match=r"cannot write gs://missing/.*make the bucket"):
             prepare(small_recipe(), sent / "own", processed_url="gs://missing/blood")
