@@ -15,6 +15,7 @@ it and is entered by its `__init__`, which names its files in their order.
     archive/        an experiment becomes a file: int16 CSR counts over one gene axis
     genes/          which genes training sees: sums that merge, rankings, the choice
     store/          a prepared directory: what lies where, and what became of it
+    remote/         a prepared directory in a bucket: sent there, brought shard by shard
     shuffle/        from the archives' order to another one, by way of the disk
     shards/         what training reads, dense or compact, gathered from memory maps
     recipes/        what is wanted, and how it is done: settings, checked before any work
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     )
     from scdiff_data.planning import Plan
     from scdiff_data.recipes import Recipe, Split
+    from scdiff_data.remote import fetch_processed
     from scdiff_data.reporting import DataCard, describe, write_data_report
     from scdiff_data.sampling import CellSampler
     from scdiff_data.sources import (
@@ -136,6 +138,7 @@ __all__ = [
     "create_dataloader",
     "create_hvg_dataloader",
     "describe",
+    "fetch_processed",
     "plan",
     "prepare",
     "write_data_report",
@@ -165,6 +168,7 @@ _ROOM_OF = {
     "convert_shards": "pipeline",
     "plan": "pipeline",
     "prepare": "pipeline",
+    "fetch_processed": "remote",
     "DataCard": "reporting",
     "describe": "reporting",
     "write_data_report": "reporting",

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import google_crc32c
 
 from scdiff_data.errors import DownloadError
-from scdiff_data.fetching.refusals import ADVICE, http_status
+from scdiff_data.fetching.refusals import Advice, http_status
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,9 @@ N_ATTEMPTS = 6
 STALL_SECONDS = 300.0
 """A range that takes longer is asked for again."""
 
+_OF_SOURCES = Advice()
+"""What to do about a source's files."""
+
 
 def download(
     file_system: Any,
@@ -49,6 +52,7 @@ def download(
     checksum: str | None,
     cancelled: threading.Event,
     report_bytes: Callable[[int], object] = lambda _: None,
+    advice: Advice = _OF_SOURCES,
 ) -> Path:
     """Fetch `remote` to `local`, going on from a `.part` that an earlier run left; returns `local`.
 
@@ -59,12 +63,14 @@ def download(
     remote, local
         The path in it, and where the file goes.
     size, checksum
-        What the catalog promises: bytes, and `md5:HEX` or `crc32c:HEX`; None where it promises
-        nothing.
+        What the catalog promises: bytes, and `md5:HEX`, `sha256:HEX` or `crc32c:HEX`; None where it
+        promises nothing.
     cancelled
         Once set, CancelledError ends the download within a tenth of a second.
     report_bytes
         Called with the bytes of each range that came in.
+    advice
+        What to do about failures.
 
     Raises
     ------
@@ -87,7 +93,7 @@ def download(
         try:
             end = file_system.info(remote)["size"] if size is None else size
             found = _fetch_ranges(file_system, remote, part, end, checksum, cancelled, report_bytes)
-            _verify(part, remote, end, checksum, found)
+            _verify(part, remote, end, checksum, found, advice)
             with _local_disk_errors(part):
                 part.replace(local)
             return local
@@ -96,7 +102,7 @@ def download(
         except Exception as error:  # noqa: BLE001 - every fsspec file system raises its own types
             gained = part.exists() and part.stat().st_size > at
             failures = 1 if gained else failures + 1
-            _give_up_if_permanent(error, remote, failures)
+            _give_up_if_permanent(error, remote, failures, advice)
             pause = min(60.0, 0.5 * 2**failures) * random.uniform(0.5, 1.0)
             logger.info("%s: %s; trying again in %.1f s", remote, error, pause)
             cancelled.wait(pause)
@@ -116,10 +122,15 @@ def is_whole(local: Path, size: int | None, checksum: str | None) -> bool:
         return False
     if checksum is None:
         return True
-    hasher = _Hasher(checksum)
+    return measure_checksum(local, checksum.split(":")[0]) == checksum
+
+
+def measure_checksum(local: Path, kind: str) -> str:
+    """A file's checksum as a catalog would promise it, `crc32c:HEX`, `md5:HEX` or `sha256:HEX`."""
+    hasher = _Hasher(kind)
     with local.open("rb") as file:
         hasher.read(file)
-    return hasher.checksum() == checksum
+    return hasher.checksum()
 
 
 def _fetch_ranges(
@@ -164,7 +175,7 @@ def _fetch_ranges(
 
 
 class _Hasher:
-    """MD5 or CRC32C, whichever a promised checksum names."""
+    """MD5, SHA-256 or CRC32C, whichever a promised checksum names."""
 
     def __init__(self, checksum: str) -> None:
         self._kind = checksum.split(":")[0]
@@ -235,15 +246,16 @@ def _local_disk_errors(path: Path) -> Iterator[None]:
         raise LocalDiskError(error.errno, f"cannot write {path}: {error.strerror}") from error
 
 
-def _verify(part: Path, remote: str, size: int, checksum: str | None, found: str | None) -> None:
-    """Compare with the catalog; a file that differs is deleted, so that a retry starts afresh."""
+def _verify(
+    part: Path, remote: str, size: int, checksum: str | None, found: str | None, advice: Advice
+) -> None:
+    """Compare with the promise; a file that differs is deleted, so that a retry starts afresh."""
     found_size = part.stat().st_size
     if found_size != size or found != checksum:
         part.unlink()
         raise _MismatchError(
-            f"{remote} has {found_size} bytes and checksum {found}, the catalog says {size} and "
-            f"{checksum}: it was damaged on the way or replaced upstream (refresh_catalog=true "
-            "takes a new catalog)"
+            f"{remote} has {found_size} bytes and checksum {found}, {advice.promiser} says {size} "
+            f"and {checksum}: {advice.if_other}"
         )
 
 
@@ -251,14 +263,14 @@ class _MismatchError(Exception):
     """The bytes are not those that the catalog promised."""
 
 
-def _give_up_if_permanent(error: Exception, remote: str, failures: int) -> None:
+def _give_up_if_permanent(error: Exception, remote: str, failures: int, advice: Advice) -> None:
     if isinstance(error, _MismatchError):
         if failures >= 2:
             raise DownloadError(str(error), permanent=True) from error
         return
     status = http_status(error)
-    if status in ADVICE:
-        message = f"cannot fetch {remote}: {error} ({ADVICE[status]})"
+    if status in advice.refusals:
+        message = f"cannot fetch {remote}: {error} ({advice.refusals[status]})"
         raise DownloadError(message, permanent=status == 404) from error
     if failures >= N_ATTEMPTS:
         raise DownloadError(

@@ -3,8 +3,9 @@
 import logging
 import socket
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from scdiff_data.errors import DownloadError
@@ -19,6 +20,43 @@ ADVICE = {
     407: "the proxy of the environment (HTTPS_PROXY) asks for a name and a password",
 }
 """What to do about refusals, by their HTTP status: these are not tried again."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to do where a file cannot be had; as it is, that of a source's files.
+
+    Parameters
+    ----------
+    refusals
+        By HTTP status; these are not tried again.
+    promiser
+        Who said which bytes the file has.
+    if_other
+        Why it may have others, and the way out.
+    """
+
+    refusals: Mapping[int, str] = field(default_factory=lambda: ADVICE)
+    promiser: str = "the catalog"
+    if_other: str = (
+        "it was damaged on the way or replaced upstream (refresh_catalog=true takes a new catalog)"
+    )
+
+
+OF_BUCKETS = Advice(
+    refusals={
+        400: "if the bucket is requester-pays, name who pays with FSSPEC_GS_REQUESTER_PAYS=PROJECT",
+        401: "log in, or name credentials in fsspec's configuration, such as FSSPEC_GS_TOKEN=FILE",
+        403: "the bucket does not allow this user: log in as another one, or name credentials in "
+        "fsspec's configuration, such as FSSPEC_GS_TOKEN=FILE",
+        404: "it is not there",
+        407: "the proxy of the environment (HTTPS_PROXY) asks for a name and a password",
+    },
+    promiser="the manifest",
+    if_other="it was damaged in the bucket or on the way: delete it there, and call prepare with "
+    "processed_url where the data were prepared, which sends it again",
+)
+"""What to do about a bucket of prepared data."""
 
 _SECONDS = 5.0
 """In which a server must let itself be reached."""
@@ -65,8 +103,8 @@ def check_reachable(url: str) -> None:
 
 
 @contextmanager
-def explain_refusals(url: str) -> Iterator[None]:
-    """Make of what file systems raise while `url` is read a DownloadError that says what to do.
+def explain_refusals(url: str, refusals: Mapping[int, str] = ADVICE) -> Iterator[None]:
+    """Make of what file systems raise while `url` is used a DownloadError that says what to do.
 
     What is missing stays a FileNotFoundError, and what is wrong with contents is untouched.
     """
@@ -78,8 +116,8 @@ def explain_refusals(url: str) -> Iterator[None]:
         raise
     except Exception as error:
         status = http_status(error)
-        if status in ADVICE:
-            raise DownloadError(f"cannot read {url}: {error} ({ADVICE[status]})") from error
+        if status in refusals:
+            raise DownloadError(f"cannot read {url}: {error} ({refusals[status]})") from error
         if status or isinstance(error, OSError):
             what = str(error) or type(error).__name__
             raise DownloadError(

@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix, vstack
 from torch.utils.data import Dataset
 
 from scdiff_data.base import DiskWatch
+from scdiff_data.fetching import Plan
 from scdiff_data.loading.batches import CellBatch, TokenBatch, make_anndata, take_counts, take_first
 from scdiff_data.loading.split_view import Index, SplitView, open_archives
 from scdiff_data.reading import GeneAxis
@@ -151,10 +152,8 @@ class HVGDataset(CellDataset):
 
     Raises
     ------
-    FileNotFoundError
-        If the directory was not prepared.
-    ManifestError
-        If a file of it is missing or damaged.
+    FileNotFoundError, ManifestError
+        If the directory was not prepared, or a file of it is missing or damaged.
     ValueError
         If there are fewer genes, or no such split or label.
     """
@@ -172,10 +171,9 @@ class HVGDataset(CellDataset):
         shards = self._cells.shards
         stored = len(shards.gene_ids)
         if n_hvgs is not None and not 1 <= n_hvgs <= stored:
-            raise ValueError(
-                f"n_hvgs={n_hvgs}, but {manifest.data_dir} stores {stored} genes a cell: ask for "
-                f"at most {stored}, or prepare with data.n_hvgs={n_hvgs}"
-            )
+            found = f"n_hvgs={n_hvgs}, but {manifest.data_dir} stores {stored} genes a cell"
+            way_out = f"ask for at most {stored}, or prepare with data.n_hvgs={n_hvgs}"
+            raise ValueError(f"{found}: {way_out}")
         self.n_genes = n_hvgs or stored
         self.gene_ids = shards.gene_ids[: self.n_genes]
         self.gene_symbols = shards.gene_symbols[: self.n_genes]
@@ -221,6 +219,10 @@ class HVGDataset(CellDataset):
     def ask_for_columns(self, runs: NDArray[np.int64]) -> None:
         """Start to fetch what else batches hold of runs, and where their counts lie."""
         self._cells.shards.ask_for_columns(runs, within=self._cells.rows)
+
+    def follow(self, stretches: Iterator[NDArray[np.int64]]) -> Plan | None:
+        """Of a local copy, start to bring shards of stretches of rows; else None."""
+        return self._cells.shards.follow(stretches, within=self._cells.rows)
 
 
 class ScRNADataset(CellDataset):

@@ -73,11 +73,42 @@ class ReadAhead:
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         windows = self._find_windows()
+        batches = self._batches
+        if hasattr(self._dataset, "follow"):
+            batches = self._bring_shards(windows)
         if windows is not None and hasattr(self._dataset, "ask_for_runs"):
-            return self._ask_by_a_thread(self._ask_for_windows(windows))
+            return self._ask_by_a_thread(self._ask_for_windows(windows, batches))
         if self._gathers_here and hasattr(self._dataset, "ask_for"):
-            return self._ask_by_a_thread(self._ask_for_rows())
-        return iter(self._batches)
+            return self._ask_by_a_thread(self._ask_for_rows(batches))
+        return iter(batches)
+
+    def _bring_shards(
+        self, windows: "WindowPermutation | _Consecutive | None"
+    ) -> Iterator[NDArray[np.int64]]:
+        """The same, while a local copy's shards are brought, a window after another."""
+        sampler = self._sampler
+        windows = windows or _Consecutive(sampler.n_cells, sampler.window_size)
+        at = sampler.start
+        over = windows.window_of(min(at, sampler.n_cells - 1))
+
+        def list_rows() -> Iterator[NDArray[np.int64]]:
+            order, position = sampler.epoch_order(), at + sampler.rank
+            for window in range(over, windows.n_windows):
+                own = np.arange(position, windows.bounds(window)[1], sampler.num_replicas)
+                yield order(own)
+                position += len(own) * sampler.num_replicas
+
+        plan = self._dataset.follow(list_rows())
+        if plan is None:
+            yield from self._batches
+            return
+        with plan:
+            for rows in self._batches:
+                yield rows
+                at += len(rows) * sampler.num_replicas
+                while over < windows.n_windows - 1 and at >= windows.bounds(over)[1]:
+                    over += 1
+                    plan.go_on()
 
     def _ask_by_a_thread(self, batches: Iterator[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
         """The same, while a thread tells the system."""
@@ -95,19 +126,21 @@ class ReadAhead:
     def _find_windows(self) -> "WindowPermutation | _Consecutive | None":
         """The epoch's windows; None in an order without."""
         if not self._sampler.shuffle:
-            return _Consecutive(self._sampler.n_cells)
+            return _Consecutive(self._sampler.n_cells, _CONSECUTIVE_ROWS)
         order = self._sampler.epoch_order()
         return order if isinstance(order, WindowPermutation) else None
 
     def _ask_for_windows(
-        self, windows: "WindowPermutation | _Consecutive"
+        self,
+        windows: "WindowPermutation | _Consecutive",
+        batches: Iterable[NDArray[np.int64]],
     ) -> Iterator[NDArray[np.int64]]:
         sampler, ask_for_runs = self._sampler, self._dataset.ask_for_runs
         at = sampler.start
         following = windows.window_of(min(at, sampler.n_cells - 1))
         reached, left = self._find_runs(windows, following)  # of `following`, not yet asked for
         runs_each, owed = 0.0, 0.0  # a cell served, and since the last time
-        for rows in self._batches:
+        for rows in batches:
             n_served = len(rows) * sampler.num_replicas
             at += n_served
             while at > reached:
@@ -133,13 +166,13 @@ class ReadAhead:
         self._dataset.ask_for_columns(runs)
         return windows.bounds(window)[0], runs
 
-    def _ask_for_rows(self) -> Iterator[NDArray[np.int64]]:
+    def _ask_for_rows(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
         dataset, watch = self._dataset, self._dataset.watch
         ask_for_columns = getattr(dataset, "ask_for_columns", None)
         ahead: deque[NDArray[np.int64]] = deque()
         watch.asks_itself = False
         try:
-            for rows in self._batches:
+            for rows in batches:
                 ahead.append(rows)
                 if watch.is_cold:
                     if ask_for_columns is not None:  # these say where the counts lie
@@ -189,18 +222,18 @@ class HintThread:
 class _Consecutive:
     """Rows in their order, as windows of one run each."""
 
-    def __init__(self, n: int) -> None:
-        self._n = n
-        self.n_windows = -(-n // _CONSECUTIVE_ROWS)
+    def __init__(self, n: int, size: int) -> None:
+        self._n, self._size = n, size
+        self.n_windows = -(-n // size)
 
     def window_of(self, position: int) -> int:
         """The window of a position."""
-        return position // _CONSECUTIVE_ROWS
+        return position // self._size
 
     def bounds(self, window: int) -> tuple[int, int]:
         """Its first position, and the one after its last."""
-        start = window * _CONSECUTIVE_ROWS
-        return start, min(start + _CONSECUTIVE_ROWS, self._n)
+        start = window * self._size
+        return start, min(start + self._size, self._n)
 
     def runs(self, window: int) -> NDArray[np.int64]:
         """Its rows as a run, int64 [1, 2]."""

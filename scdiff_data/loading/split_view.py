@@ -9,12 +9,15 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from scdiff_data.archive import ArchiveRows, OtherTotal
+from scdiff_data.base import explain_damage
 from scdiff_data.constants import SPLITS
 from scdiff_data.errors import ManifestError
 from scdiff_data.loading.lazy_strings import LazyStrings
@@ -64,6 +67,7 @@ class SplitView:
     def __init__(self, manifest: Manifest, split: str | None, labels: Sequence[str] | None) -> None:
         sizes = manifest.n_cells
         self._split, self._data_dir = split, manifest.data_dir
+        self._table = manifest.directory.cells
         if split is not None and split not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS} or None, got {split!r}")
         first = 0 if split is None else sum(sizes[name] for name in SPLITS[: SPLITS.index(split)])
@@ -157,6 +161,9 @@ class SplitView:
 
     def read_ids(self, name: str) -> NDArray[np.str_]:
         """Every cell's id, or `experiment_id`, in the order of the rows."""
+        if self.shards.is_copy:
+            encoded = [values for _, values in self._read_chunks(name)]
+            return np.char.decode(np.concatenate(encoded or [np.empty(0, "S1")]), "utf-8")
         return np.char.decode(self._read_texts(name, np.arange(len(self))), "utf-8")
 
     def read_classes(self, name: str) -> NDArray[np.integer[Any]]:
@@ -183,8 +190,30 @@ class SplitView:
         return find_distinct(values for _, values in self._read_chunks(name))
 
     def _read_chunks(self, name: str) -> Iterator[tuple[slice, NDArray[Any]]]:
-        for chunk in divide_rows(len(self)):
-            yield chunk, self._read(name, np.arange(chunk.start, chunk.stop))
+        if not self.shards.is_copy:
+            for chunk in divide_rows(len(self)):
+                yield chunk, self._read(name, np.arange(chunk.start, chunk.stop))
+            return
+        # Of a local copy, every shard would have to come: the table of cells says the same.
+        first = 0
+        with explain_damage(self._table), pq.ParquetFile(self._table) as file:
+            for batch in file.iter_batches(columns=[name]):
+                own = slice(max(self.rows.start - first, 0), max(self.rows.stop - first, 0))
+                at, first = max(first - self.rows.start, 0), first + len(batch)
+                values = self._encode(name, batch[name][own])
+                if len(values):
+                    yield slice(at, at + len(values)), values
+
+    def _encode(self, name: str, values: pa.Array) -> NDArray[Any]:
+        """A column of the table of cells as shards have it."""
+        dtype = self.shards.dtypes[name]
+        if name in self.shards.categories:
+            words = pa.array(self.shards.categories[name], pa.string())
+            codes = pc.index_in(values.cast(pa.string()), words).fill_null(-1)
+            return np.asarray(codes).astype(dtype)
+        if name in _ID_COLUMNS:
+            return np.char.encode(np.array(values.to_pylist(), np.str_), "utf-8").astype(dtype)
+        return np.asarray(values.to_numpy(zero_copy_only=False)).astype(dtype)
 
     def _read(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
         return self._gather((name,), rows)[0]
@@ -238,6 +267,9 @@ def open_archives(
         If a file is missing or damaged.
     """
     directory = manifest.directory
+    if directory.bucket.exists():
+        found = f"{directory.path} is a local copy of a bucket, which holds no archives"
+        raise FileNotFoundError(f"{found}: all genes are where the data were prepared")
     manifest.check_files(directory.archives)
     manifest.check_files(directory.metadata, full=True)  # read as a whole anyway
     names, archive, archive_row = _find_in_archives(directory.cells, rows)

@@ -29,7 +29,7 @@ class TokenDataset(Dataset[TokenBatch]):
         self._count_table = count_table
         self.n_genes, self.is_compact = cells.n_genes, cells.is_compact
         self.ask_for, self.ask_for_runs = cells.ask_for, cells.ask_for_runs
-        self.ask_for_columns = cells.ask_for_columns
+        self.ask_for_columns, self.follow = cells.ask_for_columns, cells.follow
         self.cells_key = cells.cells_key
 
     def __repr__(self) -> str:

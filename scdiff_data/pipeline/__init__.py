@@ -1,7 +1,7 @@
 """All stages in order, from a recipe to a finished directory.
 
-Read `cell_table`, `verifying`, `make_archives`, `fill_elsewhere`, `fill_archive`, `assemble`,
-`remaking`, `stages`.
+Read `cell_table`, `verifying`, `beginning`, `make_archives`, `fill_elsewhere`, `fill_archive`,
+`assemble`, `remaking`, `stages`.
 """
 
 from scdiff_data.pipeline.remaking import choose_genes_again, convert_shards

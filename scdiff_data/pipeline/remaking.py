@@ -20,6 +20,7 @@ from scdiff_data.pipeline.fill_archive import FilledArchive
 from scdiff_data.pipeline.verifying import find_damaged
 from scdiff_data.reading import GeneAxis
 from scdiff_data.recipes import PrepareOptions, Recipe
+from scdiff_data.remote import refuse_copy
 from scdiff_data.shards import check_shards, rewrite_shards
 from scdiff_data.sources import filter_catalog, read_rows, read_stored
 from scdiff_data.store import (
@@ -71,6 +72,7 @@ def choose_genes_again(
         If a setting is out of its range, or other genes are there and `replace` is False.
     """
     directory = find_directory(data_dir)
+    refuse_copy(directory)
     options = PrepareOptions(n_threads=n_threads, max_memory=max_memory)
     if output_dir is not None:
         return _choose_elsewhere(directory, Path(output_dir), changes, options)
@@ -111,6 +113,7 @@ def convert_shards(data_dir: str | Path, shard_format: str, *, n_threads: int = 
 
 def convert(directory: DataDirectory, shard_format: str, n_threads: int) -> Manifest:
     """As `convert_shards`; the caller holds the directory's lock."""
+    refuse_copy(directory)
     begun = Manifest.read_replaced(directory)
     manifest = begun or Manifest.read(directory.path)
     if begun is None:

@@ -15,22 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, overload
 
-import pyarrow as pa
-
-from scdiff_data.errors import ManifestError
 from scdiff_data.executors import Crew, Engine, choose_workers, hire
 from scdiff_data.pipeline.assemble import assemble
+from scdiff_data.pipeline.beginning import ask_before_replacing, open_source, read_finished
 from scdiff_data.pipeline.fill_archive import fill_archive, take_archives
 from scdiff_data.pipeline.remaking import convert
 from scdiff_data.pipeline.verifying import (
-    explain_lack,
     find_finished,
     note_download,
     recall_download,
 )
 from scdiff_data.planning import Plan, make_plan
 from scdiff_data.recipes import PrepareOptions, Recipe, Stages
-from scdiff_data.sources import Bucket, read_snapshot, take_snapshot
+from scdiff_data.remote import PreparedBucket, refuse_copy, send, take_copy
 from scdiff_data.store import (
     DataDirectory,
     Manifest,
@@ -54,6 +51,8 @@ def prepare(
     refresh_catalog: bool = False,
     retry_failed: bool = False,
     replace: bool = False,
+    processed_url: str | None = None,
+    local_limit: int | None = None,
     stages: Literal["all", "process"] = "all",
     executor: Executor | Engine | str | None = None,
 ) -> Manifest: ...
@@ -70,6 +69,8 @@ def prepare(
     refresh_catalog: bool = False,
     retry_failed: bool = False,
     replace: bool = False,
+    processed_url: str | None = None,
+    local_limit: int | None = None,
     stages: Literal["download"],
     executor: Executor | Engine | str | None = None,
 ) -> None: ...
@@ -85,6 +86,8 @@ def prepare(
     refresh_catalog: bool = False,
     retry_failed: bool = False,
     replace: bool = False,
+    processed_url: str | None = None,
+    local_limit: int | None = None,
     stages: Stages = "all",
     executor: Executor | Engine | str | None = None,
 ) -> Manifest | None:
@@ -97,7 +100,8 @@ def prepare(
     data_dir
         Where everything goes. Two processes may ask for the same directory: the second waits. A
         finished one may be read-only.
-    n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed, replace, executor
+    n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed, replace
+    processed_url, local_limit, executor
         How it is done, see `PrepareOptions`.
     stages
         `download` fetches and archives, which needs the network, and stops. `process` makes the
@@ -128,11 +132,35 @@ def prepare(
         refresh_catalog=refresh_catalog,
         retry_failed=retry_failed,
         replace=replace,
+        processed_url=processed_url,
+        local_limit=local_limit,
         stages=stages,
         executor=executor,
     )
     directory = DataDirectory(Path(data_dir))
-    is_known = not (refresh_catalog or retry_failed)
+    if processed_url is None or stages == "download":
+        return _prepare(recipe, directory, options)
+    bucket = PreparedBucket(processed_url)
+    if not (refresh_catalog or retry_failed):
+        copied = take_copy(
+            bucket,
+            directory,
+            local_limit,
+            lambda there: recipe.makes_what(there.recipe) and recipe.allows(there.shard_format),
+        )
+        if copied is not None:
+            return copied
+    ask_before_replacing(recipe, bucket.read_manifest(), "processed_url", replace=replace)
+    manifest = _prepare(recipe, directory, options)
+    if manifest is not None:
+        send(manifest, bucket, n_threads=n_threads)
+    return manifest
+
+
+def _prepare(recipe: Recipe, directory: DataDirectory, options: PrepareOptions) -> Manifest | None:
+    """As `prepare`, but for a bucket."""
+    stages, n_threads = options.stages, options.n_threads
+    is_known = not (options.refresh_catalog or options.retry_failed)
     if is_known and directory.path.is_dir() and not os.access(directory.path, os.W_OK):
         finished = find_finished(recipe, directory, stages)
         if finished is not None and recipe.allows(finished.shard_format):
@@ -147,10 +175,12 @@ def prepare(
             if recipe.allows(finished.shard_format):
                 return finished
             return convert(directory, recipe.shard_format, n_threads)
+        refuse_copy(directory)
         if stages == "process":
             recipe = recall_download(recipe, directory)
-        _ask_before_replacing(recipe, directory, replace=replace)
-        bucket, catalog = _open_source(recipe, directory, options)
+        stored = read_finished(directory)
+        ask_before_replacing(recipe, stored, "data_dir", replace=options.replace)
+        bucket, catalog = open_source(recipe, directory, options)
         planned = make_plan(recipe, directory, catalog, options)
         planned.check()
         logger.info("the plan:\n%s", planned)
@@ -226,42 +256,5 @@ def plan(
     directory = DataDirectory(Path(data_dir))
     with explain_faults(directory.path), locked(directory):
         refuse_strangers(directory)
-        _, catalog = _open_source(recipe, directory, options)
+        _, catalog = open_source(recipe, directory, options)
     return make_plan(recipe, directory, catalog, options)
-
-
-def _open_source(
-    recipe: Recipe, directory: DataDirectory, options: PrepareOptions
-) -> tuple[Bucket | None, pa.Table]:
-    """Where the files are, and the catalog; of `stages=process` the catalog alone."""
-    catalog = None if options.refresh_catalog else read_snapshot(directory.catalog, recipe.source)
-    if options.stages == "process":
-        if catalog is None:
-            raise FileNotFoundError(explain_lack(directory, f"{directory.catalog} of this source"))
-        return None, catalog
-    bucket = recipe.source.open(directory.source)
-    if catalog is None:
-        mark_unfinished(directory)
-        catalog = take_snapshot(directory.catalog, recipe.source, bucket)
-    return bucket, catalog
-
-
-def _ask_before_replacing(recipe: Recipe, directory: DataDirectory, *, replace: bool) -> None:
-    """Raise ValueError if finished data of other settings are there that have to go."""
-    try:
-        stored = Manifest.read(directory.path).recipe
-    except (FileNotFoundError, ManifestError):
-        return
-    if recipe.makes_what(stored):
-        return
-    lost = recipe.describe_difference(stored, replaced_alone=True)
-    if lost and not replace:
-        raise ValueError(
-            f"{directory.path} holds finished data of other settings ({lost}): set another "
-            "data_dir, or let them go with replace=True (scdiff-data: --replace, train.py: "
-            "replace_data=true)"
-        )
-    logger.warning(
-        "%s holds data of other settings (%s): they are replaced",
-        *(directory.path, recipe.describe_difference(stored)),
-    )

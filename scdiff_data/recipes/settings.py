@@ -70,6 +70,13 @@ class PrepareOptions:
     replace
         Whether finished data of other settings may be replaced. Another number of cells, other
         genes or another format of shards need no leave: they take what is there.
+    processed_url
+        A bucket for what training reads, `gs://…`, `s3://…` or `file://…`: finished data are sent
+        there. Where it has them already, `data_dir` becomes a local copy, and shards come when
+        training asks for them. See docs/howto/bucket.md.
+    local_limit
+        Bytes that shards may take in such a copy, those on their way included: the least recently
+        used ones leave. None keeps all.
     stages
         `download` fetches and archives, which needs the network, and stops. `process` makes the
         rest of what `download` left, and opens no network connection. `all` does both.
@@ -91,6 +98,8 @@ class PrepareOptions:
     refresh_catalog: bool = False
     retry_failed: bool = False
     replace: bool = False
+    processed_url: str | None = None
+    local_limit: int | None = None
     stages: Stages = "all"
     executor: Any = None
 
@@ -105,6 +114,12 @@ class PrepareOptions:
                 "stages=process opens no network connection: refresh_catalog and retry_failed go "
                 "with stages=download or all"
             )
+        if self.stages == "process" and self.processed_url is not None:
+            raise ValueError(
+                "stages=process opens no network connection: to send its result to processed_url, "
+                "run the same with stages=all where there is a network"
+            )
+        check_whole_numbers({"local_limit": self.local_limit}, 1, or_none=True)
         if self.n_threads < 1 or self.max_memory < 1 << 20:
             raise ValueError(
                 f"n_threads must be at least 1 and max_memory at least 1 MiB, got {self.n_threads} "

@@ -4,7 +4,8 @@ Off by default, because a column then no longer means one gene. Which gene a pla
 kept sparsely in the shard: of cell i, `slots` and `genes` from `indptr[i]` to `indptr[i + 1]`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,25 +64,50 @@ class ReplacedGenes:
         self._key = key
         self._maps: dict[int, tuple[NDArray[Any], ...]] = {}
 
-    def gather(self, rows: NDArray[np.int64], gene_indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Places on the reference axis, int64 [n, width]; `gene_indices` are the columns' own."""
+    def gather(
+        self,
+        rows: NDArray[np.int64],
+        gene_indices: NDArray[np.int64],
+        read_shard: Callable[[int, Callable[[], Any]], Any],
+    ) -> NDArray[np.int64]:
+        """Places on the reference axis, int64 [n, width].
+
+        Parameters
+        ----------
+        rows
+            Global rows.
+        gene_indices
+            The columns' own.
+        read_shard
+            Gives what a function reads of a shard, which may have to be brought first.
+        """
         gene_ids = np.tile(gene_indices, (len(rows), 1))
         shards, rows_there = np.divmod(rows, self._shard_size)
         for shard in np.unique(shards):
-            if shard not in self._maps:
-                with open_shard(self._paths[shard], self._key) as file:
-                    parts = (file[f"fallback/{name}"] for name in ("indptr", "slots", "genes"))
-                    n_cells, n_genes = len(file["total_counts"]), len(file["gene_ids"])
-                    maps = tuple(map(map_dataset, parts))
-                if not _are_places(maps, n_cells, n_genes):
-                    what = "its fallback names places that are not there"
-                    raise ManifestError.damaged(self._paths[shard], what)
-                self._maps[shard] = maps
+            maps = self._maps.get(int(shard))
+            if maps is None:
+                maps = read_shard(int(shard), partial(self._map, int(shard)))
+                self._maps[int(shard)] = maps
             mine = shards == shard
             part = gene_ids[mine]
-            _replace_genes(self._maps[shard], rows_there[mine], part)
+            _replace_genes(maps, rows_there[mine], part)
             gene_ids[mine] = part
         return gene_ids
+
+    def _map(self, shard: int) -> tuple[NDArray[Any], ...]:
+        with open_shard(self._paths[shard], self._key) as file:
+            parts = (file[f"fallback/{name}"] for name in ("indptr", "slots", "genes"))
+            n_cells, n_genes = len(file["total_counts"]), len(file["gene_ids"])
+            maps = tuple(map(map_dataset, parts))
+        if not _are_places(maps, n_cells, n_genes):
+            what = "its fallback names places that are not there"
+            raise ManifestError.damaged(self._paths[shard], what)
+        return maps
+
+    def drop(self, shards: Sequence[int]) -> None:
+        """Drop the maps of some shards."""
+        for shard in shards:
+            self._maps.pop(shard, None)
 
 
 def _are_places(maps: tuple[NDArray[Any], ...], n_cells: int, n_genes: int) -> bool:

@@ -1,14 +1,18 @@
 """All shards as one table of rows, gathered from their memory maps by compiled loops."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from threading import RLock
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scdiff_data.base import ArrayPool, DiskWatch
 from scdiff_data.errors import ManifestError
+from scdiff_data.fetching import Plan
+from scdiff_data.remote import find_copies
 from scdiff_data.shards.columns import COUNTS, JobCache, ShardColumns
 from scdiff_data.shards.fallback import ReplacedGenes
 from scdiff_data.shards.formats import stamp
@@ -23,6 +27,9 @@ from scdiff_data.shards.loops import (
 )
 from scdiff_data.store import Manifest
 
+_T = TypeVar("_T")
+"""What is read of a shard."""
+
 _MOST_MAPS = 20_000
 """Shards mapped at a time: Linux lets a process have 65,530 maps, and archives take some."""
 
@@ -35,7 +42,8 @@ class ShardRows:
 
     Shards are mapped when a row of theirs is first asked for, in each process for itself; what is
     pickled or inherited by a fork holds no open file. Where rows come from the disk, the system is
-    told of all rows of a gather before the first is read.
+    told of all rows of a gather before the first is read. In a local copy of a bucket, a gather
+    waits for shards that are not here yet.
 
     Parameters
     ----------
@@ -54,19 +62,21 @@ class ShardRows:
         self._shard_size = manifest.shard_size
         self.n_cells = sum(manifest.n_cells.values())
         self._key = stamp(manifest.shards_key, manifest.shard_format)
-        self._columns = ShardColumns(self._paths[0], self._key)
+        self._copies, self._lock = find_copies(manifest), RLock()
+        self._columns = self._read_shard(0, lambda: ShardColumns(self._paths[0], self._key))
         self.gene_ids, self.gene_symbols = self._columns.gene_ids, self._columns.gene_symbols
         self.gene_indices = self._columns.gene_indices
         self.has_fallback = self._columns.has_fallback
         self.labels, self.categories = self._columns.labels, self._columns.categories
-        self.is_compact = self._columns.is_compact
+        self.is_compact, self.is_copy = self._columns.is_compact, self._copies is not None
+        self.dtypes = {name: column.dtype for name, column in self._columns.layout.items()}
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
         return {
             k: v
             for k, v in self.__dict__.items()
-            if k not in ("_maps", "_addresses", "_replaced", "_jobs", "_pool", "watch")
+            if k not in ("_maps", "_addresses", "_replaced", "_jobs", "_pool", "watch", "_lock")
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -74,6 +84,7 @@ class ShardRows:
         self._forget()
 
     def _forget(self) -> None:
+        self._lock = RLock()  # workers send ids from a thread of their own
         self._maps: dict[int, NDArray[np.uint8]] = {}
         self._replaced = ReplacedGenes(self._paths, self._shard_size, self._key)
         self._pool = ArrayPool()
@@ -123,8 +134,10 @@ class ShardRows:
         is_copied = is_wide and table is None and not self.is_compact
         if is_wide and self.watch.is_cold and self.watch.asks_itself:
             self.ask_for(rows, within=within)
-        if len(self._maps) < len(self._paths):  # else rows need not be worked out
-            self._map_shards_of(np.where(rows < 0, rows + len(within), rows) + within.start)
+        with self._lock:
+            if len(self._maps) < len(self._paths):  # else rows need not be worked out
+                self._map_shards_of(np.where(rows < 0, rows + len(within), rows) + within.start)
+            maps, addresses = self._maps, self._addresses
         jobs = self._jobs.take(names, len(rows), width, is_copied=is_copied)
         # Narrow columns share their memory, wide ones have their own: ids that somebody keeps do
         # not keep counts.
@@ -137,9 +150,10 @@ class ShardRows:
                 columns.append(wide)
             else:
                 columns.append(np.ndarray(shape, dtype, narrow, offset))
-        state = copy_rows(self._addresses, jobs.table, rows, *span, wide, narrow)
+        state = copy_rows(addresses, jobs.table, rows, *span, wide, narrow)
         if is_wide and not is_copied and state == FINE:
-            state = self._decode(rows, span, wide, table)
+            state = self._decode(addresses, rows, span, wide, table)
+        del maps  # until here no other thread's gather lets them go
         if is_wide:
             self.watch.look()
         if state != FINE:
@@ -148,6 +162,7 @@ class ShardRows:
 
     def _decode(
         self,
+        addresses: NDArray[np.int64],
         rows: NDArray[np.int64],
         span: tuple[int, int, int],
         wide: NDArray[Any],
@@ -155,12 +170,12 @@ class ShardRows:
     ) -> int:
         state: int
         if not self.is_compact:
-            state = translate_dense(self._addresses, rows, *span, len(self.gene_ids), table, wide)
+            state = translate_dense(addresses, rows, *span, len(self.gene_ids), table, wide)
         elif table is None:
-            state = unpack_rows(self._addresses, rows, *span, self._columns.has_long_starts, wide)
+            state = unpack_rows(addresses, rows, *span, self._columns.has_long_starts, wide)
         else:
             state = translate_packed(
-                self._addresses, rows, *span, self._columns.has_long_starts, table, wide
+                addresses, rows, *span, self._columns.has_long_starts, table, wide
             )
         return state
 
@@ -176,7 +191,7 @@ class ShardRows:
         wide = np.empty((1, len(self.gene_ids)), np.int16)
         span = (0, self.n_cells, self._shard_size)
         for row in rows:
-            if self._decode(row[None], span, wide, None) == DAMAGED:
+            if self._decode(self._addresses, row[None], span, wide, None) == DAMAGED:
                 break
         return int(row // self._shard_size)
 
@@ -203,9 +218,9 @@ class ShardRows:
 
     def ask_for_columns(self, runs: NDArray[np.int64], *, within: range) -> None:
         """Start to fetch whatever else is gathered of runs, but for ids, and where they start."""
-        firsts, lasts = self._divide(runs, within)
-        self._map_shards_of(firsts)
-        self._tell(ask_for_narrow, self._columns.narrow, firsts, lasts, self._shard_size)
+        with self._lock:
+            firsts, lasts = self._find_mapped(*self._divide(runs, within))
+            self._tell(ask_for_narrow, self._columns.narrow, firsts, lasts, self._shard_size)
 
     def _divide(
         self, runs: NDArray[np.int64], within: range
@@ -221,16 +236,29 @@ class ShardRows:
             np.minimum(start + self._shard_size - 1, lasts[run]),
         )
 
+    def _find_mapped(
+        self, firsts: NDArray[np.int64], lasts: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The runs whose shards are mapped, or can be by now: no hint waits for a bucket."""
+        self._map_shards_of(firsts, waits=False)
+        is_mapped = self._addresses[0, firsts // self._shard_size] != 0
+        return firsts[is_mapped], lasts[is_mapped]
+
     def _ask(self, firsts: NDArray[np.int64], lasts: NDArray[np.int64]) -> None:
-        self._map_shards_of(firsts)
         row_bytes = 0 if self.is_compact else self._columns.layout[COUNTS].row_bytes
         size, is_long = self._shard_size, self._columns.has_long_starts
-        self._tell(ask_for_rows, firsts, lasts, size, row_bytes, is_long, self.watch)
+        with self._lock:
+            firsts, lasts = self._find_mapped(firsts, lasts)
+            self._tell(ask_for_rows, firsts, lasts, size, row_bytes, is_long, self.watch)
 
     def _tell(self, hint: Callable[..., None], *arguments: Any) -> None:
         self.watch.tell(hint, self._addresses, *arguments, kept=self._maps)
 
-    def _map_shards_of(self, rows: NDArray[np.int64]) -> None:
+    def follow(self, stretches: Iterator[NDArray[np.int64]], *, within: range) -> Plan | None:
+        """Of a local copy, start to bring the shards of rows, see `ShardCopies`; else None."""
+        return None if self._copies is None else self._copies.follow(stretches, within.start)
+
+    def _map_shards_of(self, rows: NDArray[np.int64], *, waits: bool = True) -> None:
         """Map the shards of these rows, all at a time, in place of others if there are too many."""
         if len(self._maps) == len(self._paths):
             return
@@ -238,13 +266,29 @@ class ShardRows:
         if len(self._maps) + sum(s not in self._maps for s in shards) > _MOST_MAPS:
             # Not emptied: a hint on its way still reads by them.
             self._maps, self._addresses = {}, np.zeros_like(self._addresses)
-        for shard in shards:
-            if shard not in self._maps:
-                self._map(int(shard))
+        missing: Iterable[int] = [int(shard) for shard in shards if shard not in self._maps]
+        if self._copies is not None:
+            self._drop(self._copies.find_gone(needed=shards))
+            missing = self._copies.bring(missing, waits=waits)
+        for shard in missing:
+            self._read_shard(shard, partial(self._map, shard))
+
+    def _drop(self, shards: list[int]) -> None:
+        """Drop the maps of shards that left the disk: only then does it have their space again."""
+        if shards:
+            self._maps = {s: content for s, content in self._maps.items() if s not in shards}
+            self._addresses = self._addresses.copy()  # a hint on its way still reads by the other
+            self._addresses[:, shards] = 0
+            self._replaced.drop(shards)
+
+    def _read_shard(self, shard: int, read: Callable[[], _T]) -> _T:
+        """What `read` gives of a shard, which a local copy may have to bring."""
+        with self._lock:
+            return read() if self._copies is None else self._copies.read(shard, read)
 
     def gather_gene_ids(self, rows: NDArray[np.int64], width: int) -> NDArray[np.int64]:
         """Which gene each place of these rows holds: places on the reference axis, [n, width]."""
-        return self._replaced.gather(rows, self.gene_indices[:width])
+        return self._replaced.gather(rows, self.gene_indices[:width], self._read_shard)
 
     def _map(self, shard: int) -> None:
         n_cells = min(self._shard_size, self.n_cells - shard * self._shard_size)

@@ -26,6 +26,7 @@ from scdiff_data.sources.source import (
     Source,
     StoredSource,
     layout_of,
+    read_checksum,
     read_gene_axis_of,
 )
 
@@ -48,6 +49,7 @@ __all__ = [
     "layout_of",
     "match_cells",
     "match_conditions",
+    "read_checksum",
     "read_gene_axis_of",
     "read_rows",
     "read_snapshot",

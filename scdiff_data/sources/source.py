@@ -13,7 +13,6 @@ Nothing after the catalog knows which source it was. Paths are relative, so a mi
 for the bucket without changing a byte of what is made from it.
 """
 
-import os
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,11 +22,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from scdiff_data.fetching import check_reachable, explain_refusals
+from scdiff_data.fetching import check_reachable, connect, explain_refusals
 from scdiff_data.reading import GeneAxis
-
-_TIMEOUT = 120
-"""Seconds that one request to Google Cloud Storage may take."""
 
 _HERE = ("file://", "local://", "memory://")
 """Beginnings of urls that no server stands behind."""
@@ -51,19 +47,10 @@ class Bucket:
 
     def connect(self) -> tuple[Any, str]:
         """The fsspec file system, and the root's path in it without a trailing slash."""
-        import fsspec
-
         options = dict(self.storage_options)
         if self.url.startswith(("gs://", "gcs://")):
-            # gcsfs otherwise asks a gRPC service about the bucket first, which needs credentials.
-            os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
             options.setdefault("token", "anon")
-            options.setdefault("requests_timeout", _TIMEOUT)  # gcsfs itself waits for ever
-            options.setdefault("session_kwargs", {"trust_env": True})  # HTTPS_PROXY and its like
-        elif self.url.startswith(("http://", "https://")):
-            options.setdefault("client_kwargs", {"trust_env": True})
-        file_system, root = fsspec.url_to_fs(self.url, **options)
-        return file_system, str(root).rstrip("/")
+        return connect(self.url, options)
 
     @contextmanager
     def explain_refusals(self) -> Iterator[None]:

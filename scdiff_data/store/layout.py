@@ -8,6 +8,7 @@ cells/{experiment_id}.h5ad       an experiment's archive
 cells/{experiment_id}.json       what became of the experiment
 statistics/{experiment_id}.npz   what its genes add up to
 metadata/                        catalog.parquet, genes.parquet, cells.parquet, experiments.json
+bucket.json                      of which bucket this is a local copy, whose shards come when needed
 metadata/downloaded.json         what stages=download fetched for, until stages=process is done
 processed/batch_0000.h5 …        the shards
 ordering/                        rows on their way into the table of cells
@@ -53,6 +54,11 @@ class DataDirectory:
     def downloaded(self) -> Path:
         """The settings that archives were made for alone, until the rest is made."""
         return self.metadata / "downloaded.json"
+
+    @property
+    def bucket(self) -> Path:
+        """Of which bucket this is a local copy; there in no other directory."""
+        return self.path / "bucket.json"
 
     @property
     def hvg_info(self) -> Path:

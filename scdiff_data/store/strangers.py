@@ -54,7 +54,9 @@ def refuse_strangers(directory: DataDirectory) -> None:
 
 
 def _is_ours(directory: DataDirectory) -> bool:
-    """Whether an earlier run began here: its catalog, manifest or a record is there."""
+    """Whether an earlier run began here: its catalog, manifest, note of a bucket, or a record."""
+    if directory.bucket.exists():
+        return True
     try:
         if b"source" in (pq.read_schema(directory.catalog).metadata or {}):
             return True

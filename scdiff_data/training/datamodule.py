@@ -45,10 +45,9 @@ class ScRNADataModule(LightningDataModule):
         How they are divided and stored, see `Recipe`.
     n_hvgs, min_cells_pct, flavor, normalize, span, batch_key, genes, fallback_min_genes
         Which genes of theirs, see `Recipe`.
-    n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed, stages, executor
-        How they are prepared, see `prepare`.
-    replace_data
-        Whether finished data of other settings may be replaced, as `replace` of `prepare`.
+    n_threads, max_memory, keep_downloads, refresh_catalog, retry_failed, replace_data
+    processed_url, local_limit, stages, executor
+        How they are prepared, see `prepare`, where `replace_data` is `replace`.
     batch_size, shuffle, shuffle_seed, window_size, run_size, balance, num_workers
     persistent_workers, tokenizer, train_counts, predict_split, verify
         How they are served, see `Serving`.
@@ -97,6 +96,8 @@ class ScRNADataModule(LightningDataModule):
         refresh_catalog: bool = False,
         retry_failed: bool = False,
         replace_data: bool = False,
+        processed_url: str | None = None,
+        local_limit: int | None = None,
         stages: Stages = "all",
         executor: Any = None,
         batch_size: int = 128,
@@ -123,21 +124,20 @@ class ScRNADataModule(LightningDataModule):
         self.data_dir = Path(data_dir)
         self.batch_size: int = given["batch_size"]
         self.predict_split: str = given["predict_split"]
-        self.tokenizer = tokenizer
-        self._train_counts = train_counts
+        self.tokenizer, self._train_counts = tokenizer, train_counts
         self._opened: ServedCells | None = None
         self._bookmark = Bookmark()
 
     @classmethod
     def from_directory(cls, data_dir: str | Path, **serving: Unpack[Serving]) -> Self:
-        """Open a prepared directory as it is: without a source, by what its manifest says.
+        """Open a prepared directory as it is, without a source: what it is, its manifest says.
 
         Parameters
         ----------
         data_dir
             The directory, or its `processed` folder.
         **serving
-            How its cells are served; what they are, the manifest says.
+            How its cells are served.
 
         Raises
         ------

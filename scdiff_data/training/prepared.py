@@ -3,7 +3,7 @@
 One that was opened as it is has a recipe that knows its source by its settings alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,26 @@ from scdiff_data.errors import ManifestError
 from scdiff_data.pipeline import plan, prepare
 from scdiff_data.planning import Plan
 from scdiff_data.recipes import PrepareOptions, Recipe
+from scdiff_data.remote import fetch_processed
 from scdiff_data.shards import check_shards
 from scdiff_data.sources import StoredSource
 from scdiff_data.store import Manifest
 
+_OF_BUCKETS = {"processed_url", "local_limit"}
+"""Options that a directory which is opened as it is takes, too."""
 
-def read_settings(data_dir: str | Path, given: Iterable[str]) -> dict[str, Any]:
+
+def read_settings(data_dir: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a DataModule that a directory's manifest knows.
+
+    With `processed_url`, the directory is made a local copy of that bucket first.
 
     Parameters
     ----------
     data_dir
         The directory, or its `processed` folder.
     given
-        The names of those that the user gives.
+        Those that the user gives.
 
     Raises
     ------
@@ -36,12 +42,17 @@ def read_settings(data_dir: str | Path, given: Iterable[str]) -> dict[str, Any]:
     ValueError
         If the user gives what the manifest knows, or what is for preparing.
     """
-    manifest, known = Manifest.read(data_dir), signature(Recipe).parameters.keys()
-    if wrong := sorted({*known, *signature(PrepareOptions).parameters, "replace_data"} & {*given}):
+    known, own = signature(Recipe).parameters.keys(), signature(PrepareOptions).parameters.keys()
+    if wrong := sorted({*known, *own, "replace_data"} & {*given} - _OF_BUCKETS):
         raise ValueError(
             f"{wrong} cannot be set for a directory that is opened as it is: its manifest has the "
             "recipe, and nothing is prepared; to prepare other data, give ScRNADataModule a source"
         )
+    if given.get("processed_url") is None:
+        manifest = Manifest.read(data_dir)
+    else:
+        limit = given.get("local_limit")
+        manifest = fetch_processed(given["processed_url"], data_dir, local_limit=limit)
     settings = dict(manifest.recipe)
     if not (settings.keys() <= known and Recipe.from_settings(settings).makes_what(settings)):
         raise ManifestError(
@@ -61,7 +72,8 @@ def plan_work(recipe: Recipe, data_dir: Path, options: PrepareOptions) -> Plan:
             "data, give ScRNADataModule a source"
         )
     known = dict(vars(options))
-    del known["replace"], known["stages"], known["executor"]
+    for name in ("replace", "stages", "executor", *_OF_BUCKETS):
+        del known[name]
     return plan(recipe, data_dir, **known)
 
 

@@ -48,7 +48,9 @@ class Serving(TypedDict, total=False):
         `test` or `all`.
     verify
         What `setup` compares with the manifest: sizes and headers of the shards, or with `full`
-        also the checksum of every byte.
+        also the checksum of every byte. Shards of a bucket are compared as a whole when they come.
+    processed_url, local_limit
+        The bucket whose local copy `data_dir` is or becomes, see `PrepareOptions`.
     """
 
     batch_size: int
@@ -63,6 +65,8 @@ class Serving(TypedDict, total=False):
     train_counts: bool
     predict_split: Literal["train", "val", "test", "all"]
     verify: Literal["headers", "full"]
+    processed_url: str | None
+    local_limit: int | None
 
 
 @dataclass(kw_only=True)
