@@ -20,7 +20,6 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fixtures.goals import print_goal
 from fixtures.memory_cap import drop_from_cache, run_capped, set_read_ahead, why_not_capped
 
@@ -70,13 +69,7 @@ def set_up_annbatch(folder: Path, python: str, *, quick: bool) -> Path | None:
 
 
 def make(folder: Path, *, quick: bool) -> None:
-    from fixtures.large import (
-        PrepareOptions,
-        copy_archives,
-        fill_shards,
-        make_sparse,
-        multiply_shards,
-    )
+    from fixtures.large import PrepareOptions, copy_archives, fill_shards, multiply_shards
 
     n_archives = 20 if quick else 40
     for shard_format, n in N_COPIES[quick].items():
@@ -91,8 +84,6 @@ def make(folder: Path, *, quick: bool) -> None:
         filled = copy_archives(folder, folder / "archives", n_archives)
         options = PrepareOptions(n_threads=2)
         fill_shards(folder, folder / "archives", filled, options, shard_format="compact")
-    if not (folder / "sparse" / "config.json").exists():
-        make_sparse(folder / "compact", folder / "sparse")
 
 
 def measure_limits(folder: Path, *, seconds: float) -> dict[str, float]:
@@ -166,28 +157,6 @@ def warm_up(few: Path, data_dir: Path, task: str, seconds: float) -> dict[str, f
     return start(None, folder=target, what="load", task=task, seconds=seconds, warm=True)
 
 
-def measure_growth(folder: Path, *, quick: bool) -> tuple[float, float]:
-    """Exponent of time in cells when preparing, and the most memory over what was allowed, MB."""
-    from fixtures.large import PrepareOptions, copy_archives, fill_shards
-
-    times, peaks, allowed = [], [], 256 << 20
-    sizes = (10, 30) if quick else (10, 60, 200)
-    for n in sizes:
-        target = folder / f"linked_{n}"
-        if not (target / "config.json").exists():
-            filled = copy_archives(folder, target, n, link=True)
-            fill_shards(folder, target, filled, PrepareOptions(n_threads=2), shard_format="compact")
-        job = {"what": "write", "format": "compact", "max_memory": allowed}
-        found = [start(None, folder=target, **job) for _ in range(2)]
-        times.append(min(f["seconds"] for f in found))
-        peaks.append(max(f["peak"] for f in found))
-        print(
-            f"{n * 10_000:,} cells to compact shards: {times[-1]:.2f} s, {peaks[-1] / 1e6:,.0f} MB"
-        )
-    exponent = float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
-    return exponent, max(peaks) / 1e6 - allowed / 1e6
-
-
 def print_report(results: dict[str, list[dict[str, float]]], *, quick: bool) -> None:
     def middle(name: str, key: str = "rate") -> float:
         return statistics.median(found[key] for found in results[name])
@@ -249,12 +218,6 @@ def main() -> None:
                 folder, arguments.annbatch, quick=arguments.quick, n_rounds=n_rounds
             )
         print_report(results, quick=arguments.quick)
-        exponent, over = measure_growth(folder, quick=arguments.quick)
-        sparse = start(None, folder=folder / "sparse", what="sparse")
-        print_goal("prepare_exponent", exponent, "<=", 1.05)
-        print_goal("prepare_mb_over_max_memory", over, "<=", 300, digits=0)
-        print_goal("open_a_billion_cells_s", sparse["seconds"], "<=", 0.5)
-        print_goal("sampler_growth_mb", sparse["grown_mb"], "<=", 20, digits=0)
 
 
 if __name__ == "__main__":

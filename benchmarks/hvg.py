@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +27,7 @@ import numpy as np
 from fixtures.atlas import make_atlas
 from fixtures.drawn import read_drawn
 from fixtures.goals import print_goal
+from fixtures.watching import anonymous_memory, watch_memory
 
 from scdiff_data import H5adFolder, Recipe, prepare
 from scdiff_data.archive.file import map_matrix
@@ -44,28 +44,14 @@ FLAVORS = ("dispersion", "seurat", "seurat_v3")
 N_HVGS, N_THREADS = 2_000, os.cpu_count() or 1
 
 
-def anonymous_memory() -> int:
-    """Bytes of this process that no file backs."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split("RssAnon:")[1].split()[0])
-
-
 def measure(action: Callable[[], Any]) -> dict[str, Any]:
     """Seconds, CPU seconds, and the peak of anonymous memory above what was there."""
-    peak, done, before = [0], threading.Event(), anonymous_memory()
-
-    def watch() -> None:
-        while not done.wait(0.01):
-            peak[0] = max(peak[0], anonymous_memory() - before)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = action()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    done.set()
-    watcher.join()
-    return {"wall": wall, "cpu": cpu, "peak_mb": peak[0] / 1e6, "genes": result}
+    before = anonymous_memory()
+    with watch_memory() as peak:
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = action()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {"wall": wall, "cpu": cpu, "peak_mb": (peak[0] - before) / 1e6, "genes": result}
 
 
 class Data:

@@ -13,15 +13,15 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
-from collections import Counter
 from pathlib import Path
+from types import FrameType
 
 import pandas as pd
 from fixtures.bucket import Server, start_server
 from fixtures.experiment import make_file
 from fixtures.memory_cap import run_capped, why_not_capped
+from fixtures.watching import watch_main_thread
 
 from scdiff_data import Recipe, ScBaseCount, prepare
 
@@ -65,26 +65,14 @@ def make_shards(url: str, bucket: str, folder: Path, cell_count: int) -> dict[st
         n_hvgs=2_000,
         split={"by": "cell", "val": 0.05, "test": 0.05},
     )
-    seconds: Counter[str] = Counter()
-    main_thread, done = threading.get_ident(), threading.Event()
 
-    def watch() -> None:
-        before = time.perf_counter()
-        while not done.wait(0.01):
-            frame = sys._current_frames()[main_thread]
-            while frame.f_back and find_file(frame.f_code.co_filename) is None:
-                frame = frame.f_back
-            now = time.perf_counter()
-            seconds[find_file(frame.f_code.co_filename) or "elsewhere"] += now - before
-            before = now
+    def innermost(frame: FrameType) -> str:
+        while frame.f_back and find_file(frame.f_code.co_filename) is None:
+            frame = frame.f_back
+        return find_file(frame.f_code.co_filename) or "elsewhere"
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    with watch_main_thread(innermost) as seconds:
         prepare(recipe, folder)
-    finally:
-        done.set()
-        watcher.join()
     return dict(seconds)
 
 

@@ -10,33 +10,12 @@ import argparse
 import tempfile
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
+from fixtures.catalog import make_holes
 
-from scdiff_data import Recipe, ScBaseCount, plan
+from scdiff_data import Recipe, plan
 
-N_EXPERIMENTS, MEAN_CELLS, MOST_CELLS, SPREAD = 24_957, 8_600, 526_980, 1.1
-BYTES_A_CELL = 12_600
+N_EXPERIMENTS = 24_957
 SIZES = (100_000, 1_000_000, 10_000_000)
-
-
-def lay_out(folder: Path) -> ScBaseCount:
-    """A bucket that has a catalog alone."""
-    source = ScBaseCount(url=str(folder))
-    middle = np.log(MEAN_CELLS) - SPREAD**2 / 2
-    drawn = np.random.default_rng(0).lognormal(middle, SPREAD, N_EXPERIMENTS)
-    n_cells = drawn.clip(1, MOST_CELLS).astype(int)
-    names = [f"SRX{number:08d}" for number in range(N_EXPERIMENTS)]
-    table = pd.DataFrame({"srx_accession": names, "obs_count": n_cells})
-    path = folder / source.folder("metadata") / "sample_metadata.parquet"
-    path.parent.mkdir(parents=True)
-    table.assign(tech_10x="3_prime_gex").to_parquet(path)
-    files = folder / source.folder("h5ad")
-    files.mkdir(parents=True)
-    for name, n in zip(names, n_cells, strict=True):  # the plan asks for sizes: holes of that size
-        with (files / f"{name}.h5ad").open("wb") as file:
-            file.truncate(int(n) * BYTES_A_CELL)
-    return source
 
 
 def main() -> None:
@@ -44,7 +23,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="changes nothing: it takes seconds")
     parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        source = lay_out(Path(temporary, "bucket"))
+        source = make_holes(Path(temporary, "bucket"), N_EXPERIMENTS)
         for cell_count in SIZES:
             recipe = Recipe(source=source, cell_count=cell_count, max_cells_per_experiment=5_000)
             print(f"cell_count={cell_count}")

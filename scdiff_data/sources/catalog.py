@@ -1,6 +1,6 @@
 """The catalog's experiments, and which of them the settings allow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ CATALOG_COLUMNS = ["experiment_id", "path", "n_cells", "size", "checksum"]
 """What every catalog has; a snapshot that was taken with others is taken anew."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class CatalogRow:
     """An experiment, as the catalog has it.
 
@@ -47,13 +47,38 @@ class CatalogRow:
     columns: Mapping[str, Any]
 
 
+class _Columns(Mapping[str, Any]):
+    """A row's columns, made when they are asked for: most of many thousand rows never are."""
+
+    __slots__ = ("_columns", "_row")
+
+    def __init__(self, columns: Mapping[str, pa.ChunkedArray], row: int) -> None:
+        self._columns, self._row = columns, row
+
+    def __getitem__(self, name: str) -> Any:
+        return self._columns[name][self._row].as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)  # the row alone, not the catalog
+
+
 def read_rows(table: pa.Table) -> dict[str, CatalogRow]:
     """The rows of a catalog, in its order, by their experiment."""
+    table = table.combine_chunks()
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    own = zip(*(columns[name].to_pylist() for name in CATALOG_COLUMNS), strict=True)
     return {
-        row["experiment_id"]: CatalogRow(
-            **{name: row[name] for name in CATALOG_COLUMNS}, columns=row
-        )
-        for row in table.to_pylist()
+        values[0]: CatalogRow(*values, columns=_Columns(columns, row))
+        for row, values in enumerate(own)
     }
 
 

@@ -33,25 +33,40 @@ class LossLimit:
         self._rows = rows
         self._most = usual if given is None else given
         self._is_given = given is not None
+        self._n_tried = self._n_failed = self._n_cells = self._n_lost = 0
+        self._last: ExperimentRecord | None = None
 
     def check(self, records: Sequence[ExperimentRecord], *, is_end: bool) -> None:
-        """Raise DownloadError if too many experiments or cells are lost."""
-        failed, most = [record for record in records if record.failed], self._most
-        is_early = len(records) < _MIN_TRIED and not (is_end and self._is_given)
-        if not failed or (most and is_early):
+        """Raise DownloadError if too many experiments or cells are lost.
+
+        Parameters
+        ----------
+        records
+            Those of the last call and what has come since, which alone is looked at: a run checks
+            after each of many thousand experiments.
+        is_end
+            Whether no more will come.
+        """
+        for record in records[self._n_tried :]:
+            n_cells = self._rows[record.experiment_id].n_cells
+            self._n_tried += 1
+            self._n_cells += n_cells
+            if record.failed:
+                self._n_failed += 1
+                self._n_lost += n_cells
+                self._last = record
+        last, most = self._last, self._most
+        is_early = self._n_tried < _MIN_TRIED and not (is_end and self._is_given)
+        if last is None or (most and is_early):
             return
-        n_lost, n_cells = self._count_cells(failed), max(self._count_cells(records), 1)
-        if len(failed) > most * len(records) or n_lost > most * n_cells:
-            last = failed[-1]
+        is_too_much = self._n_lost > most * max(self._n_cells, 1)
+        if self._n_failed > most * self._n_tried or is_too_much:
             raise DownloadError(
-                f"{len(failed)} of {len(records)} experiments failed, with {n_lost:,} of "
-                f"{n_cells:,} cells, more than max_failed_fraction={most}; the last: "
+                f"{self._n_failed} of {self._n_tried} experiments failed, with {self._n_lost:,} "
+                f"of {self._n_cells:,} cells, more than max_failed_fraction={most}; the last: "
                 f"{last.experiment_id}: {last.reason}. Mend or remove the files and run again, "
                 "with retry_failed where the cause lay elsewhere; or raise max_failed_fraction"
             )
-
-    def _count_cells(self, tried: Sequence[ExperimentRecord]) -> int:
-        return sum(self._rows[record.experiment_id].n_cells for record in tried)
 
 
 def describe_losses(experiments: Sequence[Mapping[str, Any]]) -> str:

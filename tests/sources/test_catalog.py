@@ -1,5 +1,6 @@
 """Experiments are filtered by their metadata, from a snapshot taken once."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from scdiff_data.errors import ManifestError
-from scdiff_data.sources.catalog import filter_catalog, normalize_text
+from scdiff_data.sources.catalog import filter_catalog, normalize_text, read_rows
 from scdiff_data.sources.snapshot import read_snapshot, read_stored, take_snapshot
 from scdiff_data.sources.source import Bucket
 
@@ -169,3 +170,19 @@ def test_the_snapshot_is_taken_once_and_renewed_when_asked(tmp_path: Path) -> No
     assert load(path, Given(("a", "b"))) == ["a"]
     assert load(path, Given(("a", "b")), refresh=True) == ["a", "b"]
     assert load(path, Given(("c",), release="2")) == ["c"]
+
+
+def test_a_row_has_the_columns_of_its_own_and_goes_to_another_process_alone() -> None:
+    own = {"path": list("uvwxyz"), "size": [1] * 6, "checksum": [None] * 6}
+    catalog = CATALOG
+    for name, values in own.items():
+        catalog = catalog.append_column(name, pa.array(values))
+    catalog = pa.concat_tables([catalog.slice(0, 2), catalog.slice(2)])  # in pieces, as filters do
+    rows = read_rows(catalog)
+    assert list(rows) == list("abcdef")
+    assert [dict(row.columns) for row in rows.values()] == catalog.to_pylist()
+    assert rows["c"].columns.get("unit") is None
+    large = read_rows(pa.concat_tables([catalog] * 1_000))
+    sent = pickle.dumps(large["f"])
+    assert pickle.loads(sent) == large["f"]
+    assert len(sent) < 1_000

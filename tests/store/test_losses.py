@@ -78,3 +78,20 @@ def test_the_table_accounts_for_every_experiment_and_cell() -> None:
         assert f"{name:18} {value}" in text.splitlines(), name
     assert text.count("B: torn") == 20
     assert "… and 1 more" in text
+
+
+def test_a_run_of_many_experiments_looks_at_each_once() -> None:
+    records = make_records(9, 4)
+    looked: list[str] = []
+
+    class Rows(dict[str, CatalogRow]):
+        def __getitem__(self, name: str) -> CatalogRow:
+            looked.append(name)
+            return super().__getitem__(name)
+
+    limit = LossLimit(Rows(make_rows(records)), 0.3, 0.1)
+    for n in range(len(records)):
+        limit.check(records[:n], is_end=False)
+    with pytest.raises(DownloadError, match=r"4 of 13 experiments failed, with 400 of 1,300 cells"):
+        limit.check(records, is_end=True)
+    assert looked == [record.experiment_id for record in records]

@@ -107,7 +107,8 @@ def run(
     Path(out, f"rank{trainer.global_rank}.pid").write_text(str(os.getpid()))
     datamodule = ScRNADataModule(Pbmc(), data_dir, **settings)
     trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
-    found = {"seen": model.seen, "validated": model.validated}
+    weights = model.layer.weight.flatten().tolist()
+    found = {"seen": model.seen, "validated": model.validated, "weights": weights}
     Path(out, f"rank{trainer.global_rank}.json").write_text(json.dumps(found))
     return model
 
