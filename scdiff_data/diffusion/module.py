@@ -7,7 +7,7 @@ Shapes: b cells of a batch, c cells, g genes, v tokens, l labels.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -246,6 +246,13 @@ class MaskedDiffusion(LightningModule):
         count_nll_b = loss_b - self.tokenizer.log_prob(metadata["counts"]).mean(-1)
         scores = [torch.ones_like(loss_b), loss_b, loss_b**2, marginal_b, count_nll_b]
         self._sums += torch.stack(scores).double().sum(-1)
+
+    def predict_masked(self, batch: TokenBatch) -> Iterator[tuple[Tensor, Tensor]]:
+        """Of both masks of validation, the tokens' probabilities [b, g, v] and the mask [b, g]."""
+        n_genes, seed = batch.tokens.shape[1], self.hparams["seed"]
+        for masked_bg in draw_mask_pairs(batch.metadata["cell_id"], n_genes=n_genes, seed=seed):
+            masked_bg = masked_bg.to(self.device)
+            yield self.logits(batch, masked_bg).softmax(-1), masked_bg
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all cells of all ranks, and the loss's standard error."""
