@@ -144,7 +144,7 @@ def _judge(axes: Mapping[str, "Axes"], content: ReportContent) -> None:
         else:
             draw(axes[name], effects)
             what = "correlation" if name == "agreement" else "slope"
-            axes[name].set_title(f"log-fold changes between {effects['label']}: {what}")
+            axes[name].set_title(f"log-fold changes: {what}")
 
 
 def draw_samples(samples: Samples, title: str) -> "Figure":

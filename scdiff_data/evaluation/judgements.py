@@ -67,7 +67,8 @@ def measure_calibration(
     with torch.inference_mode():
         for batch in _take_batches(cast("Predictor", model), datamodule, split, n_cells):
             own = batch.metadata.get("experiment_id")
-            names = ["all"] * len(batch.tokens) if own is None else [str(e) for e in own.tolist()]
+            experiments += ["all"] * len(batch.tokens) if own is None else np.asarray(own).tolist()
+            both: dict[str, list[Any]] = {name: [] for name in sums}
             tokens_bg1 = batch.tokens[..., None]
             for p_bgv, hidden_bg in cast("Predictor", model).predict_masked(batch):
                 reached_bgv = p_bgv.flip(-1).cumsum(-1).flip(-1)[..., 1:].clamp(0, 1)
@@ -78,8 +79,9 @@ def measure_calibration(
                 ):
                     counted = hidden_bg[..., None].expand_as(p)
                     parts = (part.numpy(force=True) for part in (p.float(), is_true, counted))
-                    sums[name].append(sum_by_probability(*parts))
-                experiments += names
+                    both[name].append(sum_by_probability(*parts))
+            for name, of_masks in both.items():  # a cell is one cell, however often it is asked
+                sums[name].append(np.sum(of_masks, axis=0))
     if not experiments:
         return {}
     curves = {

@@ -116,8 +116,8 @@ def draw_effects(axes: "Axes", effects: Mapping[str, Any]) -> None:
     axes.axvline(1, color="black", linewidth=1, linestyle="--", zorder=0)
     names = [" / ".join(pair["labels"]) for pair in pairs]
     axes.set_yticks(places, [shorten_name(name, _LONGEST) for name in names], fontsize=8)
-    axes.set_ylim(len(pairs) - 0.4, -0.6)
-    axes.set_xlabel("slope against real log-fold changes, noise taken out")
+    axes.set_ylim(1.25 * len(pairs) - 0.4, -0.6)
+    axes.set_xlabel(f"between values of {effects['label']}; noise taken out")
     axes.legend(frameon=False, loc="lower right", fontsize=9)
 
 

@@ -122,7 +122,7 @@ def test_probabilities_stand_beside_frequencies_and_effects_beside_a_replicates(
     panels = {panel.get_title(): panel for panel in draw_report(content).axes}
     (text,) = panels["of hidden genes: a count is 0"].texts
     assert text.get_text() == "calibration error 0.0500\nof 2 experiments at most 0.1000"
-    slopes = panels["log-fold changes between cell_type: slope"]
+    slopes = panels["log-fold changes: slope"]
     assert [name.get_text() for name in slopes.get_yticklabels()] == ["B cell / T cell"]
     assert read(slopes) == ["95 % of real cells", "generated"]
 

@@ -64,6 +64,7 @@ def test_a_checkpoint_is_scored_on_the_test_cells(checkpoint: Path) -> None:
     for line in (
         "effects between cell_type",
         "calibration error",
+        "scale: 0",
         "given_cell_type",
         "genes_shuffled",
         "nearest_neighbour_accuracy",
