@@ -27,6 +27,7 @@ it and is entered by its `__init__`, which names its files in their order.
     tokenizers/     counts to tokens and back
     training/       what Lightning takes: the DataModule, exact resuming, optimizer
     callbacks/      beside any module: averaged weights, speed, an orderly stop
+    measuring/      how alike two samples of cells are, how well predictions hold
     evaluation/     how good a model is, beside baselines and beside real cells
     diffusion/      the demo model
     command/        all of this from a shell: functions become commands

@@ -238,7 +238,7 @@ _COMMANDS = (
     ),
     Command(
         "info",
-        "DATA_DIR [--png FILE] [--json]",
+        "DATA_DIR|CHECKPOINT [--png FILE] [--json]",
         lambda: describe,
         lambda arguments, _, words: _take_places("data_dir")(arguments, run_info, words),
         run_info,

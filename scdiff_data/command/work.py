@@ -47,17 +47,19 @@ def run_hvg(data_dir: str, **given: Any) -> str:
 
 
 def run_info(data_dir: str, *, png: Path | None = None, json: bool = False) -> str:
-    """Show what a directory holds, and whether it is whole.
+    """Show what a directory holds, and whether it is whole; or a checkpoint's model card.
 
     Parameters
     ----------
     data_dir
-        The directory: finished, unfinished or damaged.
+        The directory: finished, unfinished or damaged; or a checkpoint of the demo model.
     png
         A file to draw it in, too.
     json
         Whether it is printed as JSON.
     """
+    if Path(data_dir).is_file():
+        return _describe_checkpoint(data_dir, png=png, as_json=json)
     with Progress("look"):
         card = describe(data_dir)
     if png is not None:
@@ -102,6 +104,15 @@ def run_generate(checkpoint: str, *, output: str, **how: Any) -> str:
     with write_aside(Path(output)) as aside:
         cells.write_h5ad(aside)
     return f"{cells.n_obs:,} cells of {cells.n_vars:,} genes: {output}"
+
+
+def _describe_checkpoint(checkpoint: str, *, png: Path | None, as_json: bool) -> str:
+    """A checkpoint's model card, which needs torch to be read."""
+    if png is not None:
+        raise ValueError(f"{checkpoint} is a file: only what a directory holds is drawn (png)")
+    evaluation = import_module("scdiff_data.evaluation")
+    card = evaluation.read_card(checkpoint)
+    return json.dumps(card, indent=2) if as_json else str(evaluation.describe_card(card))
 
 
 def load_demo_model() -> Any:

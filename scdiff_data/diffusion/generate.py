@@ -21,6 +21,7 @@ from scdiff_data.diffusion.denoiser import Denoiser
 from scdiff_data.diffusion.panel import Panel
 from scdiff_data.diffusion.process import keyed_generator
 from scdiff_data.diffusion.samplers import Sampler, guide, sample_tokens
+from scdiff_data.evaluation import add_card
 from scdiff_data.telling import Progress
 from scdiff_data.tokenizers import BinTokens
 
@@ -31,6 +32,7 @@ class Model(Protocol):
     denoiser: Denoiser
     tokenizer: BinTokens
     conditions_cl: Tensor
+    card: dict[str, Any] | None
 
     @property
     def hparams(self) -> Any:
@@ -78,8 +80,8 @@ def generate_cells(
     Returns
     -------
     AnnData
-        `X` int32 CSR counts [n_cells, n_genes]; `obs` the depth asked for as `total_counts`,
-        and the labels; `var` the gene ids as index, and `gene_symbols`.
+        `X` int32 CSR counts [n_cells, n_genes]; `obs` the depth asked for as `total_counts`, and
+        the labels; `var` the gene ids as index, and `gene_symbols`; `uns` the model card, as JSON.
 
     Raises
     ------
@@ -99,7 +101,7 @@ def generate_cells(
         batch_size=batch_size,
     )
     counts_cg = sparse.vstack([sparse.csr_matrix(batch) for batch in batches], format="csr")
-    return _name_cells(counts_cg, conditions_cl, model.hparams["panel"])
+    return add_card(_name_cells(counts_cg, conditions_cl, model.hparams["panel"]), model.card)
 
 
 def impute_cells(
@@ -277,10 +279,8 @@ def _condition(
         logits_bgv: Tensor = denoiser(tokens_bg, **condition, unconditional_b=withheld_b)
         return logits_bgv
 
-    if not is_told:
-        return lambda tokens_bg: ask(tokens_bg, withheld_b)
-    if guidance == 1:
-        return lambda tokens_bg: ask(tokens_bg, None)
+    if not is_told or guidance == 1:
+        return lambda tokens_bg: ask(tokens_bg, None if is_told else withheld_b)
     return lambda tokens_bg: guide(
         ask(tokens_bg, None), ask(tokens_bg, withheld_b), guidance=guidance
     )

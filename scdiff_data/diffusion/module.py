@@ -25,7 +25,9 @@ from scdiff_data.diffusion.process import (
     draw_masks,
     keyed_generator,
     masked_cross_entropy,
+    predict_masked,
 )
+from scdiff_data.evaluation import make_card
 from scdiff_data.loading import TokenBatch
 from scdiff_data.tokenizers import BinTokens
 from scdiff_data.training import make_optimizer
@@ -73,6 +75,7 @@ class MaskedDiffusion(LightningModule):
     """
 
     conditions_cl: Tensor
+    card: dict[str, Any] | None = None  # what the checkpoint says of itself, once there is one
 
     def __init__(
         self,
@@ -108,10 +111,7 @@ class MaskedDiffusion(LightningModule):
     ) -> Self:
         """As Lightning's, but nothing in a checkpoint is run unless `weights_only` is False.
 
-        Raises
-        ------
-        ValueError
-            If it is no checkpoint, or one of another model.
+        Raises ValueError if it is no checkpoint, or one of another model.
         """
         try:
             return super().load_from_checkpoint(
@@ -271,8 +271,17 @@ class MaskedDiffusion(LightningModule):
             **{name: self.hparams[name] for name in _OPTIMIZER},
         )
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the model card beside the weights."""
+        checkpoint["model_card"] = self.card = make_card(self, self.trainer)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the card along; earlier checkpoints have none."""
+        self.card = checkpoint.get("model_card")
+
     generate = generate_cells
     impute = impute_cells
+    predict_masked = predict_masked
 
     def _read_panel(self, datamodule: "ScRNADataModule") -> Panel:
         return read_panel(datamodule, labels=self.hparams["labels"])

@@ -10,13 +10,16 @@ so the loss is **the mean cross-entropy over that cell's masked genes**: no weig
 time input. Shapes: b cells of a batch, g genes, v tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from scdiff_data.loading import TokenBatch
 
 
 def keyed_generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -94,6 +97,17 @@ def masked_cross_entropy(logits_bgv: Tensor, tokens_bg: Tensor, masked_bg: Tenso
     logits_nv, tokens_n = logits_bgv.float().flatten(0, 1), tokens_bg.flatten()
     nll_bg = F.cross_entropy(logits_nv, tokens_n, reduction="none").view_as(tokens_bg)
     return nll_bg.where(masked_bg, 0.0).sum(-1) / masked_bg.sum(-1)
+
+
+def predict_masked(model: Any, batch: TokenBatch) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of validation's two masks the tokens' probabilities [b, g, v], and the mask [b, g].
+
+    A method of `MaskedDiffusion`.
+    """
+    n_genes, seed = batch.tokens.shape[1], model.hparams["seed"]
+    for masked_bg in draw_mask_pairs(batch.metadata["cell_id"], n_genes=n_genes, seed=seed):
+        hidden_bg = masked_bg.to(model.device)
+        yield model.logits(batch, hidden_bg).softmax(-1), hidden_bg
 
 
 def cosine_grid(steps: int) -> list[float]:

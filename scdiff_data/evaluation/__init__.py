@@ -1,22 +1,27 @@
 """How good a model is: likelihoods beside baselines, generated cells beside real ones.
 
-Read `baselines`, `metrics`, `panels`, `figure`, `comparison`, `report`,
-`sample_cells`.
+Read `baselines`, `judgements`, `panels`, `verdicts`, `figure`, `comparison`, `report`,
+`sample_cells`, `card`. What they measure with is the room before.
 """
 
 from scdiff_data.evaluation.baselines import count_marginals, score_baselines
+from scdiff_data.evaluation.card import add_card, describe_card, make_card, read_card
 from scdiff_data.evaluation.comparison import evaluate_model
-from scdiff_data.evaluation.metrics import compare_cells
 from scdiff_data.evaluation.report import RunReport, describe_scores, describe_test
 from scdiff_data.evaluation.sample_cells import SampleCells
+from scdiff_data.measuring import compare_cells
 
 __all__ = [
     "RunReport",
     "SampleCells",
+    "add_card",
     "compare_cells",
     "count_marginals",
+    "describe_card",
     "describe_scores",
     "describe_test",
     "evaluate_model",
+    "make_card",
+    "read_card",
     "score_baselines",
 ]

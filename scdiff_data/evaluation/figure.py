@@ -17,6 +17,13 @@ from scdiff_data.evaluation.panels import (
     compare_totals,
     compare_types,
 )
+from scdiff_data.evaluation.verdicts import (
+    draw_agreement,
+    draw_effects,
+    draw_reliability,
+    say_nothing,
+    write_scores,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,34 +33,12 @@ _LAYOUT = (
     ("losses", "likelihoods", "scores", "scores"),
     ("means", "variances", "zeros", "totals"),
     ("components", "real components", "correlations", "types"),
+    ("zero reliability", "count reliability", "agreement", "effects"),
 )
 """Where each panel is."""
 
 _SPLITS = {"val": (BLUE, "o", "validation"), "test": (ORANGE, "D", "test")}
 """Color, mark and name of the cells that were scored."""
-
-_SAMPLES = {
-    "generated": "generated",
-    "real": "real",
-    "genes_shuffled": "shuffled",
-    "mean_profile": "profile",
-}
-"""Columns of the table of scores."""
-
-_SCORES = {
-    "gene_mean_ratio": ("mean count of a gene, ratio", "1"),
-    "gene_variance_ratio": ("variance of a gene, ratio", "1"),
-    "zero_fraction_difference": ("zeros, difference", "0"),
-    "library_cv_ratio": ("spread of counts a cell, ratio", "1"),
-    "detected_genes_cv_ratio": ("spread of genes a cell, ratio", "1"),
-    "gene_correlation_agreement": ("gene-gene correlations agree", "1"),
-    "wasserstein_per_gene": ("Wasserstein distance of a gene", "0"),
-    "mmd2": ("squared MMD", "0"),
-    "nearest_neighbour_accuracy": ("told apart by the nearest cell", "0.5"),
-    "forest_auc": ("told apart by a forest, AUC", "0.5"),
-    "duplicates": ("copies of training cells", "0"),
-}
-"""Rows of that table: what each is, and what it is at best."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +49,11 @@ class ReportContent:
     ----------
     samples
         Cells, as many of each kind.
-    split
-        The split that the held-out ones are of.
+    split, held_out
+        The split that the held-out ones are of, and what was held out, in words.
     scores
-        Of each sample the figures of `compare_cells`; empty, if none were taken.
+        Of each sample the figures of `compare_cells`, and `scale`, `effects` and `calibration`, as
+        `Comparison` has them; empty, if none were taken.
     type_names, type_shares
         Types, and the share of each among `generated`, `real` and `other` cells; or empty.
     curves
@@ -81,7 +67,8 @@ class ReportContent:
 
     samples: Samples
     split: str
-    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    held_out: str = "cells"
+    scores: Mapping[str, Any] = field(default_factory=dict)
     type_names: Sequence[str] = ()
     type_shares: Mapping[str, Sequence[float]] = field(default_factory=dict)
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -99,12 +86,12 @@ def draw_report(content: ReportContent) -> "Figure":
     samples = content.samples
     title = (
         f"{len(samples):,} generated cells beside as many held-out ones "
-        f"({_SPLITS[content.split][2]}), and as many other real ones"
+        f"({_SPLITS[content.split][2]}: {content.held_out} held out), and as many other real ones"
     )
-    figure, axes = new_mosaic(_LAYOUT, size=(18, 12.5), title=title)
+    figure, axes = new_mosaic(_LAYOUT, size=(18, 16.5), title=title)
     _plot_losses(axes["losses"], content)
     _plot_likelihoods(axes["likelihoods"], content)
-    _write_scores(axes["scores"], content.scores)
+    write_scores(axes["scores"], content.scores)
 
     panels: dict[str, tuple[str, Any, bool]] = {
         "means": ("mean count of each gene", lambda counts: counts.mean(0), True),
@@ -136,8 +123,28 @@ def draw_report(content: ReportContent) -> "Figure":
         compare_types(axes["types"], content.type_shares, content.type_names)
         axes["types"].set_title("types of the nearest training cells")
     else:
-        _say(axes["types"], "the cells have no labels")
+        say_nothing(axes["types"], "the cells have no labels")
+    _judge(axes, content)
     return figure
+
+
+def _judge(axes: Mapping[str, "Axes"], content: ReportContent) -> None:
+    """Whether probabilities hold, and effects are those of real cells."""
+    curves, effects = content.scores.get("calibration"), content.scores.get("effects")
+    for name, text in (("zeros", "a count is 0"), ("counts", "a count reaches 1, 2, …")):
+        panel = axes[f"{name[:-1]} reliability"]
+        panel.set_title(f"of hidden genes: {text}")
+        if curves is None:
+            say_nothing(panel, "nothing was predicted")
+        else:
+            draw_reliability(panel, curves[name])
+    for name, draw in (("agreement", draw_agreement), ("effects", draw_effects)):
+        if effects is None:
+            say_nothing(axes[name], "no two labels have cells enough")
+        else:
+            draw(axes[name], effects)
+            what = "correlation" if name == "agreement" else "slope"
+            axes[name].set_title(f"log-fold changes: {what}")
 
 
 def draw_samples(samples: Samples, title: str) -> "Figure":
@@ -165,7 +172,7 @@ def _plot_losses(axes: "Axes", content: ReportContent) -> None:
     curves, losses = content.curves, content.losses
     axes.set_title("loss")
     if not curves or not len(curves["step"]):
-        _say(axes, "nothing was trained")
+        say_nothing(axes, "nothing was trained")
         return
     steps = curves["step"]
     axes.plot(steps, curves["train/loss"], color=GREY, label="training", linewidth=2)
@@ -194,7 +201,7 @@ def _plot_likelihoods(axes: "Axes", content: ReportContent) -> None:
     scored = [s for s in _SPLITS if f"{s}/count_nll" in losses and s in content.baselines]
     axes.set_title("negative log-likelihood of counts")
     if not scored:
-        _say(axes, "nothing was scored")
+        say_nothing(axes, "nothing was scored")
         return
     names = list(dict.fromkeys(name for split in scored for name in content.baselines[split]))
     rows = ["model", *names]
@@ -231,43 +238,6 @@ def _name_baseline(name: str) -> str:
     return known.get(name, name.replace("given_", "given ").replace("$", r"\$"))
 
 
-def _write_scores(axes: "Axes", scores: Mapping[str, Mapping[str, float]]) -> None:
-    """The figures of each sample, as a table."""
-    axes.set_axis_off()
-    columns = [name for name in _SAMPLES if name in scores]
-    if not columns:
-        _say(axes, "too few cells to compare")
-        return
-    rows = [
-        [text, ideal, *(f"{scores[sample][name]:.3f}" for sample in columns)]
-        for name, (text, ideal) in _SCORES.items()
-    ]
-    axes.set_title("how alike the cells are; shuffled genes and the mean profile are cheats")
-    head = ["held-out cells beside", "ideal", *(_SAMPLES[name] for name in columns)]
-    widths = [0.36, 0.08, *([0.56 / len(columns)] * len(columns))]
-    whole: Any = (0, 0, 1, 1)  # of the panel
-    table = axes.table(
-        [head, *rows], colWidths=widths, cellLoc="right", bbox=whole, edges="horizontal"
-    )
-    table.auto_set_font_size(value=False)
-    for (row, column), cell in table.get_celld().items():
-        text = cell.get_text()
-        text.set_fontsize(11)
-        cell.set_edgecolor("#DDDDDD")
-        if column == 0:
-            text.set_horizontalalignment("left")
-        if row == 0 or column == columns.index("generated") + 2:
-            text.set_fontweight("bold")
-        if column == columns.index("generated") + 2:
-            text.set_color(BLUE)
-
-
 def _with_error(losses: Mapping[str, float], split: str) -> str:
     error = losses.get(f"{split}/loss_se")
     return f"{losses[f'{split}/loss']:.3f}" + (f" ± {error:.3f}" if error is not None else "")
-
-
-def _say(axes: "Axes", text: str) -> None:
-    """A panel that has nothing to show says why."""
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#5F5F5F")

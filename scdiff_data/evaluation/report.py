@@ -22,11 +22,14 @@ from scdiff_data.evaluation.comparison import (
     compare_with_split,
     score_baselines_of,
 )
-from scdiff_data.evaluation.metrics import MIN_CELLS
 from scdiff_data.loading import TokenBatch
+from scdiff_data.measuring import MIN_CELLS
 from scdiff_data.training import ScRNADataModule
 
 _log = logging.getLogger(__name__)
+
+SAMPLES = ("generated", "real", "other_held_out", "genes_shuffled", "mean_profile")
+"""Samples that are compared with held-out cells, in the order of the columns."""
 
 
 class RunReport(Callback):
@@ -107,22 +110,20 @@ class RunReport(Callback):
 
     def _compare(self, trainer: Trainer, model: LightningModule) -> Comparison | None:
         datamodule: ScRNADataModule = trainer.datamodule  # type: ignore[attr-defined]
-        n_cells = min(self._n_cells, len(datamodule.val_dataset))
-        if n_cells < MIN_CELLS:
-            _log.warning(
-                "no cells generated: %d validation cells of n_cells=%d are too few to compare "
-                "with, hold out at least %d",
-                len(datamodule.val_dataset),
-                self._n_cells,
-                MIN_CELLS,
-            )
-            return None
         model.to(trainer.strategy.root_device)  # where Lightning has just taken it from
         generator = cast("Generator", model)
         comparison = compare_with_split(
             generator, datamodule, split="val", n_cells=self._n_cells, steps=self._steps
         )
         model.cpu()
+        if comparison is None:
+            _log.warning(
+                "no cells generated: %d validation cells of n_cells=%d are too few to compare "
+                "with, hold out at least %d",
+                len(datamodule.val_dataset),
+                self._n_cells,
+                2 * MIN_CELLS,
+            )
         return comparison
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -176,13 +177,43 @@ def describe_test(run_dir: str | Path) -> str | None:
     return "\n".join(lines)
 
 
-def describe_scores(count_nll: float, scores: Mapping[str, Mapping[str, float]]) -> str:
-    """What `metrics.json` holds, as two tables."""
+def describe_scores(count_nll: float, scores: Mapping[str, Any]) -> str:
+    """What `metrics.json` holds, as tables; a `-` has no place on the scale."""
     nlls = {"model": count_nll, **scores["baselines"]}
     lines = ["counts, nats a gene", *(f"  {name:24}{nll:9.4f}" for name, nll in nlls.items())]
-    samples = {name: sample for name, sample in scores.items() if name != "baselines"}
-    lines.append(f"{'held-out cells beside':28}" + "".join(f"{name:>16}" for name in samples))
+    samples = {name: scores[name] for name in SAMPLES if name in scores}
+    lines.append(
+        f"{'held-out cells beside':28}"
+        + "".join(f"{name:>16}" for name in samples)
+        + f"{'scale':>8}"
+    )
     for score in samples["generated"]:
-        values = (f"{sample[score]:16.4f}" for sample in samples.values())
-        lines.append(f"  {score:26}" + "".join(values))
+        values = "".join(f"{sample[score]:16.4f}" for sample in samples.values())
+        lines.append(f"  {score:26}{values}{_describe_place(scores['scale'].get(score)):>8}")
+    lines.append("scale: 0 genes shuffled, of single genes' figures the mean profile; 1 real")
+    if "effects" in scores:
+        lines += _describe_effects(scores["effects"])
+    if "calibration" in scores:
+        lines.append("calibration error, of hidden genes' probabilities")
+        for name, curve in scores["calibration"].items():
+            each = curve["ece_of"]
+            most = f"; {len(each)} experiments, the worst {max(each.values()):.4f}"
+            lines.append(f"  {name:24}{curve['ece']:9.4f}" + most * (len(each) > 1))
     return "\n".join(lines)
+
+
+def _describe_effects(effects: Mapping[str, Any]) -> list[str]:
+    how = "" if effects["is_given"] else ", of types guessed by the nearest training cells"
+    lines = [f"effects between {effects['label']}, {len(effects['pairs'])} pairs{how}"]
+    for name in ("slope", "correlation"):
+        low, middle, high = effects[f"{name}_ceiling"]
+        place = _describe_place(effects["scale"][name])
+        lines.append(
+            f"  {name:24}{effects[name]:9.4f}  real {middle:.4f} ({low:.4f} to {high:.4f})"
+            f"  scale {place}"
+        )
+    return lines
+
+
+def _describe_place(place: float | None) -> str:
+    return "-" if place is None else f"{place:.2f}"

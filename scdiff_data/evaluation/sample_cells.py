@@ -18,8 +18,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from scdiff_data.base import render_figure, write_aside
 from scdiff_data.evaluation.comparison import Generator
 from scdiff_data.evaluation.figure import draw_samples
-from scdiff_data.evaluation.metrics import MIN_CELLS
 from scdiff_data.evaluation.panels import Counts, Samples
+from scdiff_data.measuring import MIN_CELLS
 from scdiff_data.training import ScRNADataModule
 
 if TYPE_CHECKING:

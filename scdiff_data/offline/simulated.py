@@ -25,6 +25,9 @@ from scdiff_data.offline.local_bucket import (
 from scdiff_data.sources import Bucket, ScBaseCount
 from scdiff_data.telling import Progress
 
+_N_TYPES = 8
+"""Cell types of an atlas."""
+
 
 @dataclass(frozen=True)
 class SimulatedAtlas:
@@ -46,12 +49,16 @@ class SimulatedAtlas:
         Genes, at least 20.
     seed
         Seed of everything drawn.
+    batch_sd
+        Standard deviation of the log factor by which an experiment changes each gene; at 0 they
+        differ in depth and in their cells' types alone.
     """
 
     n_experiments: int = 8
     n_cells: int = 500
     n_genes: int = 2000
     seed: int = 0
+    batch_sd: float = 0.0
 
     def __post_init__(self) -> None:
         if self.n_experiments < 1 or self.n_cells < 1 or self.n_genes < 20:
@@ -59,6 +66,8 @@ class SimulatedAtlas:
                 "SimulatedAtlas needs n_experiments >= 1, n_cells >= 1 and n_genes >= 20, got "
                 f"{self.n_experiments}, {self.n_cells} and {self.n_genes}"
             )
+        if self.batch_sd < 0:
+            raise ValueError(f"batch_sd must be at least 0, got {self.batch_sd}")
 
     def settings(self) -> dict[str, Any]:
         """The sizes and the seed."""
@@ -68,11 +77,13 @@ class SimulatedAtlas:
             "n_cells": self.n_cells,
             "n_genes": self.n_genes,
             "seed": self.seed,
+            **({"batch_sd": self.batch_sd} if self.batch_sd else {}),
         }
 
     def open(self, workdir: Path) -> Bucket:
         """Write the atlas below `workdir`, once for each choice of sizes and seed."""
         sizes = f"{self.n_experiments}x{self.n_cells}x{self.n_genes}-seed{self.seed}"
+        sizes += f"-batch{self.batch_sd}" if self.batch_sd else ""
         bucket = workdir / f"simulated-{sizes}"
         layout = ScBaseCount(url=str(bucket))
         if not metadata_path(bucket, layout).exists():
@@ -86,13 +97,25 @@ class SimulatedAtlas:
         """Read the written bucket's catalog."""
         return ScBaseCount(url=bucket.url).read_catalog(bucket)
 
+    def read_profiles(self) -> NDArray[np.float64]:
+        """Each cell type's true share of the counts that a gene has, [types, genes].
+
+        Types and genes are numbered as in their names, `type 0` and `ENSG00000000000`.
+        """
+        return self._draw_profiles(np.random.default_rng(self.seed))
+
+    def _draw_profiles(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        shape = _N_TYPES, self.n_genes
+        log_mean = rng.normal(0, 2, self.n_genes)
+        log_fold = rng.normal(0, 1.5, shape) * (rng.random(shape) < 0.1)
+        weights = np.exp(log_mean + log_fold)
+        profiles: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
+        return profiles
+
     def _simulate(self, progress: Progress) -> dict[str, Experiment]:
         rng = np.random.default_rng(self.seed)
-        n_types, n_genes = 8, self.n_genes
-        log_mean = rng.normal(0, 2, n_genes)
-        log_fold = rng.normal(0, 1.5, (n_types, n_genes)) * (rng.random((n_types, n_genes)) < 0.1)
-        profiles = np.exp(log_mean + log_fold)
-        profiles /= profiles.sum(axis=1, keepdims=True)
+        n_types, n_genes = _N_TYPES, self.n_genes
+        profiles = self._draw_profiles(rng)
         shape = rng.uniform(0.5, 5, n_genes)  # of the gamma: the variance is mean + mean² / shape
         var = pd.DataFrame(
             {"gene_symbols": [f"GENE{gene % (n_genes - 5)}" for gene in range(n_genes)]},
@@ -108,7 +131,11 @@ class SimulatedAtlas:
             cell_type = rng.choice(n_types, size=n_cells, p=rng.dirichlet(np.ones(n_types)))
             library = np.clip(rng.lognormal(np.log(depth or 1), 0.5, n_cells), 500, 50_000)
             library = np.where(depth > 0, library, 20.0)
-            counts = _draw_counts(rng, profiles[cell_type], shape, library)
+            own = np.random.default_rng([self.seed, number])  # one more stream: the others stay
+            batch = profiles * np.exp(self.batch_sd * own.normal(size=n_genes))
+            batch /= batch.sum(axis=1, keepdims=True)
+            of_cells = (batch if self.batch_sd else profiles)[cell_type]
+            counts = _draw_counts(rng, of_cells, shape, library)
             if number == 0:
                 counts[0, n_genes // 2] = 40_000
             labels = np.array([f"type {t}" for t in range(n_types)])[cell_type]

@@ -16,8 +16,8 @@ from scdiff_data.callbacks import WeightEMA
 from scdiff_data.diffusion import MaskedDiffusion
 from scdiff_data.diffusion.panel import map_codes
 from scdiff_data.diffusion.process import draw_masks, keyed_generator
-from scdiff_data.evaluation.metrics import shuffle_genes
 from scdiff_data.loading.batches import TokenBatch
+from scdiff_data.measuring.metrics import shuffle_genes
 from scdiff_data.tokenizers.ranks import RankTokens
 from support.cases import PBMC_SETTINGS
 from support.toys import StandIn

@@ -17,6 +17,24 @@ SCORES = {
     **dict.fromkeys(("nearest_neighbour_accuracy", "forest_auc"), 0.75),
 }
 
+CURVE = {
+    "predicted": [0.1, 0.9],
+    "observed": [0.15, 0.9],
+    "low": [0.1, 0.85],
+    "high": [0.2, 0.95],
+    "ece": 0.05,
+    "ece_of": {"SRX1": 0.1, "SRX2": 0.02},
+    "observed_of": {"SRX1": [[0.1, 0.9], [0.2, 0.8]], "SRX2": [[0.9], [0.9]]},
+}
+PAIR = {
+    "labels": ["B cell", "T cell"],
+    "slope": 0.9,
+    "slope_ceiling": (0.95, 1.0, 1.05),
+    "correlation": 0.8,
+    "correlation_ceiling": (0.85, 0.9, 0.95),
+}
+EFFECTS = {"label": "cell_type", "pairs": [PAIR]}
+
 
 def make_samples(n_genes: int = 30) -> Samples:
     rng = np.random.default_rng(0)
@@ -29,7 +47,9 @@ def content() -> ReportContent:
     return ReportContent(
         samples=make_samples(),
         split="val",
-        scores={"generated": SCORES, "real": SCORES},
+        held_out="2 experiments",
+        scores={"generated": SCORES, "real": SCORES, "scale": {"mmd2": 0.875, "duplicates": None}}
+        | {"effects": EFFECTS, "calibration": {"zeros": CURVE, "counts": CURVE}},
         type_names=["B cell", "T cell", "of a $ price"],
         type_shares={"generated": [0.5, 0.4, 0.1], "real": [0.2, 0.7, 0.1], "other": [0.3] * 3},
         curves={
@@ -72,7 +92,8 @@ def test_as_many_generated_cells_as_real_ones_are_shown(content: ReportContent) 
     assert [len(counts) for counts in vars(content.samples).values()] == [25, 25, 25]
     title = draw_report(content).get_suptitle()
     assert title == (
-        "25 generated cells beside as many held-out ones (validation), and as many other real ones"
+        "25 generated cells beside as many held-out ones (validation: 2 experiments held out), "
+        "and as many other real ones"
     )
 
 
@@ -89,8 +110,21 @@ def test_scores_stand_beside_their_baselines(content: ReportContent) -> None:
     assert read(likelihoods) == ["validation", "test"]
     (table,) = scores.tables
     texts = [cell.get_text().get_text() for cell in table.get_celld().values()]
-    assert texts[:4] == ["held-out cells beside", "ideal", "generated", "real"]
-    assert len(texts) == 4 * (1 + len(SCORES))
+    assert texts[:5] == ["held-out cells beside", "ideal", "generated", "real", "scale"]
+    assert len(texts) == 5 * (1 + len(SCORES))
+    scale = {texts[row]: texts[row + 4] for row in range(0, len(texts), 5)}
+    assert (scale["squared MMD"], scale["copies of training cells"]) == ("0.88", "–")
+
+
+def test_probabilities_stand_beside_frequencies_and_effects_beside_a_replicates(
+    content: ReportContent,
+) -> None:
+    panels = {panel.get_title(): panel for panel in draw_report(content).axes}
+    (text,) = panels["of hidden genes: a count is 0"].texts
+    assert text.get_text() == "calibration error 0.0500\nof 2 experiments at most 0.1000"
+    slopes = panels["log-fold changes: slope"]
+    assert [name.get_text() for name in slopes.get_yticklabels()] == ["B cell / T cell"]
+    assert read(slopes) == ["95 % of real cells", "generated"]
 
 
 def test_every_panel_says_what_its_axes_are_and_real_stands_beside_real(
@@ -116,6 +150,7 @@ def test_without_training_labels_or_scores_panels_say_so(content: ReportContent)
     assert said == {
         *("nothing was trained", "nothing was scored"),
         *("too few cells to compare", "the cells have no labels"),
+        *("nothing was predicted", "no two labels have cells enough"),
     }
     no_validation = {name: [] for name in content.curves}
     draw_report(replace(content, curves=no_validation))

@@ -32,6 +32,8 @@ def test_a_run_ends_with_picture_cells_and_metrics(
     assert metrics["step"] == 8
     assert metrics["val/marginal"] == pytest.approx(metrics["val/loss"], abs=0.2)
     assert metrics["generated"].keys() == metrics["real"].keys()
+    assert metrics["scale"].keys() < metrics["real"].keys()
+    assert 0 <= metrics["calibration"]["zeros"]["ece"] < 0.3
     assert f"validation loss {metrics['val/loss']:.4f}" in caplog.text
     assert f"per-gene marginals {metrics['val/marginal']:.4f}" in caplog.text
 
@@ -65,9 +67,9 @@ def test_loss_curves_go_on_after_a_resume(
 def test_few_validation_cells_cost_the_comparison_not_the_run(
     tmp_path: Path, mixture: Any, make_data: Any, make_trainer: Any, small_model: Any, caplog: Any
 ) -> None:
-    data = make_data(mixture.sample(137, seed=1), n_val=9)
+    data = make_data(mixture.sample(147, seed=1), n_val=19)
     trainer = make_trainer(max_epochs=1, callbacks=[RunReport(tmp_path, n_cells=30, steps=2)])
     trainer.fit(small_model(), datamodule=data)
-    assert "9 validation cells of n_cells=30 are too few" in caplog.text
+    assert "19 validation cells of n_cells=30 are too few" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
     assert json.loads((tmp_path / "metrics.json").read_text())["step"] == 4

@@ -191,6 +191,13 @@ def test_generate_writes_the_cells_that_the_model_makes(
     wanted = model.generate(20, total_counts=30, steps=4, seed=3, labels={"half": "low"})
     assert (found.X != wanted.X).nnz == 0
     assert found.obs.equals(wanted.obs)
+    assert main(["info", str(tmp_path / "last.ckpt"), "--json"]) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert json.loads(found.uns["model_card"]) == card == model.card
+    assert main(["info", str(tmp_path / "last.ckpt")]) == 0
+    assert "MaskedDiffusion of" in capsys.readouterr().out
+    assert main(["info", str(tmp_path / "last.ckpt"), "--png", "card.png"]) == 1
+    assert "only what a directory holds is drawn" in capsys.readouterr().err
     before = sorted(tmp_path.iterdir())
     for words, code, said in (
         (["--n_cells", "0"], 1, "n_cells must be at least 1, got 0"),

@@ -56,7 +56,19 @@ def test_a_checkpoint_is_scored_on_the_test_cells(checkpoint: Path) -> None:
     generated, _, shuffled, flat = samples
     assert generated["gene_correlation_agreement"] > shuffled["gene_correlation_agreement"] + 0.2
     assert generated["mmd2"] < flat["mmd2"]
-    for line in ("given_cell_type", "genes_shuffled", "nearest_neighbour_accuracy"):
+    assert metrics["scale"]["gene_correlation_agreement"] > 0.3
+    assert metrics["effects"]["label"] == "cell_type"
+    assert not metrics["effects"]["is_given"]  # the model knows no types: all are guessed alike
+    assert metrics["effects"]["slope"] > 0.2
+    assert 0 < metrics["calibration"]["zeros"]["ece"] < 0.1
+    for line in (
+        "effects between cell_type",
+        "calibration error",
+        "scale: 0",
+        "given_cell_type",
+        "genes_shuffled",
+        "nearest_neighbour_accuracy",
+    ):
         assert line in done.stdout
 
 

@@ -13,6 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 from scdiff_data import HVGDataset
+from scdiff_data.evaluation import describe_card, read_card
 from support import forks
 from support.cases import ROOT
 
@@ -76,7 +77,15 @@ def test_a_run_ends_with_its_folder_complete(first_run: Path) -> None:
     files = {"report.png", "generated.h5ad", "metrics.json", "config.yaml", "checkpoints/last.ckpt"}
     assert {name for name in files if (first_run / name).exists()} == files
     assert OmegaConf.load(first_run / "config.yaml").data.n_hvgs == 32
-    assert ad.read_h5ad(first_run / "generated.h5ad").shape == (16, 32)
+    cells = ad.read_h5ad(first_run / "generated.h5ad")
+    assert cells.shape == (16, 32)
+    data = json.loads(cells.uns["model_card"])["data"]
+    assert data["source"] == {"source": "pbmc"}
+    assert data["n_cells"] == {"train": 569, "val": 65, "test": 66}
+    assert data["genes"]["n"] == 32
+    card = read_card(first_run / "checkpoints" / "last.ckpt")
+    assert card["data"] == data
+    assert "learning_rate" in describe_card(card)
 
 
 def test_the_model_learns_more_than_the_marginals(first_run: Path) -> None:

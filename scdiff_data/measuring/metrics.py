@@ -3,11 +3,13 @@
 None means much alone. Beside it belong *real against real*, the same figure for another draw of
 real cells, which a perfect model would reach, and two cheats that know nothing of a cell:
 `shuffle_genes` has every gene's distribution and no dependence between genes, and
-`draw_mean_profiles` has one profile for all cells, at real depths.
+`draw_mean_profiles` has one profile for all cells, at real depths. `scale` puts figures between
+these two ends.
 
 Shapes: c cells of the sample, r real held-out cells, t training cells, g genes.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,9 @@ _MOST_CELLS = 2_000
 """Cells of each sample for what takes a distance of all pairs."""
 
 
+_N_TREES = 40
+"""Of the forest, in each of five folds."""
+
 _MOST_TYPED = 5_000
 """Training cells that say of what type others are."""
 
@@ -39,7 +44,36 @@ _N_NEIGHBOURS = 15
 """Of them, those that vote on a cell."""
 
 
-def compare_cells(counts_cg: Counts, real_rg: Counts, train_tg: Counts) -> dict[str, float]:
+@dataclass(frozen=True)
+class TrainingCells:
+    """What figures take of the training cells, found once for many samples.
+
+    Parameters
+    ----------
+    n_cells
+        How many there are.
+    components
+        The fitted principal components of their log(1 + count), sklearn's.
+    known
+        The cells' counts, as bytes.
+    """
+
+    n_cells: int
+    components: Any
+    known: frozenset[bytes]
+
+    @classmethod
+    def fit(cls, train_tg: Counts) -> "TrainingCells":
+        """Find components and counts."""
+        from sklearn.decomposition import PCA  # a third of a second to load, wanted by few
+
+        pca = PCA(min(_N_COMPONENTS, *train_tg.shape), random_state=0).fit(np.log1p(train_tg))
+        return cls(len(train_tg), pca, frozenset(_list_rows(train_tg)))
+
+
+def compare_cells(
+    counts_cg: Counts, real_rg: Counts, train_tg: Counts | TrainingCells
+) -> dict[str, float]:
     """Compare a sample's counts with held-out real cells' over the same genes.
 
     Parameters
@@ -48,8 +82,9 @@ def compare_cells(counts_cg: Counts, real_rg: Counts, train_tg: Counts) -> dict[
         The sample, and real cells that the model has not seen; at least 10 of each. Where a figure
         needs samples of one size, the larger one's first cells count.
     train_tg
-        The cells that the model was trained on. The principal components are fitted on them, since
-        those of the held-out cells would set these apart from every other sample.
+        The cells that the model was trained on, or what was found of them. The principal
+        components are fitted on them, since those of the held-out cells would set these apart from
+        every other sample.
 
     Returns
     -------
@@ -75,21 +110,20 @@ def compare_cells(counts_cg: Counts, real_rg: Counts, train_tg: Counts) -> dict[
     ValueError
         If a sample has fewer than 10 cells.
     """
-    if min(len(counts_cg), len(real_rg), len(train_tg)) < MIN_CELLS:
+    n_train = train_tg.n_cells if isinstance(train_tg, TrainingCells) else len(train_tg)
+    if min(len(counts_cg), len(real_rg), n_train) < MIN_CELLS:
         raise ValueError(
             f"all samples need at least {MIN_CELLS} cells, got {len(counts_cg)}, {len(real_rg)} "
-            f"and {len(train_tg)}: hold out or generate more"
+            f"and {n_train}: hold out or generate more"
         )
-    from sklearn.decomposition import PCA  # a third of a second to load, wanted by few
-
+    trained = train_tg if isinstance(train_tg, TrainingCells) else TrainingCells.fit(train_tg)
     varies_g = real_rg.var(0) > 0
     (mean_g, variance_g), (real_mean_g, real_variance_g) = (
         (counts[:, varies_g].mean(0), counts[:, varies_g].var(0)) for counts in (counts_cg, real_rg)
     )
     log_cg, log_rg = np.log1p(counts_cg), np.log1p(real_rg)
     n = min(len(log_cg), len(log_rg), _MOST_CELLS)
-    pca = PCA(min(_N_COMPONENTS, *train_tg.shape), random_state=0).fit(np.log1p(train_tg))
-    places_cd, places_rd = pca.transform(log_cg[:n]), pca.transform(log_rg[:n])
+    places_cd, places_rd = (trained.components.transform(log[:n]) for log in (log_cg, log_rg))
     scores = {
         "gene_mean_ratio": np.median(mean_g / real_mean_g),
         "gene_variance_ratio": np.median(variance_g / real_variance_g),
@@ -107,7 +141,7 @@ def compare_cells(counts_cg: Counts, real_rg: Counts, train_tg: Counts) -> dict[
         "wasserstein2": _wasserstein2(places_cd, places_rd),
         "nearest_neighbour_accuracy": _nearest_neighbour_accuracy(places_cd, places_rd),
         "forest_auc": _forest_auc(log_cg[:n], log_rg[:n]),
-        "duplicates": _duplicates(counts_cg, train_tg),
+        "duplicates": np.mean([row in trained.known for row in _list_rows(counts_cg)]),
     }
     return {name: float(score) for name, score in scores.items()}
 
@@ -204,12 +238,11 @@ def _forest_auc(log_cg: Logs, log_rg: Logs) -> float:
     from sklearn.model_selection import cross_val_predict
 
     is_real = np.repeat([0, 1], [len(log_cg), len(log_rg)])
-    forest = RandomForestClassifier(100, random_state=0)
+    forest = RandomForestClassifier(_N_TREES, random_state=0)
     both = np.concatenate([log_cg, log_rg])
     p_real = cross_val_predict(forest, both, is_real, cv=5, method="predict_proba")[:, 1]
     return float(roc_auc_score(is_real, p_real))
 
 
-def _duplicates(counts_cg: Counts, train_tg: Counts) -> float:
-    known = {row.tobytes() for row in train_tg.astype(np.int32)}
-    return float(np.mean([row.tobytes() in known for row in counts_cg.astype(np.int32)]))
+def _list_rows(counts_cg: Counts) -> list[bytes]:
+    return [row.tobytes() for row in counts_cg.astype(np.int32)]

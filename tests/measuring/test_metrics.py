@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from scdiff_data.evaluation.metrics import (
+from scdiff_data.measuring.metrics import (
     compare_cells,
     draw_mean_profiles,
     measure_mmd2,
     shuffle_genes,
 )
+from support.toy_counts import draw_cells
 
 TRAIN = 77
 IDEAL = {
@@ -22,15 +22,6 @@ IDEAL = {
     "forest_auc": 0.5,
     "duplicates": 0.0,
 }
-
-
-def draw_cells(n_cells: int, *, seed: int) -> NDArray[np.int64]:
-    """Counts with cell-to-cell differences in depth and in two programs of genes."""
-    rng = np.random.default_rng(seed)
-    profile = np.random.default_rng(0).gamma(0.5, 2.0, (2, 40))
-    mixed = rng.beta(0.5, 0.5, (n_cells, 1))
-    depth = rng.lognormal(0, 0.4, (n_cells, 1))
-    return rng.poisson(depth * (mixed * profile[0] + (1 - mixed) * profile[1]))
 
 
 def test_real_cells_read_as_ideal() -> None:
