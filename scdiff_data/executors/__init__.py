@@ -3,7 +3,7 @@
 Read `attempts`, `crew`, `engines`.
 """
 
-from scdiff_data.executors.attempts import Abandoned
+from scdiff_data.executors.attempts import Abandoned, remove_runs
 from scdiff_data.executors.crew import Crew, Done, hire
 from scdiff_data.executors.engines import (
     ENGINES,
@@ -31,4 +31,5 @@ __all__ = [
     "choose_workers",
     "count_cores",
     "hire",
+    "remove_runs",
 ]

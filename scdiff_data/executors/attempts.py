@@ -1,7 +1,7 @@
 """One try to do a task, in a worker: in a folder of its own, and whatever fails is told.
 
     data directory/making/
-        a8f3…/                 the run's, made by it and removed by it
+        run-a8f3…/             the run's, made by it and removed by it
             alive              while it goes on
             17-x1c9…/          an attempt at task 17: all that it writes
             17-9qz2…/          another attempt at it, elsewhere
@@ -31,8 +31,27 @@ _PACKAGE = "scdiff_data"
 ALIVE = "alive"
 """The file in a run's folder that says that the run goes on."""
 
+_RUN = "run-"
+"""What names of runs' folders begin with."""
+
 _OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 """Errors of the disk that all workers share: another try fails, too."""
+
+
+def begin_run(making: Path) -> Path:
+    """A folder for a run, in one that all workers see."""
+    making.mkdir(exist_ok=True)
+    folder = Path(mkdtemp(prefix=_RUN, dir=making)).absolute()
+    (folder / ALIVE).touch()
+    return folder
+
+
+def remove_runs(making: Path) -> None:
+    """Delete what runs left, and the folder if nothing else is in it."""
+    for run in making.glob(f"{_RUN}*"):
+        shutil.rmtree(run, ignore_errors=True)
+    with suppress(OSError):
+        making.rmdir()
 
 
 class Abandoned(threading.Event):

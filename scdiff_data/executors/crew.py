@@ -13,12 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from tempfile import mkdtemp
 from time import monotonic
 from typing import Any
 
 from scdiff_data.base import flush_folder
-from scdiff_data.executors.attempts import ALIVE, Attempt, attempt, name_process
+from scdiff_data.executors.attempts import (
+    ALIVE,
+    Attempt,
+    attempt,
+    begin_run,
+    name_process,
+    remove_runs,
+)
 from scdiff_data.executors.engines import Workplace
 
 logger = logging.getLogger(__name__)
@@ -130,9 +136,8 @@ class Crew:
             except Empty:
                 continue
             number = self._sent.pop(future, 0)
-            if number not in self._tasks:  # another attempt was faster
-                continue
-            if (made := self._look(number, future)) is not None:
+            is_awaited = number in self._tasks  # else another attempt was faster
+            if is_awaited and (made := self._look(number, future)) is not None:
                 return made
 
     def run(
@@ -222,8 +227,8 @@ class Crew:
         task = self._tasks[number]
         task.failed_on.add(made.worker)
         task.n_failures += 1
-        is_hopeless = task.n_failures >= _MOST_FAILURES or len(task.failed_on) >= _MOST_WORKERS
-        if not made.may_pass or is_hopeless:
+        is_hope = task.n_failures < _MOST_FAILURES and len(task.failed_on) < _MOST_WORKERS
+        if not (made.may_pass and is_hope):
             raise error
         logger.warning(
             "%s failed on %s and is tried again: %s", task.about, made.worker, _describe(error)
@@ -275,14 +280,12 @@ def hire(workplace: Workplace, making: Path) -> Iterator[Crew]:
     making
         A folder of the data directory, which all workers see.
     """
-    making.mkdir(exist_ok=True)
-    crew = Crew(workplace, Path(mkdtemp(dir=making)).absolute())
-    (crew.folder / ALIVE).touch()
+    crew = Crew(workplace, begin_run(making))
     try:
         yield crew
     finally:
         crew.close()
-        shutil.rmtree(making, ignore_errors=True)
+        remove_runs(making)
 
 
 def _describe(error: BaseException) -> str:

@@ -8,12 +8,15 @@ SlurmWorkers(…)        jobs of Slurm, which dask-jobqueue starts and ends
 an Executor            of concurrent.futures: the user's own
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+logger = logging.getLogger(__name__)
 
 _WORTH_PROCESSES = 2_000_000_000
 """Bytes to be fetched from which on processes repay the seconds in which they start."""
@@ -244,6 +247,8 @@ def _count_workers(executor: Executor) -> int:
 
 def _join(client: Any) -> Workplace:
     executor = client.get_executor()
+    if not client.nthreads():
+        logger.warning("no worker has joined %s yet: waiting for one", client.scheduler.address)
     return Workplace(executor, _count_workers(executor))
 
 

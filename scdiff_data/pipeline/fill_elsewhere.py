@@ -173,11 +173,10 @@ def fill_elsewhere(
         if (record := filling.known.get(row.experiment_id)) is None:
             filling.take()
             continue
-        filling.coming.popleft()
         n_cells += record.n_cells
         if record.n_cells and filling.axis is None:
             filling.axis = GeneAxis.read(directory.genes)
-        yield row, record
+        yield filling.coming.popleft(), record
 
 
 class _Filling:
@@ -296,6 +295,6 @@ class _Filling:
     def _keep_download(self, done: Done, row: CatalogRow) -> None:
         """A file of further experiments is fetched once."""
         fetched = DataDirectory(done.folder).downloads / local_name(row)
-        is_shared = row.columns.get("unit") is not None
-        if (is_shared or self._options.keep_downloads) and fetched.exists():
+        is_kept = self._options.keep_downloads or row.columns.get("unit") is not None
+        if is_kept and fetched.exists():
             done.move(fetched, self._directory.downloads / fetched.name)

@@ -115,6 +115,8 @@ class ArchiveMaker:
 
     def __init__(self, recipe: Recipe, directory: DataDirectory, options: PrepareOptions) -> None:
         self._recipe = recipe
+        kind = {"source": recipe.source.settings()["source"]}
+        self._recipe_alone = recipe.of_source(StoredSource(kind))  # a source may list many files
         self._directory = directory
         self._options = options
         self._n_threads = min(options.n_threads, count_cores())
@@ -219,14 +221,9 @@ class ArchiveMaker:
         self, group: Sequence[CatalogRow], axis: GeneAxis | None, n_threads: int
     ) -> FileJob:
         """What is to be made of a file."""
-        recipe, options = self._recipe, self._options
-        kind = {"source": recipe.source.settings()["source"]}
         return FileJob(
-            recipe.of_source(StoredSource(kind)),  # a source may list many files
-            layout_of(recipe.source),
-            tuple(group),
-            axis,
-            max_memory=options.max_memory,
+            *(self._recipe_alone, layout_of(self._recipe.source), tuple(group), axis),
+            max_memory=self._options.max_memory,
             n_threads=n_threads,
         )
 

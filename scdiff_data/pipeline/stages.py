@@ -8,14 +8,13 @@ Killed at any moment, the same call goes on; the result is the same to the byte.
 
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, overload
 
-from scdiff_data.executors import Crew, Engine, choose_workers, hire
+from scdiff_data.executors import Crew, Engine, choose_workers, hire, remove_runs
 from scdiff_data.pipeline.assemble import assemble
 from scdiff_data.pipeline.beginning import ask_before_replacing, open_source, read_finished
 from scdiff_data.pipeline.fill_archive import fill_archive, take_archives
@@ -210,7 +209,7 @@ def _open_crew(
     directory: DataDirectory, options: PrepareOptions, n_bytes: int
 ) -> Iterator[Crew | None]:
     """Who does the work elsewhere; None where threads of this process do."""
-    shutil.rmtree(directory.making, ignore_errors=True)  # what a run that was killed left
+    remove_runs(directory.making)
     chosen = choose_workers(options.executor, n_bytes=n_bytes, max_memory=options.max_memory)
     with chosen as workplace:
         if workplace is None:

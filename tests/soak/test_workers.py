@@ -121,7 +121,7 @@ def test_a_worker_that_is_stopped_for_a_minute_writes_over_nothing(
     recipe_of: Callable[[str], Recipe],
     expected: dict[str, str],
 ) -> None:
-    with dask_cluster(tmp_path / "dask") as cluster:
+    with dask_cluster(tmp_path / "dask", "10s") as cluster:
         victim, _ = cluster.add(), cluster.add()
         stopped = []
 

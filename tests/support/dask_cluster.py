@@ -14,7 +14,6 @@ from support.cases import ROOT, TESTS
 
 _SETTINGS = {
     "DASK_DISTRIBUTED__WORKER__DAEMON": "False",
-    "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "10s",  # in which a stopped one is given up
     "DASK_DISTRIBUTED__ADMIN__TICK__LIMIT": "1h",
 }
 """Of the scheduler and its workers."""
@@ -27,11 +26,14 @@ class DaskCluster:
     ----------
     folder
         Where files of theirs go.
+    patience
+        After which a worker that is not heard is given up.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, patience: str) -> None:
         self._folder = folder
         self._environment = os.environ | _SETTINGS | {"DASK_TEMPORARY_DIRECTORY": str(folder)}
+        self._environment["DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL"] = patience
         self._environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{TESTS}"
         self._file = folder / "scheduler.json"
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -91,10 +93,10 @@ def nap(seconds: float, folder: Path) -> int:
 
 
 @contextmanager
-def dask_cluster(folder: Path) -> Iterator[DaskCluster]:
+def dask_cluster(folder: Path, patience: str = "5 minutes") -> Iterator[DaskCluster]:
     """A scheduler without workers; leaving ends all that was started."""
     folder.mkdir(parents=True, exist_ok=True)
-    cluster = DaskCluster(folder)
+    cluster = DaskCluster(folder, patience)
     try:
         yield cluster
     finally:
