@@ -95,6 +95,11 @@ def job_streaming(url: str, own: Path, folder: Path) -> dict[str, float]:
     """An epoch of mosaicml-streaming from a folder that stands for a bucket, and a later one."""
     del url
     import numpy as np
+
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError):  # an index may have none that fits this torch
+        stand_in_for_pictures()
     from streaming import MDSWriter, StreamingDataset
     from torch.utils.data import DataLoader
 
@@ -116,6 +121,26 @@ def job_streaming(url: str, own: Path, folder: Path) -> dict[str, float]:
         seconds.append(time.perf_counter() - started)
         started = time.perf_counter()
     return {"first": seconds[0], "rate": n_cells / seconds[1], "n": n_cells}
+
+
+def stand_in_for_pictures() -> None:
+    """Stand in for torchvision, which streaming imports for data sets of pictures."""
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+    class Anything(ModuleType):
+        __path__: list[str] = []  # noqa: RUF012
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return type(name, (), {})
+
+    for part in ("", ".datasets", ".datasets.folder", ".io", ".transforms"):
+        name = f"torchvision{part}"
+        sys.modules[name] = Anything(name)
+        sys.modules[name].__spec__ = ModuleSpec(name, None)
+    sys.modules["torchvision.transforms.functional"] = sys.modules["torchvision.transforms"]
 
 
 JOBS = {

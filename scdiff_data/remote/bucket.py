@@ -27,10 +27,11 @@ def name_object(entry: FileEntry) -> str:
 
 
 def list_sent(manifest: Manifest) -> list[FileEntry]:
-    """The files that a bucket holds: shards and tables, but no archives and no sums of genes."""
+    """The files that a bucket holds: shards, tables and the choice of genes; no archives."""
     directory = manifest.directory
-    left_out = {directory.archives, directory.statistics("").parent}
-    return [e for e in manifest.files if (manifest.data_dir / e.path).parent not in left_out]
+    kept = {directory.shards, directory.metadata, directory.hvg_info, directory.hvg_figure}
+    paths = [(entry, manifest.data_dir / entry.path) for entry in manifest.files]
+    return [entry for entry, path in paths if not kept.isdisjoint((path, path.parent))]
 
 
 class PreparedBucket:
