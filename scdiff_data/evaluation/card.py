@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from scdiff_data.store import Manifest
 from scdiff_data.training import ScRNADataModule
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ def _describe_data(datamodule: Any) -> dict[str, Any]:
     """The data's part, where they are a prepared directory."""
     if not isinstance(datamodule, ScRNADataModule):
         return {}
-    manifest = Manifest.read(datamodule.data_dir)
+    manifest = datamodule._cells.manifest  # as it was opened: no file is looked at again
     recipe = dict(manifest.recipe)
     source = dict(recipe["source"])
     licence = _LICENCES.get(source.get("source", ""), "stated where the data are published")

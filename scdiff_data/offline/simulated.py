@@ -108,9 +108,9 @@ class SimulatedAtlas:
         shape = _N_TYPES, self.n_genes
         log_mean = rng.normal(0, 2, self.n_genes)
         log_fold = rng.normal(0, 1.5, shape) * (rng.random(shape) < 0.1)
-        weights = np.exp(log_mean + log_fold)
-        profiles: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
-        return profiles
+        profiles = np.exp(log_mean + log_fold)
+        shares: NDArray[np.float64] = profiles / profiles.sum(axis=1, keepdims=True)
+        return shares
 
     def _simulate(self, progress: Progress) -> dict[str, Experiment]:
         rng = np.random.default_rng(self.seed)
