@@ -3,8 +3,8 @@
     data directory/making/
         run-a8f3…/             the run's, made by it and removed by it
             alive              while it goes on
-            17-x1c9…/          an attempt at task 17: all that it writes
-            17-9qz2…/          another attempt at it, elsewhere
+            17-20-x1c9…/       an attempt at task 17: all that it writes
+            17-31-9qz2…/       another attempt at it, elsewhere
 
 Nothing that a worker writes is in its place yet: the run alone moves finished files there. So a
 worker that was given up, and wakes up later, can write over nothing.
@@ -101,7 +101,13 @@ class Attempt:
 
 
 def attempt(
-    function: Callable[[Any, Path], Any], job: Any, run: Path, number: int, home: str, level: int
+    function: Callable[[Any, Path], Any],
+    job: Any,
+    run: Path,
+    number: int,
+    nth: int,
+    home: str,
+    level: int,
 ) -> Attempt:
     """Do a task in a worker.
 
@@ -113,6 +119,8 @@ def attempt(
         The folder of the run.
     number
         The task's.
+    nth
+        Which of the run's attempts it is.
     home
         The process that waits for it, which hears its log anyway.
     level
@@ -120,7 +128,7 @@ def attempt(
     """
     worker = name_process()
     try:
-        folder = Path(mkdtemp(prefix=f"{number}-", dir=run))
+        folder = Path(mkdtemp(prefix=f"{number}-{nth}-", dir=run))
     except OSError as error:
         told = FileNotFoundError(
             f"the worker {worker} cannot write in {run.parent} ({error}): every worker needs the "

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("distributed")
 
 from scdiff_data.executors import DaskWorkers, hire
-from support.dask_cluster import dask_cluster, nap
+from support.dask_cluster import dask_cluster, fail_once, nap
 
 
 def test_the_tasks_of_a_worker_that_is_killed_are_done_by_another(
@@ -30,6 +30,9 @@ def test_the_tasks_of_a_worker_that_is_killed_are_done_by_another(
             taken = [crew.take() for _ in numbers]
             assert {done.number for done in taken} == numbers
             assert victim.pid not in {done.value for done in taken}
+            for marker in ("one", "two"):  # what failed is done again, not taken for done
+                (done,) = crew.run(fail_once, [str(tmp_path / marker)], "task")
+                assert done.value
             start = monotonic()
     assert monotonic() - start < 5
 
