@@ -16,6 +16,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,10 @@ ALIVE = "alive"
 
 _RUN = "run-"
 """What names of runs' folders begin with."""
+
+REST_SECONDS = 3.0
+"""That a worker rests after a failure: one that fails at once does not take all tasks from others.
+"""
 
 _OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 """Errors of the disk that all workers share: another try fails, too."""
@@ -143,6 +148,8 @@ def attempt(
         except Exception as error:  # noqa: BLE001 - told to who waits for it
             may_pass = _may_pass(error) or Abandoned(folder).is_set()
             shutil.rmtree(folder, ignore_errors=True)
+            if may_pass:
+                time.sleep(REST_SECONDS)
             return Attempt(worker, folder.name, error=error, may_pass=may_pass, log=log)
         finally:
             if not (run / ALIVE).exists():  # nothing is left of a run that has ended
