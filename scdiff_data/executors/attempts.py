@@ -3,8 +3,8 @@
     data directory/making/
         run-a8f3…/             the run's, made by it and removed by it
             alive              while it goes on
-            17-x1c9…/          an attempt at task 17: all that it writes
-            17-9qz2…/          another attempt at it, elsewhere
+            17-20-x1c9…/       an attempt at task 17: all that it writes
+            17-31-9qz2…/       another attempt at it, elsewhere
 
 Nothing that a worker writes is in its place yet: the run alone moves finished files there. So a
 worker that was given up, and wakes up later, can write over nothing.
@@ -16,6 +16,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,10 @@ ALIVE = "alive"
 
 _RUN = "run-"
 """What names of runs' folders begin with."""
+
+REST_SECONDS = 3.0
+"""That a worker rests after a failure: one that fails at once does not take all tasks from others.
+"""
 
 _OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 """Errors of the disk that all workers share: another try fails, too."""
@@ -101,7 +106,13 @@ class Attempt:
 
 
 def attempt(
-    function: Callable[[Any, Path], Any], job: Any, run: Path, number: int, home: str, level: int
+    function: Callable[[Any, Path], Any],
+    job: Any,
+    run: Path,
+    number: int,
+    nth: int,
+    home: str,
+    level: int,
 ) -> Attempt:
     """Do a task in a worker.
 
@@ -113,6 +124,8 @@ def attempt(
         The folder of the run.
     number
         The task's.
+    nth
+        Which of the run's attempts it is.
     home
         The process that waits for it, which hears its log anyway.
     level
@@ -120,7 +133,7 @@ def attempt(
     """
     worker = name_process()
     try:
-        folder = Path(mkdtemp(prefix=f"{number}-", dir=run))
+        folder = Path(mkdtemp(prefix=f"{number}-{nth}-", dir=run))
     except OSError as error:
         told = FileNotFoundError(
             f"the worker {worker} cannot write in {run.parent} ({error}): every worker needs the "
@@ -135,6 +148,8 @@ def attempt(
         except Exception as error:  # noqa: BLE001 - told to who waits for it
             may_pass = _may_pass(error) or Abandoned(folder).is_set()
             shutil.rmtree(folder, ignore_errors=True)
+            if may_pass:
+                time.sleep(REST_SECONDS)
             return Attempt(worker, folder.name, error=error, may_pass=may_pass, log=log)
         finally:
             if not (run / ALIVE).exists():  # nothing is left of a run that has ended

@@ -98,7 +98,7 @@ class Crew:
         self._tasks: dict[int, _Task] = {}
         self._sent: dict[Future[Attempt], int] = {}
         self._back: SimpleQueue[Future[Attempt]] = SimpleQueue()
-        self._n_tasks, self._n_broken = 0, 0
+        self._n_tasks, self._n_attempts, self._n_broken = 0, 0, 0
         self._home = name_process()
         self._to_be_removed: Path | None = None
 
@@ -112,10 +112,10 @@ class Crew:
         about
             What it does, for messages.
         """
-        self._n_tasks += 1
-        self._tasks[self._n_tasks] = _Task(function, job, about)
-        self._send(self._n_tasks)
-        return self._n_tasks
+        number = self._n_tasks = self._n_tasks + 1
+        self._tasks[number] = _Task(function, job, about)
+        self._send(number)
+        return number
 
     def take(self) -> Done:
         """Wait for the next task that is done, whichever it is.
@@ -165,9 +165,10 @@ class Crew:
         # Once it failed twice in a row, the worker that is free first may be the one that fails.
         n_copies = 2 if task.n_failures > 1 else 1
         for _ in range(n_copies - len(task.sent)):
-            arguments = (task.function, task.job, self.folder, number, self._home, level)
+            self._n_attempts += 1  # Dask takes a call for one that it did, if its arguments are
+            arguments = (self.folder, number, self._n_attempts, self._home, level)
             try:
-                future = self._executor.submit(attempt, *arguments)
+                future = self._executor.submit(attempt, task.function, task.job, *arguments)
             except BrokenExecutor as error:
                 self._mend(error)
                 return
@@ -212,14 +213,13 @@ class Crew:
             return None
         del self._tasks[number]
         for copy in task.sent:
-            if copy in self._sent:
-                del self._sent[copy]
-                copy.cancel()
+            self._sent.pop(copy, None)
+            copy.cancel()
         for other in self._tasks.values():  # somebody can work, so it may yet be done
             other.n_failures = 0
         self._n_broken = 0
-        self._to_be_removed = self.folder / made.folder
         self._remove_attempts(number, made.folder)
+        self._to_be_removed = self.folder / made.folder
         return Done(number, made.value, self._to_be_removed)
 
     def _bear(self, number: int, made: Attempt, error: Exception) -> None:

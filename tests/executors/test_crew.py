@@ -17,9 +17,23 @@ import pytest
 
 from scdiff_data import DownloadError
 from scdiff_data.errors import CountError
-from scdiff_data.executors import Abandoned, Crew, LocalWorkers, Workplace, crew, engines, hire
+from scdiff_data.executors import (
+    Abandoned,
+    Crew,
+    LocalWorkers,
+    Workplace,
+    attempts,
+    crew,
+    engines,
+    hire,
+)
 
 logger = logging.getLogger("scdiff_data.tests")
+
+
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "REST_SECONDS", 0.0)
 
 
 def write_name(job: str, folder: Path) -> str:

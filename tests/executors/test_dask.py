@@ -9,13 +9,11 @@ import pytest
 pytest.importorskip("distributed")
 
 from scdiff_data.executors import DaskWorkers, hire
-from support.dask_cluster import dask_cluster, nap
+from support.dask_cluster import dask_cluster, fail_once, nap
 
 
-def test_the_tasks_of_a_worker_that_is_killed_are_done_by_another(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.CRITICAL, "distributed")
+def test_the_tasks_of_a_worker_that_is_killed_are_done_by_another(tmp_path: Path) -> None:
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with dask_cluster(tmp_path / "dask") as cluster:
         victim = cluster.add()
         with (
@@ -30,6 +28,9 @@ def test_the_tasks_of_a_worker_that_is_killed_are_done_by_another(
             taken = [crew.take() for _ in numbers]
             assert {done.number for done in taken} == numbers
             assert victim.pid not in {done.value for done in taken}
+            # What failed is done again, and not taken for a call that was made already.
+            (done,) = crew.run(fail_once, [str(tmp_path / "marker")], "task")
+            assert done.value
             start = monotonic()
     assert monotonic() - start < 5
 

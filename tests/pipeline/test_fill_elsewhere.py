@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scdiff_data import DownloadError, H5adFolder, Recipe, ScBaseCount, prepare
-from scdiff_data.executors import crew
+from scdiff_data.executors import attempts, crew
 from scdiff_data.pipeline import fill_elsewhere
 from scdiff_data.shuffle import parts
 from support import forks
@@ -50,6 +50,11 @@ class Troubled(Executor):
 def fail_by_chance(_: object, folder: Path) -> None:
     (folder / "cells").mkdir()
     raise OSError("a disk that was not there for a moment")
+
+
+@pytest.fixture(autouse=True)
+def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "REST_SECONDS", 0.0)
 
 
 def note_fetches(monkeypatch: pytest.MonkeyPatch) -> list[str]:

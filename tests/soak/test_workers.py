@@ -47,8 +47,8 @@ def expected(
 
 
 @pytest.fixture(autouse=True)
-def _calm(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL, "distributed")
+def _calm() -> None:
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
 
 
 def count_bytes(proxy: FaultProxy) -> list[int]:

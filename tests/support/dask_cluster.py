@@ -92,6 +92,14 @@ def nap(seconds: float, folder: Path) -> int:
     return os.getpid()
 
 
+def fail_once(marker: str, folder: Path) -> int:
+    """A task whose first attempt fails."""
+    if not Path(marker).exists():
+        Path(marker).touch()
+        raise OSError("by chance")
+    return nap(0.0, folder)
+
+
 @contextmanager
 def dask_cluster(folder: Path, patience: str = "5 minutes") -> Iterator[DaskCluster]:
     """A scheduler without workers; leaving ends all that was started."""
