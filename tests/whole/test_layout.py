@@ -108,7 +108,7 @@ def test_help_loads_nothing_and_preparing_neither_torch_nor_lightning() -> None:
 
 def test_a_cell_walks_through_the_rooms_in_the_order_of_the_picture() -> None:
     beside_the_way = {"base", "sources", "offline", "recipes", "evaluation", "diffusion"}
-    beside_the_way |= {"telling", "starting"}
+    beside_the_way |= {"telling", "starting", "remote"}
     beside_the_way |= {"sampling", "callbacks", "command", "reporting"}
     way, listed = (
         [room for room in rooms if room not in beside_the_way]
