@@ -217,6 +217,7 @@ def main() -> None:
         function, settings = JOBS[name]
         print(json.dumps(function(url, Path(own), Path(folder), **settings)))
         return
+    import fsspec
     from fixtures.large import make_archive, multiply_shards
 
     from scdiff_data import Manifest
@@ -231,7 +232,7 @@ def main() -> None:
         n_bytes = sum(entry.size for entry in manifest.shard_entries)
         server.make_bucket(BUCKET)
         options = {"endpoint_url": server.url, "token": "anon"}
-        os.environ["FSSPEC_GS"] = json.dumps(options)
+        fsspec.config.conf["gs"] = options  # processes to come are told by their environment
         url = f"gs://{BUCKET}/data"
         started = time.perf_counter()
         send(manifest, PreparedBucket(url), n_threads=4)

@@ -137,7 +137,8 @@ def test_the_constructor_takes_everything_that_a_recipe_takes() -> None:
             assert parameters[field.name].default == field.default, field.name
     how = {*inspect.signature(PrepareOptions).parameters} - {"replace"} | {"replace_data"}
     rest = parameters.keys() - inspect.signature(Recipe).parameters.keys() - how
-    assert rest == {"data_dir", *Serving.__annotations__}
+    both = {"processed_url", "local_limit"}  # of data that are made, and of those that are opened
+    assert rest == {"data_dir", *Serving.__annotations__} - both
 
 
 def test_windows_and_balance_are_for_training_alone(pbmc_dir: Path) -> None:
