@@ -193,7 +193,7 @@ def report_prepare(measured: Measured) -> None:
     rows = []
     for n, found in points.items():
         cells, seconds = found["cells"], found["seconds"]
-        there = f"{in_memory[n]['seconds']:.1f}" if n in in_memory else ""
+        there = f"{in_memory[n]['seconds']:.1f}" if n in in_memory else "-"
         cpu = f"{1e6 * found['cpu'] / cells:.1f}"
         known = f"{cells:,}", f"{seconds:.1f}", f"{cells / seconds:,.0f}", cpu, there
         disk = found["disk"]
