@@ -60,7 +60,7 @@ def describe_disk(given: argparse.Namespace) -> Iterator[tuple[str, float]]:
         yield f"{name} shards", kept * each / TERABYTE
         yield f"  at rest, {name}", rest / TERABYTE
         yield f"  at the peak, {name}", (rest + kept * given.compact_bytes) / TERABYTE
-        yield f"  at rest, {name}, archives gone", kept * (each + given.table_bytes) / TERABYTE
+        yield f"  of it shards and table, {name}", kept * (each + given.table_bytes) / TERABYTE
 
 
 def describe_hours(given: argparse.Namespace, n_nodes: int) -> dict[str, float]:
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     peak, rest = (disk[f"  at {when}, compact"] * 1e3 for when in ("the peak", "rest"))
     month = given.disk_price * rest
     print(f"  disk: {rest:,.0f} GB at rest, {month:,.0f} a month; at the peak {peak:,.0f} GB")
-    shards = disk["  at rest, compact, archives gone"] * 1e3
+    shards = disk["  of it shards and table, compact"] * 1e3
     print(
         f"  of it shards and their table alone: {shards:,.0f} GB, {given.disk_price * shards:,.0f}"
     )

@@ -57,20 +57,21 @@ def main() -> None:
 
     seconds = read_table(report, "prepare", 1)
     draw(first, seconds, "prepare", BLUE, "above")
-    draw(first, read_table(report, "draw", 1), "its table of cells alone", ORANGE, "below")
+    draw(first, read_table(report, "draw", 1), "its table of cells", ORANGE, "above")
     n, t = list(seconds)[-1], list(seconds.values())[-1]
     first.plot([n / 300, n], [t / 300, t], "--", color=GREY, linewidth=1)
-    first.annotate("twice as many,\ntwice as long", (n / 300, t / 300), ha="left", va="top",
-                   color=GREY, fontsize=9)  # fmt: skip
-    first.set(xscale="log", yscale="log", title="time to prepare, two cores", ylabel="seconds")
+    told = {"ha": "left", "va": "top", "color": GREY, "fontsize": 9}
+    first.annotate("as the cells", (n / 100, t / 140), **told)
+    first.set(xscale="log", yscale="log", ylim=(0.2, 300), ylabel="seconds")
+    first.set_title("time to prepare, two cores")
 
     draw(second, read_table(report, "prepare", 5), "prepare", BLUE, "above")
     draw(second, read_table(report, "load", 4), "load", GREEN, "above")
     draw(second, read_table(report, "sample", 4), "sample", ORANGE, "below")
-    second.set(xscale="log", ylim=(0, None), title="memory of the whole process", ylabel="MB")
+    second.set(xscale="log", ylim=(0, 650), title="memory of the whole process", ylabel="MB")
 
     draw(third, read_table(report, "load", 1), "", GREEN, "above")
-    third.set(xscale="log", ylim=(0, None), title="loading from memory, one core")
+    third.set(xscale="log", ylim=(0, 2.6e6), title="loading from memory, one core")
     third.set_ylabel("cells a second")
     third.yaxis.set_major_formatter(lambda rate, _: f"{rate / 1e6:.1f} M")
     for axes in (first, second, third):
