@@ -193,7 +193,7 @@ def report_prepare(measured: Measured) -> None:
     rows = []
     for n, found in points.items():
         cells, seconds = found["cells"], found["seconds"]
-        there = f"{in_memory[n]['seconds']:.1f}" if n in in_memory else ""
+        there = f"{in_memory[n]['seconds']:.1f}" if n in in_memory else "-"
         cpu = f"{1e6 * found['cpu'] / cells:.1f}"
         known = f"{cells:,}", f"{seconds:.1f}", f"{cells / seconds:,.0f}", cpu, there
         disk = found["disk"]
@@ -234,14 +234,19 @@ def report_simple(measured: Measured, part: str, unit: str) -> None:
         for n, f in points.items()
     ]
     print_table(part, (unit, "s", f"{unit}/s", "memory"), rows)
-    _, exponent = fit_growth(points, (found["seconds"] for found in points.values()))
-    if part == "draw":
+    seconds = [found["seconds"] for found in points.values()]
+    _, exponent = fit_growth(points, seconds)
+    if part == "draw":  # three sizes, and none so small that a base would count
+        exponent = fit_slope(points, seconds)
         sizes, peaks = list(points), [found["peak"] for found in points.values()]
         each = (peaks[-1] - peaks[0]) / (sizes[-1] - sizes[0])
         print_goal("table_bytes_a_cell", each, "<=", 50, digits=1)
     else:
         print_memory(part, points)
     print_goal(f"{part}_time_exponent", exponent, "<=", 1.02, digits=3)
+    if part == "experiments":
+        _, of_cpu = fit_growth(points, (found["cpu"] for found in points.values()))
+        print_goal(f"{part}_cpu_exponent", of_cpu, "<=", 1.02, digits=3)
 
 
 def report_cores(measured: Measured) -> None:
