@@ -121,11 +121,14 @@ class HeldOut:
         Counts of cells of other held-out experiments; None where cells are held out, not these.
     text
         What was held out: `cells`, `2 experiments`, …
+    typed
+        Cells of that population with their labels, for effects.
     """
 
     pool: Counts
     others: Counts | None
     text: str
+    typed: Sequence[CellBatch]
 
     @property
     def n_cells(self) -> int:
@@ -140,19 +143,20 @@ class HeldOut:
         help out. Where experiments are, they are another population, as training's are.
         """
         own, other = _open_splits(datamodule, split)
-        first = own[: 2 * n_cells]
+        first, typed = own[: 2 * n_cells], [own[:N_TYPED]]
         pool_rg, other_rg = np.asarray(first.expression), np.asarray(other[:n_cells].expression)
         recipe, n_own = getattr(datamodule, "recipe", None), len(pool_rg)
         by = "cell" if recipe is None else recipe.split.by
         if by == "cell" and other is not own:
             pool_rg = np.concatenate([pool_rg, other_rg])[: 2 * n_cells]
+            typed.append(other[: max(N_TYPED - len(own), 0)])
         n = min(n_cells, len(pool_rg) // 2, n_own)
         text = "cells" if by == "cell" else f"values of {by}"
         if by == "experiment":
             n_experiments = len(np.unique(np.asarray(first.metadata["experiment_id"])))
             text = f"{n_experiments} experiment" + "s" * (n_experiments != 1)
         others_rg = None if by == "cell" or len(other_rg) < n else other_rg[:n]
-        return cls(pool_rg[: 2 * n], others_rg, text)
+        return cls(pool_rg[: 2 * n], others_rg, text, typed)
 
 
 def compare_with_split(
@@ -184,8 +188,7 @@ def compare_with_split(
             progress.add()
     scores["real"] = take_medians(replicates)
     scores["scale"] = rescale_scores(scores["generated"], replicates, scores)
-    typed = _open_splits(datamodule, split)[0][:N_TYPED]
-    scores |= score_effects(generated, typed, train, datamodule.categories)
+    scores |= score_effects(generated, real.typed, train, datamodule.categories)
     scores |= measure_calibration(model, datamodule, split, n_cells=n_cells)
     shown = Samples(counts["generated"], real.pool[:n], real.pool[n:])
     names, shares = _share_types(vars(shown), train, datamodule.categories)

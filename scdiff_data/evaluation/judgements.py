@@ -105,17 +105,23 @@ def _take_batches(
 
 
 def score_effects(
-    generated: "AnnData", real: CellBatch, train: CellBatch, categories: Mapping[str, Sequence[str]]
+    generated: "AnnData",
+    real: Sequence[CellBatch],
+    train: CellBatch,
+    categories: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     """The effects between values of the label that cells were generated for, or of the first."""
     label = find_label(categories, list(generated.obs))
     if label is None:
         return {}
     names = list(categories[label])
-    counts_cg, real_rg = generated.X.toarray(), np.asarray(real.expression)
+    counts_cg, real_rg = (
+        generated.X.toarray(),
+        np.concatenate([np.asarray(batch.expression) for batch in real]),
+    )
     if is_given := label in generated.obs:
         codes_c = generated.obs[label].cat.set_categories(names).cat.codes.to_numpy()
-        codes_r = np.asarray(real.metadata[label])
+        codes_r = np.concatenate([np.asarray(batch.metadata[label]) for batch in real])
     elif (codes_t := np.asarray(train.metadata[label])).max() >= 0:
         train_tg = np.asarray(train.expression)
         codes_c, codes_r = (guess_types(c, train_tg, codes_t) for c in (counts_cg, real_rg))

@@ -16,6 +16,9 @@ class Cells:
         self.counts = np.arange(first, first + n_cells)[:, None]
         self.experiments = np.resize(experiments, n_cells)
 
+    def __len__(self) -> int:
+        return len(self.counts)
+
     def __getitem__(self, rows: slice) -> Any:
         metadata = {"experiment_id": self.experiments[rows]}
         return SimpleNamespace(expression=self.counts[rows], metadata=metadata)
@@ -39,6 +42,7 @@ def test_held_out_experiments_are_halved_and_others_stand_beside(
     assert held_out.others is not None
     assert held_out.others.ravel().tolist() == list(range(100, 100 + n_compared))
     assert held_out.text == "2 experiments"
+    assert [len(batch.expression) for batch in held_out.typed] == [50]
     assert HeldOut.take(make_data("experiment"), "val", n_cells).text == "1 experiment"
 
 
@@ -47,6 +51,7 @@ def test_of_held_out_cells_both_splits_are_one_population() -> None:
     assert held_out.n_cells == 45
     assert held_out.pool.ravel().tolist() == [*range(50), *range(100, 140)]
     assert held_out.others is None
+    assert [len(batch.expression) for batch in held_out.typed] == [50, 40]
     assert held_out.text == "cells"
     few = HeldOut.take(make_data("cell", n_test=12), "test", 100)
     assert few.n_cells == 12  # a sample stands beside cells of the split that was asked for

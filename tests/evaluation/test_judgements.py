@@ -60,7 +60,7 @@ def test_labels_that_were_asked_for_are_taken_and_others_guessed() -> None:
     categories = {"one": ["x"], "kind": names}
     for given in (obs, obs[[]]):
         cells = anndata.AnnData(sparse.csr_matrix(own[0]), obs=given)
-        effects = score_effects(cells, real_batch, train_batch, categories)["effects"]
+        effects = score_effects(cells, [real_batch], train_batch, categories)["effects"]
         assert effects["is_given"] == ("kind" in given)
         assert effects["pairs"][0]["labels"] == names
         assert effects["slope"] == pytest.approx(1, abs=0.15)
