@@ -143,16 +143,17 @@ def ask_judge(
     name: str, folder: Path, real: Any, samples: dict[str, Any], pythons: dict[str, str]
 ) -> None:
     """Print cell-eval2's scores of samples, of a replicate and of a baseline."""
-    is_screen = name == "perturbed"
-    chosen = choose_cells(real, samples, control=CONTROL if is_screen else None)
-    if chosen is None:
-        print("skipped cell-eval2: it wants 50 cells of two labels at least, twice")
-        return
-    path = folder / f"{name}-judged.npz"
-    control = write_samples(path, chosen, control=CONTROL if is_screen else None)
-    job = {"name": "cell-eval2", "path": str(path), "control": control, "perturbations": is_screen}
-    scores = start(job | {"samples": [one for one in chosen if one != "real"]}, pythons)
-    if scores is not None:
+    is_screen, path = name == "perturbed", folder / f"{name}-judged.npz"
+    for perturbations in (True, False) if is_screen else (False,):
+        chosen = choose_cells(real, samples, control=CONTROL if perturbations else None)
+        if chosen is None:
+            print("skipped cell-eval2: it wants 50 cells of two labels at least, twice")
+            return
+        control = write_samples(path, chosen, control=CONTROL if is_screen else None)
+        job = {"name": "cell-eval2", "path": str(path), "control": control}
+        job |= {"samples": [one for one in chosen if one != "real"]}
+        if (scores := start(job | {"perturbations": perturbations}, pythons)) is None:
+            return
         print_judgement(scores)
 
 
