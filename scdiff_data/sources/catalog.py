@@ -77,8 +77,8 @@ def read_rows(table: pa.Table) -> dict[str, CatalogRow]:
     columns = dict(zip(table.column_names, table.columns, strict=True))
     own = zip(*(columns[name].to_pylist() for name in CATALOG_COLUMNS), strict=True)
     return {
-        values[0]: CatalogRow(*values, columns=_Columns(columns, row))
-        for row, values in enumerate(own)
+        name: CatalogRow(name, path, n_cells, size, checksum, _Columns(columns, row))
+        for row, (name, path, n_cells, size, checksum) in enumerate(own)
     }
 
 
