@@ -98,6 +98,7 @@ class Denoiser(nn.Module):
         labels_bl: Tensor,
         unconditional_b: Tensor | None = None,
         genes_bg: Tensor | None = None,
+        read_bg: Tensor | None = None,
     ) -> Tensor:
         """Logits of p(token | the tokens that are not masked, condition), [b, g, v].
 
@@ -116,11 +117,13 @@ class Denoiser(nn.Module):
         genes_bg
             Which gene each place holds, int64 in 0 … `n_genes` - 1, [b, g] or [1, g]; None: all
             genes, in their order.
+        read_bg
+            Bool: places whose logits alone are wanted, as [n, v] in their order; None: all.
         """
         (n_cells, n_genes), size = tokens_bg.shape, self._patch_size
         weight = self.gene_token_embedding.weight
         nothing = len(weight) - 1
-        there_bg = (self.gene_g if genes_bg is None else genes_bg).expand(n_cells, -1)
+        there_bg = self.gene_g if genes_bg is None else genes_bg
         is_masked_bg = tokens_bg == self.mask_id
         rows_bg = (there_bg * self.mask_id + tokens_bg).masked_fill(is_masked_bg, nothing)
         rows_bg = F.pad(rows_bg, (0, -n_genes % size), value=nothing)
@@ -129,12 +132,17 @@ class Denoiser(nn.Module):
         x_bpd = x_nd.view(n_cells, -1, x_nd.shape[1])
 
         # What the genes say beyond what the marginals expect of them: else their mean, the same for
-        # all cells, is most of the sum, and cell types are found late. (No matrix product: in half
-        # precision the difference would be lost.)
-        table_gvd = weight[:-1].view(*self.log_marginal_gv.shape, -1)
-        expected_gd = (table_gvd * self.log_marginal_gv.exp()[..., None]).sum(1)
-        seen_bg = (~is_masked_bg).to(weight.dtype)
-        expected_bd = F.embedding_bag(there_bg, expected_gd, mode="sum", per_sample_weights=seen_bg)
+        # all cells, is most of the sum, and cell types are found late. (In half precision the
+        # difference would be lost.)
+        with torch.autocast("cuda" if weight.is_cuda else "cpu", enabled=False):
+            table_gvd = weight[:-1].view(*self.log_marginal_gv.shape, -1)
+            expected_gd = torch.bmm(self.log_marginal_gv.exp()[:, None], table_gvd)[:, 0]
+            seen_bg = (~is_masked_bg).to(weight.dtype)
+            if genes_bg is None:
+                expected_bd = seen_bg @ expected_gd
+            else:
+                how: Any = {"mode": "sum", "per_sample_weights": seen_bg}
+                expected_bd = F.embedding_bag(genes_bg.expand(n_cells, -1), expected_gd, **how)
         condition_bd = self.condition(
             total_counts_b, labels_bl, x_bpd.sum(1) - expected_bd, unconditional_b
         )
@@ -143,6 +151,12 @@ class Denoiser(nn.Module):
             x_bpd = block(x_bpd, modulating_bd)
         patch_gate_bd = self.patch_gate(modulating_bd)
         x_bpd = condition_bd[:, None] + patch_gate_bd[:, None] * self.norm(x_bpd)
+        if read_bg is not None:
+            cell_n, place_n = read_bg.nonzero(as_tuple=True)
+            gene_n = there_bg.expand(n_cells, -1)[cell_n, place_n]
+            x_nd = x_bpd[cell_n, place_n // size] * self.gate_embedding(gene_n)
+            logits_nv: Tensor = self.head(x_nd) + self.head_bias(gene_n)
+            return logits_nv
         return self._read(x_bpd, n_genes, genes_bg)
 
     def _read(self, x_bpd: Tensor, n_genes: int, genes_bg: Tensor | None) -> Tensor:

@@ -6,6 +6,7 @@ Shapes: b cells of a batch, c all cells asked for, g genes, v tokens, l labels.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import anndata
@@ -266,24 +267,20 @@ def _condition(
     is_told: bool,
     guidance: float,
     progress: Progress,
-) -> Callable[[Tensor], Tensor]:
-    """The denoiser as a function of the tokens alone: depth, labels and guidance set."""
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The denoiser as a function of tokens and places: depth, labels and guidance set."""
     condition = {"total_counts_b": rows_bl[:, 0], "labels_bl": rows_bl[:, 1:], "genes_bg": genes_bg}
     withheld_b = torch.ones_like(rows_bl[:, 0], dtype=torch.bool)
 
-    def ask(tokens_bg: Tensor, withheld_b: Tensor | None) -> Tensor:
-        if withheld_b is None or not is_told:  # of two answers that guide, one counts
-            progress.add()
-        logits_bgv: Tensor = denoiser(tokens_bg, **condition, unconditional_b=withheld_b)
-        return logits_bgv
+    def denoise(tokens_bg: Tensor, read_bg: Tensor) -> Tensor:
+        progress.add()
+        ask = partial(denoiser, tokens_bg, read_bg=read_bg, **condition)
+        logits_nv: Tensor = ask(unconditional_b=None if is_told else withheld_b)
+        if is_told and guidance != 1:
+            logits_nv = guide(logits_nv, ask(unconditional_b=withheld_b), guidance=guidance)
+        return logits_nv
 
-    if not is_told:
-        return lambda tokens_bg: ask(tokens_bg, withheld_b)
-    if guidance == 1:
-        return lambda tokens_bg: ask(tokens_bg, None)
-    return lambda tokens_bg: guide(
-        ask(tokens_bg, None), ask(tokens_bg, withheld_b), guidance=guidance
-    )
+    return denoise
 
 
 def _name_cells(

@@ -28,18 +28,18 @@ _REMASKED = 0.1
 """Of the largest share of revealed genes that a step can mask again and stay on the schedule."""
 
 
-def guide(conditional_bgv: Tensor, unconditional_bgv: Tensor, *, guidance: float) -> Tensor:
+def guide(conditional_nv: Tensor, unconditional_nv: Tensor, *, guidance: float) -> Tensor:
     """Logits of the guided prediction p ∝ p_conditional^w p_unconditional^(1-w), w = `guidance`.
 
     Taken over each gene's tokens before anything is unmasked. At 1 it is the conditional
     prediction, at 0 the unconditional one; above 1 the condition is exaggerated.
     """
-    conditional_bgv = conditional_bgv.log_softmax(-1)
-    return conditional_bgv.lerp(unconditional_bgv.log_softmax(-1), 1 - guidance)
+    conditional_nv = conditional_nv.log_softmax(-1)
+    return conditional_nv.lerp(unconditional_nv.log_softmax(-1), 1 - guidance)
 
 
 def sample_tokens(
-    denoise: Callable[[Tensor], Tensor],
+    denoise: Callable[[Tensor, Tensor], Tensor],
     tokens_bg: Tensor,
     *,
     mask_id: int,
@@ -52,7 +52,8 @@ def sample_tokens(
     Parameters
     ----------
     denoise
-        Takes tokens with masks [b, g] to logits [b, g, v], at most `steps` times.
+        Takes tokens with masks and which places to read, both [b, g], to those places' logits
+        [n, v], at most `steps` times.
     tokens_bg
         Int64, on the generator's device; all masked for new cells.
     mask_id
@@ -81,7 +82,7 @@ def sample_tokens(
         else:
             revealed_bg = is_masked_bg & (chance_bg < revealed)
         again_bg = is_free_bg & ~is_masked_bg & (chance_bg < remasked)
-        logits_nv = denoise(tokens_bg)[revealed_bg]
+        logits_nv = denoise(tokens_bg, revealed_bg)
         tokens_bg = tokens_bg.masked_fill(again_bg, mask_id)
         if len(logits_nv):
             probability_nv = logits_nv.float().softmax(-1)

@@ -110,6 +110,23 @@ def test_saying_which_genes_there_are_changes_nothing(patch_size: int) -> None:
     torch.testing.assert_close(said, predict(denoiser, tokens))
 
 
+@both
+@pytest.mark.parametrize("said", [False, True])
+@torch.no_grad()
+def test_a_place_that_alone_is_read_says_what_it_says_beside_the_others(
+    patch_size: int, said: bool
+) -> None:
+    denoiser, tokens = awake(patch_size), torch.randint(0, 5, (3, 10))
+    read = torch.rand(3, 10, generator=torch.Generator().manual_seed(2)) < 0.4
+    condition: Any = {
+        "total_counts_b": torch.full((3,), 500),
+        "labels_bl": torch.zeros(3, 1).long(),
+        "genes_bg": torch.stack([torch.randperm(10) for _ in range(3)]) if said else None,
+    }
+    alone = denoiser(tokens, read_bg=read, **condition)
+    torch.testing.assert_close(alone, denoiser(tokens, **condition)[read])
+
+
 def test_flops_are_those_of_the_formula() -> None:
     def flops(n_layers: int, n_genes: int) -> int:
         network = Denoiser(n_genes, n_tokens=4, d_model=16, n_layers=n_layers, n_heads=2)

@@ -25,9 +25,9 @@ samplers = pytest.mark.parametrize("sampler", ["ancestral", "fixed", "remask"])
 def test_the_masked_fraction_follows_the_schedule(mixture: Any, sampler: Any) -> None:
     masked = []
 
-    def denoise(tokens: Tensor) -> Tensor:
+    def denoise(tokens: Tensor, read: Tensor) -> Tensor:
         masked.append((tokens == mixture.mask_id).float().mean(-1))
-        exact: Tensor = mixture.denoise(tokens)
+        exact: Tensor = mixture.denoise(tokens)[read]
         return exact
 
     tokens = sample_tokens(
@@ -55,7 +55,7 @@ def test_an_oracle_recovers_library_and_correlations_and_one_step_does_not(
     def draw(steps: int, seed: int) -> tuple[float, Tensor]:
         return describe(
             sample_tokens(
-                mixture.denoise,
+                lambda tokens, read: mixture.denoise(tokens)[read],
                 all_masked(4_000, 24, mask_id=4),
                 mask_id=4,
                 steps=steps,
@@ -83,7 +83,8 @@ def enumerate_orders(denoise: Any, state: tuple[int, ...]) -> float:
     for order in orders:
         tokens, probability = torch.full((1, len(state)), 3), 1.0
         for gene in order:
-            probability *= float(denoise(tokens)[0, gene].softmax(-1)[state[gene]])
+            read = torch.arange(len(state))[None] == gene
+            probability *= float(denoise(tokens, read)[0].softmax(-1)[state[gene]])
             tokens[0, gene] = state[gene]
         total += probability / len(orders)
     return total
@@ -97,9 +98,9 @@ def test_samples_have_the_order_averaged_probabilities_of_the_model(sampler: Any
     for weight in network.parameters():  # a model that nobody made consistent
         torch.nn.init.normal_(weight, std=0.4)
 
-    def denoise(tokens: Tensor) -> Tensor:
+    def denoise(tokens: Tensor, read: Tensor) -> Tensor:
         none, depths = tokens[:, :0], torch.full((len(tokens),), 100)
-        logits: Tensor = network(tokens, total_counts_b=depths, labels_bl=none)
+        logits: Tensor = network(tokens, total_counts_b=depths, labels_bl=none, read_bg=read)
         return logits
 
     n_cells = 20_000
@@ -122,7 +123,7 @@ def test_samples_have_the_order_averaged_probabilities_of_the_model(sampler: Any
 def test_an_unknown_sampler_is_refused() -> None:
     with pytest.raises(ValueError, match=r"sampler must be one of .*'remask'.*, got 'confident'"):
         sample_tokens(
-            lambda tokens: tokens,
+            lambda tokens, read: tokens,
             all_masked(2, 3, mask_id=4),
             mask_id=4,
             steps=2,
@@ -132,7 +133,7 @@ def test_an_unknown_sampler_is_refused() -> None:
 
 
 def test_guidance_1_is_conditional_and_0_is_not() -> None:
-    conditional, unconditional = torch.randn(2, 3, 4, 5).log_softmax(-1)
+    conditional, unconditional = torch.randn(2, 12, 5).log_softmax(-1)
     assert torch.allclose(guide(conditional, unconditional, guidance=1.0), conditional)
     assert torch.allclose(guide(conditional, unconditional, guidance=0.0), unconditional)
     strong = guide(conditional, unconditional, guidance=2.0).softmax(-1)
