@@ -1,7 +1,8 @@
-"""The network: a masked cell and its condition → logits of every gene's token.
+"""The network: a cell that is partly hidden and its condition → logits of every gene's token.
 
 Genes have no order, so there are no positions: an embedding of (gene, token) says which gene a
-place holds and what is known of it; of a masked gene there is nothing to say. Neighbours on the
+place holds and what is known of it. Of a masked gene there is nothing to say; one that is known to
+be expressed, at an unknown level, says what its expressed tokens say on average. Neighbours on the
 axis share a place of the transformer's sequence, a *patch*, whose state is the sum of its genes':
 attention then costs (g / s)² and not g², and learns from the first steps on. Each gene reads its
 logits off the cell's condition and its patch, through a gate of its own. The patch is silent at
@@ -43,7 +44,7 @@ class Denoiser(nn.Module):
     ----------
     n_genes, n_tokens
         Genes that there are, of which a cell may hold any; size of the vocabulary. The mask is
-        token `n_tokens`.
+        token `n_tokens`, the one after it means "expressed": see `hide_tokens`.
     n_categories
         Number of categories of each label that conditions the model.
     d_model, n_layers, n_heads
@@ -100,14 +101,15 @@ class Denoiser(nn.Module):
         genes_bg: Tensor | None = None,
         read_bg: Tensor | None = None,
     ) -> Tensor:
-        """Logits of p(token | the tokens that are not masked, condition), [b, g, v].
+        """Logits of p(token | what is seen of all genes, condition), [b, g, v].
 
-        There is no logit of the mask, and those of unmasked genes mean nothing.
+        Of a gene that is known to be expressed, those of its tokens above 0; of a known token they
+        mean nothing.
 
         Parameters
         ----------
         tokens_bg
-            Int64 in 0 … `n_tokens`, the last being the mask.
+            What is seen of them: int64 in 0 … `n_tokens` + 1.
         total_counts_b
             Whole-cell counts, over all genes and not only these.
         labels_bl
@@ -125,24 +127,27 @@ class Denoiser(nn.Module):
         nothing = len(weight) - 1
         there_bg = self.gene_g if genes_bg is None else genes_bg
         is_masked_bg = tokens_bg == self.mask_id
-        rows_bg = (there_bg * self.mask_id + tokens_bg).masked_fill(is_masked_bg, nothing)
-        rows_bg = F.pad(rows_bg, (0, -n_genes % size), value=nothing)
-        rows_ns = rows_bg.view(-1, size)
-        x_nd = F.embedding_bag(rows_ns, weight, mode="sum", padding_idx=nothing)
-        x_bpd = x_nd.view(n_cells, -1, x_nd.shape[1])
-
-        # What the genes say beyond what the marginals expect of them: else their mean, the same for
-        # all cells, is most of the sum, and cell types are found late. (In half precision the
-        # difference would be lost.)
+        seen_bg = (~is_masked_bg).to(weight.dtype)
+        table_gvd = weight[:-1].view(*self.log_marginal_gv.shape, -1)
+        # In half precision, small differences of large sums would be lost.
         with torch.autocast("cuda" if weight.is_cuda else "cpu", enabled=False):
-            table_gvd = weight[:-1].view(*self.log_marginal_gv.shape, -1)
-            expected_gd = torch.bmm(self.log_marginal_gv.exp()[:, None], table_gvd)[:, 0]
-            seen_bg = (~is_masked_bg).to(weight.dtype)
+            p_gv = self.log_marginal_gv.exp()
+            p_expressed_gv = F.pad(self.log_marginal_gv[:, 1:].softmax(-1), (1, 0))
+            mean_gd, expressed_gd = (torch.stack([p_gv, p_expressed_gv], 1) @ table_gvd).unbind(1)
             if genes_bg is None:
-                expected_bd = seen_bg @ expected_gd
+                expected_bd = seen_bg @ mean_gd
             else:
                 how: Any = {"mode": "sum", "per_sample_weights": seen_bg}
-                expected_bd = F.embedding_bag(genes_bg.expand(n_cells, -1), expected_gd, **how)
+                expected_bd = F.embedding_bag(genes_bg.expand(n_cells, -1), mean_gd, **how)
+        rows_bg = (there_bg * self.mask_id + tokens_bg).masked_fill(is_masked_bg, nothing)
+        is_expressed_bg = tokens_bg > self.mask_id
+        rows_bg = torch.where(is_expressed_bg, len(weight) + there_bg, rows_bg)
+        rows_bg = F.pad(rows_bg, (0, -n_genes % size), value=nothing).view(-1, size)
+        said_rd = torch.cat([weight, expressed_gd])
+        x_nd = F.embedding_bag(rows_bg, said_rd, mode="sum", padding_idx=nothing)
+        x_bpd = x_nd.view(n_cells, -1, x_nd.shape[1])
+        # What the genes say beyond what the marginals expect of them: else their mean, the same for
+        # all cells, is most of the sum, and cell types are found late.
         condition_bd = self.condition(
             total_counts_b, labels_bl, x_bpd.sum(1) - expected_bd, unconditional_b
         )

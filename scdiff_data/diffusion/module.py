@@ -20,11 +20,13 @@ from scdiff_data.diffusion.denoiser import Denoiser, check_sizes, count_flops
 from scdiff_data.diffusion.generate import generate_cells, impute_cells
 from scdiff_data.diffusion.panel import Panel, find_genes, learn_statistics, map_codes, read_panel
 from scdiff_data.diffusion.process import (
-    draw_mask_counts,
-    draw_mask_pairs,
-    draw_masks,
+    N_LOOKS,
+    draw_hidden,
+    draw_hidden_counts,
+    draw_hidden_pairs,
+    hide_tokens,
     keyed_generator,
-    masked_cross_entropy,
+    score_hidden,
 )
 from scdiff_data.loading import TokenBatch
 from scdiff_data.tokenizers import BinTokens
@@ -173,13 +175,13 @@ class MaskedDiffusion(LightningModule):
             self._learn_statistics(datamodule)
 
     def logits(
-        self, batch: TokenBatch, masked_bg: Tensor, *, unconditional_b: Tensor | None = None
+        self, batch: TokenBatch, hidden_bg: Tensor, *, unconditional_b: Tensor | None = None
     ) -> Tensor:
-        """Logits [b, g, v] given the tokens outside the mask, depth and labels."""
+        """Logits [b, g, v] given the looks that are not hidden, depth and labels."""
         tokens_bg, metadata = batch
         labels = [self._find_codes(label, metadata[label]) for label in self.hparams["labels"]]
         logits_bgv: Tensor = self.denoiser(
-            tokens_bg.masked_fill(masked_bg, self.denoiser.mask_id),
+            hide_tokens(tokens_bg, hidden_bg, mask_id=self.denoiser.mask_id),
             total_counts_b=metadata["total_counts"],
             labels_bl=torch.stack(labels, -1) if labels else tokens_bg[:, :0],
             unconditional_b=unconditional_b,
@@ -208,19 +210,19 @@ class MaskedDiffusion(LightningModule):
         """Mean over cells of the bound's one-sample estimate, nats a gene."""
         n_cells, n_genes = batch.tokens.shape
         key = (self.hparams["seed"], self.current_epoch, batch_idx)
-        n_masked_b = draw_mask_counts(
+        k_b = draw_hidden_counts(
             n_cells,
-            n_genes=n_genes,
+            n_looks=N_LOOKS * n_genes,
             generator=keyed_generator("strata", *key),
             rank=self.global_rank,
             world_size=self.trainer.world_size,
         )
-        generator = keyed_generator("masks", *key, self.global_rank, device=self.device)
-        masked_bg = draw_masks(n_masked_b, n_genes=n_genes, generator=generator)
-        chance_b = torch.rand(n_cells, generator=generator, device=self.device)
+        generator = keyed_generator("masks", *key, self.global_rank)
+        hidden_bg = draw_hidden(k_b, n_genes=n_genes, generator=generator).to(self.device)
+        chance_b = torch.rand(n_cells, generator=generator).to(self.device)
         unconditional_b = chance_b < self.hparams["p_unconditional"]
-        logits_bgv = self.logits(batch, masked_bg, unconditional_b=unconditional_b)
-        loss = masked_cross_entropy(logits_bgv, batch.tokens, masked_bg).mean()
+        logits_bgv = self.logits(batch, hidden_bg, unconditional_b=unconditional_b)
+        loss = score_hidden(logits_bgv, batch.tokens, hidden_bg).mean()
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=n_cells)
         return loss
 
@@ -235,13 +237,11 @@ class MaskedDiffusion(LightningModule):
         n_cells, n_genes = tokens_bg.shape
         genes_bg = find_genes(self.hparams["panel"], metadata)
         marginal_bgv = self.denoiser.log_marginal_gv[genes_bg].expand(n_cells, -1, -1)
-        pair_bg = draw_mask_pairs(metadata["cell_id"], n_genes=n_genes, seed=self.hparams["seed"])
+        pair = draw_hidden_pairs(metadata["cell_id"], n_genes=n_genes, seed=self.hparams["seed"])
         losses = []
-        for masked_bg in (mask.to(self.device) for mask in pair_bg):
-            predictions = (self.logits(batch, masked_bg), marginal_bgv)
-            losses.append(
-                torch.stack([masked_cross_entropy(p, tokens_bg, masked_bg) for p in predictions])
-            )
+        for hidden_bg in (hidden.to(self.device) for hidden in pair):
+            predictions = (self.logits(batch, hidden_bg), marginal_bgv)
+            losses.append(torch.stack([score_hidden(p, tokens_bg, hidden_bg) for p in predictions]))
         loss_b, marginal_b = torch.stack(losses).mean(0)
         count_nll_b = loss_b - self.tokenizer.log_prob(metadata["counts"]).mean(-1)
         scores = [torch.ones_like(loss_b), loss_b, loss_b**2, marginal_b, count_nll_b]
@@ -270,6 +270,18 @@ class MaskedDiffusion(LightningModule):
             n_steps=int(self.trainer.estimated_stepping_batches),
             **{name: self.hparams[name] for name in _OPTIMIZER},
         )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say which masks the network has learned from."""
+        checkpoint["n_looks"] = N_LOOKS
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a network that has learned from other masks: it would generate, and wrongly."""
+        if (found := checkpoint.get("n_looks", 1)) != N_LOOKS:
+            raise ValueError(
+                f"the checkpoint's network was trained to be told a gene in {found} look, this "
+                f"version tells it in {N_LOOKS}: train a new one, or use the version that wrote it"
+            )
 
     generate = generate_cells
     impute = impute_cells

@@ -36,7 +36,7 @@ def test_step_0_is_the_marginal_baseline_whatever_is_unmasked(patch_size: int) -
     denoiser = small(patch_size)
     log_marginal = torch.randn(10, 4).log_softmax(-1)
     denoiser.start_at_marginals(log_marginal, log_depth_c=torch.tensor([6.0, 7.0]))
-    logits = predict(denoiser, torch.randint(0, 5, (6, 10)))
+    logits = predict(denoiser, torch.randint(0, 6, (6, 10)))
     assert torch.equal(logits, log_marginal.expand(6, -1, -1))
 
 
@@ -101,7 +101,7 @@ def test_a_patch_size_of_nothing_is_refused() -> None:
 @both
 @torch.no_grad()
 def test_saying_which_genes_there_are_changes_nothing(patch_size: int) -> None:
-    denoiser, tokens = awake(patch_size), torch.randint(0, 5, (3, 10))
+    denoiser, tokens = awake(patch_size), torch.randint(0, 6, (3, 10))
     condition: Any = {
         "total_counts_b": torch.full((3,), 500),
         "labels_bl": torch.zeros(3, 1).long(),
@@ -116,7 +116,7 @@ def test_saying_which_genes_there_are_changes_nothing(patch_size: int) -> None:
 def test_a_place_that_alone_is_read_says_what_it_says_beside_the_others(
     patch_size: int, said: bool
 ) -> None:
-    denoiser, tokens = awake(patch_size), torch.randint(0, 5, (3, 10))
+    denoiser, tokens = awake(patch_size), torch.randint(0, 6, (3, 10))
     read = torch.rand(3, 10, generator=torch.Generator().manual_seed(2)) < 0.4
     condition: Any = {
         "total_counts_b": torch.full((3,), 500),
