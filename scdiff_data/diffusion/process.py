@@ -97,16 +97,8 @@ def score_hidden(logits_bgv: Tensor, tokens_bg: Tensor, hidden_bg: Tensor) -> Te
     """Each cell's one-sample estimate of the bound at the top of this file, float32 [b].
 
     In nats a gene. The mean over a batch is one over cells: a mean over all hidden looks of a batch
-    would weight cells by k and be no bound.
-
-    Parameters
-    ----------
-    logits_bgv
-        Unnormalised log probabilities of a gene's token, any float type.
-    tokens_bg
-        True tokens, int64 in 0 … v - 1.
-    hidden_bg
-        Looks of each gene that are hidden, 0 … 2; at least one a cell.
+    would weight cells by k and be no bound. `tokens_bg` are the true ones, and of each cell at
+    least one look is hidden.
     """
     log_p_bgv = logits_bgv.float().log_softmax(-1)
     is_expressed_bg = tokens_bg > 0

@@ -56,12 +56,10 @@ def sample_tokens(
         logits [n, v], `steps` times.
     tokens_bg
         Int64, on the generator's device; all masked for new cells.
-    mask_id
-        The mask's token.
+    mask_id, generator
+        The mask's token; what every random choice is drawn from.
     steps
         32 to 64 come close to the exact sampler; 1 makes genes independent.
-    generator
-        Of every random choice.
     sampler
         See the top of this file.
     """
