@@ -16,15 +16,7 @@ from torch import Tensor, nn
 
 
 class Condition(nn.Module):
-    """Depth, labels and evidence as one vector a cell.
-
-    Parameters
-    ----------
-    d_model
-        Width.
-    n_categories
-        Number of categories of each label.
-    """
+    """Depth, labels, of `n_categories` each, and evidence as one vector a cell."""
 
     log_depth_mean: Tensor
     log_depth_sd: Tensor
@@ -68,13 +60,7 @@ class Condition(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward layer, each behind an adaptive norm and added to its input.
-
-    Parameters
-    ----------
-    d_model, n_heads
-        Width, a multiple of the number of attention heads.
-    """
+    """Attention and a feed-forward layer, each behind an adaptive norm and added to its input."""
 
     def __init__(self, d_model: int, *, n_heads: int) -> None:
         super().__init__()
@@ -102,13 +88,7 @@ class Block(nn.Module):
 
 
 class AdaptiveNorm(nn.Module):
-    """LayerNorm whose scale and shift come from the condition; plain at the start.
-
-    Parameters
-    ----------
-    d_model
-        Width.
-    """
+    """LayerNorm whose scale and shift come from the condition; plain at the start."""
 
     def __init__(self, d_model: int) -> None:
         super().__init__()

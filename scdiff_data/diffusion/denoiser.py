@@ -1,7 +1,8 @@
-"""The network: a masked cell and its condition → logits of every gene's token.
+"""The network: a cell that is partly hidden and its condition → logits of every gene's token.
 
 Genes have no order, so there are no positions: an embedding of (gene, token) says which gene a
-place holds and what is known of it; of a masked gene there is nothing to say. Neighbours on the
+place holds and what is known of it. Of a masked gene there is nothing to say; one that is known to
+be expressed, at an unknown level, says what its expressed tokens say on average. Neighbours on the
 axis share a place of the transformer's sequence, a *patch*, whose state is the sum of its genes':
 attention then costs (g / s)² and not g², and learns from the first steps on. Each gene reads its
 logits off the cell's condition and its patch, through a gate of its own. The patch is silent at
@@ -10,15 +11,12 @@ first: what all genes share is learned in the first steps, and what attention ad
 Shapes: b cells of a batch, g genes, v tokens, d width, l labels; p patches of s genes each.
 """
 
-import copy
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from scdiff_data.diffusion.blocks import Block, Condition
 
@@ -43,7 +41,7 @@ class Denoiser(nn.Module):
     ----------
     n_genes, n_tokens
         Genes that there are, of which a cell may hold any; size of the vocabulary. The mask is
-        token `n_tokens`.
+        token `n_tokens`, the one after it means "expressed": see `hide_tokens`.
     n_categories
         Number of categories of each label that conditions the model.
     d_model, n_layers, n_heads
@@ -69,7 +67,7 @@ class Denoiser(nn.Module):
         super().__init__()
         check_sizes(d_model=d_model, n_layers=n_layers, n_heads=n_heads, patch_size=patch_size)
         self.mask_id = n_tokens
-        self._patch_size = patch_size
+        self.patch_size = patch_size
         # What a token means differs by gene: 3 counts of a rare one are not 3 of a common one. The
         # last row, of masked genes and of places beyond the last gene, stays 0.
         n_rows = n_genes * n_tokens
@@ -82,13 +80,12 @@ class Denoiser(nn.Module):
         self.head = nn.Linear(d_model, n_tokens, bias=False)
         self.head_bias = nn.Embedding(n_genes, n_tokens)
         self.register_buffer("gene_g", torch.arange(n_genes), persistent=False)
-        uniform_gv = torch.zeros(n_genes, n_tokens).log_softmax(-1)
-        self.register_buffer("log_marginal_gv", uniform_gv)
+        self.register_buffer("log_marginal_gv", torch.zeros(n_genes, n_tokens).log_softmax(-1))
         nn.init.normal_(self.gene_token_embedding.weight, std=0.1)
         nn.init.zeros_(self.gene_token_embedding.weight[-1])
-        for silent in (self.head.weight, self.patch_gate.weight, self.patch_gate.bias):
+        head = (self.head.weight, self.head_bias.weight)
+        for silent in (*head, self.patch_gate.weight, self.patch_gate.bias):
             nn.init.zeros_(silent)
-        nn.init.zeros_(self.head_bias.weight)
 
     def forward(
         self,
@@ -98,43 +95,53 @@ class Denoiser(nn.Module):
         labels_bl: Tensor,
         unconditional_b: Tensor | None = None,
         genes_bg: Tensor | None = None,
+        read_bg: Tensor | None = None,
     ) -> Tensor:
-        """Logits of p(token | the tokens that are not masked, condition), [b, g, v].
+        """Logits of p(token | what is seen of all genes, condition), [b, g, v].
 
-        There is no logit of the mask, and those of unmasked genes mean nothing.
+        Of a gene that is known to be expressed, those of its tokens above 0; of a known token they
+        mean nothing.
 
         Parameters
         ----------
         tokens_bg
-            Int64 in 0 … `n_tokens`, the last being the mask.
-        total_counts_b
-            Whole-cell counts, over all genes and not only these.
-        labels_bl
-            Int64 category codes, -1 for a missing label; l may be 0.
+            What is seen of them: int64 in 0 … `n_tokens` + 1.
+        total_counts_b, labels_bl
+            Whole-cell counts, over all genes and not only these; int64 category codes, -1 for a
+            missing label; l may be 0.
         unconditional_b
             Bool: cells whose depth and labels are withheld, jointly.
         genes_bg
             Which gene each place holds, int64 in 0 … `n_genes` - 1, [b, g] or [1, g]; None: all
             genes, in their order.
+        read_bg
+            Bool: places whose logits alone are wanted, as [n, v] in their order; None: all.
         """
-        (n_cells, n_genes), size = tokens_bg.shape, self._patch_size
+        (n_cells, n_genes), size = tokens_bg.shape, self.patch_size
         weight = self.gene_token_embedding.weight
         nothing = len(weight) - 1
-        there_bg = (self.gene_g if genes_bg is None else genes_bg).expand(n_cells, -1)
+        there_bg = self.gene_g if genes_bg is None else genes_bg
         is_masked_bg = tokens_bg == self.mask_id
-        rows_bg = (there_bg * self.mask_id + tokens_bg).masked_fill(is_masked_bg, nothing)
-        rows_bg = F.pad(rows_bg, (0, -n_genes % size), value=nothing)
-        rows_ns = rows_bg.view(-1, size)
-        x_nd = F.embedding_bag(rows_ns, weight, mode="sum", padding_idx=nothing)
-        x_bpd = x_nd.view(n_cells, -1, x_nd.shape[1])
-
-        # What the genes say beyond what the marginals expect of them: else their mean, the same for
-        # all cells, is most of the sum, and cell types are found late. (No matrix product: in half
-        # precision the difference would be lost.)
-        table_gvd = weight[:-1].view(*self.log_marginal_gv.shape, -1)
-        expected_gd = (table_gvd * self.log_marginal_gv.exp()[..., None]).sum(1)
         seen_bg = (~is_masked_bg).to(weight.dtype)
-        expected_bd = F.embedding_bag(there_bg, expected_gd, mode="sum", per_sample_weights=seen_bg)
+        table_gvd = weight[:-1].view(*self.log_marginal_gv.shape, -1)
+        # In half precision, small differences of large sums would be lost.
+        with torch.autocast("cuda" if weight.is_cuda else "cpu", enabled=False):
+            p_gv = self.log_marginal_gv.exp()
+            p_expressed_gv = F.pad(self.log_marginal_gv[:, 1:].softmax(-1), (1, 0))
+            mean_gd, expressed_gd = (torch.stack([p_gv, p_expressed_gv], 1) @ table_gvd).unbind(1)
+            if genes_bg is None:
+                expected_bd = seen_bg @ mean_gd
+            else:
+                how: Any = {"mode": "sum", "per_sample_weights": seen_bg}
+                expected_bd = F.embedding_bag(genes_bg.expand(n_cells, -1), mean_gd, **how)
+        rows_bg = (there_bg * self.mask_id + tokens_bg).masked_fill(is_masked_bg, nothing)
+        rows_bg = torch.where(tokens_bg > self.mask_id, len(weight) + there_bg, rows_bg)
+        rows_bg = F.pad(rows_bg, (0, -n_genes % size), value=nothing).view(-1, size)
+        said_rd = torch.cat([weight, expressed_gd])
+        x_nd = F.embedding_bag(rows_bg, said_rd, mode="sum", padding_idx=nothing)
+        x_bpd = x_nd.view(n_cells, -1, x_nd.shape[1])
+        # What the genes say beyond what the marginals expect of them: else their mean, the same for
+        # all cells, is most of the sum, and cell types are found late.
         condition_bd = self.condition(
             total_counts_b, labels_bl, x_bpd.sum(1) - expected_bd, unconditional_b
         )
@@ -143,11 +150,17 @@ class Denoiser(nn.Module):
             x_bpd = block(x_bpd, modulating_bd)
         patch_gate_bd = self.patch_gate(modulating_bd)
         x_bpd = condition_bd[:, None] + patch_gate_bd[:, None] * self.norm(x_bpd)
+        if read_bg is not None:
+            cell_n, place_n = read_bg.nonzero(as_tuple=True)
+            gene_n = there_bg.expand(n_cells, -1)[cell_n, place_n]
+            x_nd = x_bpd[cell_n, place_n // size] * self.gate_embedding(gene_n)
+            logits_nv: Tensor = self.head(x_nd) + self.head_bias(gene_n)
+            return logits_nv
         return self._read(x_bpd, n_genes, genes_bg)
 
     def _read(self, x_bpd: Tensor, n_genes: int, genes_bg: Tensor | None) -> Tensor:
         """Every gene's logits, off its patch."""
-        size, d = self._patch_size, x_bpd.shape[-1]
+        size, d = self.patch_size, x_bpd.shape[-1]
         if genes_bg is not None:
             x_bgd = x_bpd.repeat_interleave(size, 1)[:, :n_genes] * self.gate_embedding(genes_bg)
             logits_bgv: Tensor = self.head(x_bgd) + self.head_bias(genes_bg)
@@ -172,23 +185,9 @@ class Denoiser(nn.Module):
 
 
 def count_flops(denoiser: Denoiser, n_genes: int) -> int:
-    """FLOPs of one cell of `n_genes` places, forward: two a multiply-add of matrix products.
-
-    A training step takes three times as many.
-    """
-    # The weights' shapes are enough: a second copy of them could fill a GPU.
-    shapes = {
-        id(w): nn.Parameter(torch.empty_like(w, device="meta")) for w in denoiser.parameters()
-    }
-    network: Any = copy.deepcopy(denoiser, shapes).to("meta")
-    n_cells, n_labels = 64, len(network.condition.label_embeddings)  # the readout is made once
-    zeros = partial(torch.zeros, dtype=torch.int64, device="meta")
-    tokens_bg, all_there = zeros(n_cells, n_genes), n_genes == len(denoiser.gene_g)
-    with FlopCounterMode(display=False) as counter:
-        network(
-            tokens_bg,
-            total_counts_b=zeros(n_cells),
-            labels_bl=zeros(n_cells, n_labels),
-            genes_bg=None if all_there else tokens_bg,
-        )
-    return int(counter.get_total_flops()) // n_cells
+    """FLOPs of one cell of `n_genes` places, forward; a training step takes three times as many."""
+    d, v = denoiser.head.in_features, denoiser.mask_id
+    n = -(-n_genes // denoiser.patch_size)
+    # Of a block: projections and feed-forward, attention between patches, the norms' modulation.
+    a_block = 24 * n * d**2 + 4 * n**2 * d + 8 * d**2
+    return len(denoiser.blocks) * a_block + 2 * n_genes * d * (v + 1)  # readout, and evidence

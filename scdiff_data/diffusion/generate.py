@@ -1,12 +1,14 @@
 """What a trained model does: generate cells, and impute genes.
 
-`generate_cells` and `impute_cells` are the methods `generate` and `impute` of `MaskedDiffusion`.
+`generate_cells` and `impute_cells` are the methods `generate` and `impute` of `MaskedDiffusion`,
+which is the model that all functions here take.
 
 Shapes: b cells of a batch, c all cells asked for, g genes, v tokens, l labels.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import anndata
 import numpy as np
@@ -17,34 +19,15 @@ from scipy import sparse
 from torch import Tensor
 
 from scdiff_data.constants import MAX_COUNT
-from scdiff_data.diffusion.denoiser import Denoiser
 from scdiff_data.diffusion.panel import Panel
 from scdiff_data.diffusion.process import keyed_generator
 from scdiff_data.diffusion.samplers import Sampler, guide, sample_tokens
 from scdiff_data.evaluation import add_card
 from scdiff_data.telling import Progress
-from scdiff_data.tokenizers import BinTokens
-
-
-class Model(Protocol):
-    """What generating takes of a `MaskedDiffusion`."""
-
-    denoiser: Denoiser
-    tokenizer: BinTokens
-    conditions_cl: Tensor
-    card: dict[str, Any] | None
-
-    @property
-    def hparams(self) -> Any:
-        """Hyperparameters, with the `panel`."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the work is done."""
 
 
 def generate_cells(
-    model: Model,
+    model: Any,
     n_cells: int,
     *,
     labels: Mapping[str, str] | None = None,
@@ -91,21 +74,16 @@ def generate_cells(
     conditions_cl = draw_conditions(
         model, n_cells, labels=labels or {}, total_counts=total_counts, seed=seed
     )
-    batches = _fill_masked(
-        model,
-        conditions_cl,
-        guidance=guidance,
-        steps=steps,
-        sampler=sampler,
-        seed=seed,
-        batch_size=batch_size,
-    )
+    how: Any = {"steps": steps, "sampler": sampler, "seed": seed, "batch_size": batch_size}
+    shape = (n_cells, len(model.hparams["panel"]["gene_ids"]))
+    masks_cg = torch.tensor(model.denoiser.mask_id, device=model.device).expand(shape)
+    batches = _fill_masked(model, conditions_cl, masks_cg, guidance=guidance, **how)
     counts_cg = sparse.vstack([sparse.csr_matrix(batch) for batch in batches], format="csr")
     return add_card(_name_cells(counts_cg, conditions_cl, model.hparams["panel"]), model.card)
 
 
 def impute_cells(
-    model: Model,
+    model: Any,
     expression: ArrayLike,
     known_mask: ArrayLike,
     *,
@@ -169,21 +147,15 @@ def impute_cells(
             conditions_cl[:, place] = -1
     tokens_cg = model.tokenizer.encode(torch.from_numpy(counts_cg).to(model.device))
     hidden_cg = torch.from_numpy(~known_cg).to(model.device)
-    batches = _fill_masked(
-        model,
-        conditions_cl,
-        tokens_cg.masked_fill(hidden_cg, model.denoiser.mask_id),
-        is_told=total_counts is not None,
-        steps=steps,
-        sampler=sampler,
-        seed=seed,
-        batch_size=batch_size,
-    )
+    tokens_cg = tokens_cg.masked_fill(hidden_cg, model.denoiser.mask_id)
+    how: Any = {"steps": steps, "sampler": sampler, "seed": seed, "batch_size": batch_size}
+    is_told = total_counts is not None
+    batches = _fill_masked(model, conditions_cl, tokens_cg, is_told=is_told, **how)
     return np.where(known_cg, counts_cg, np.concatenate(list(batches)))
 
 
 def draw_conditions(
-    model: Model,
+    model: Any,
     n_cells: int,
     *,
     labels: Mapping[str, str],
@@ -196,7 +168,7 @@ def draw_conditions(
     or of all where none has them; then `total_counts` take the depths' place.
     """
     categories = model.hparams["panel"]["categories"]
-    known_cl = model.conditions_cl.numpy(force=True)
+    known_cl: NDArray[np.int64] = model.conditions_cl.numpy(force=True)
     if n_cells < 1:
         raise ValueError(f"n_cells must be at least 1, got {n_cells}")
     wanted = {}
@@ -219,9 +191,9 @@ def draw_conditions(
 
 @torch.inference_mode()
 def _fill_masked(
-    model: Model,
+    model: Any,
     conditions_cl: NDArray[np.int64],
-    tokens_cg: Tensor | None = None,
+    tokens_cg: Tensor,
     *,
     is_told: bool = True,
     guidance: float = 1.0,
@@ -230,29 +202,17 @@ def _fill_masked(
     seed: int,
     batch_size: int,
 ) -> Iterator[NDArray[np.int32]]:
-    """Counts of cells whose masked genes are filled, int32 [b, g], a batch at a time.
-
-    `tokens_cg` None masks all genes; `is_told` says whether the model is told the conditions.
-    """
-    panel: Panel = model.hparams["panel"]
-    genes_bg, mask_id = None, model.denoiser.mask_id
-    if panel["gene_places"] is not None:
-        genes_bg = torch.tensor(panel["gene_places"], device=model.device)[None]
-    starts = range(0, len(conditions_cl), batch_size)
+    """Counts with the masked genes filled, a batch at a time; `is_told`: of depth and labels."""
+    starts = range(0, len(tokens_cg), batch_size)
     with Progress("generate", "steps", steps * len(starts)) as progress:
         for start in starts:
             rows_bl = torch.from_numpy(conditions_cl[start : start + batch_size]).to(model.device)
-            if tokens_cg is None:
-                shape = (len(rows_bl), len(panel["gene_ids"]))
-                tokens_bg = torch.full(shape, mask_id, device=model.device)
-            else:
-                tokens_bg = tokens_cg[start : start + batch_size]
             generator = keyed_generator(seed, start, device=model.device)
-            how: Any = {"is_told": is_told, "guidance": guidance, "progress": progress}
+            denoise = _condition(model, rows_bl, progress, is_told=is_told, guidance=guidance)
             filled_bg = sample_tokens(
-                _condition(model.denoiser, rows_bl, genes_bg, **how),
-                tokens_bg,
-                mask_id=mask_id,
+                denoise,
+                tokens_cg[start : start + batch_size],
+                mask_id=model.denoiser.mask_id,
                 steps=steps,
                 generator=generator,
                 sampler=sampler,
@@ -261,29 +221,26 @@ def _fill_masked(
 
 
 def _condition(
-    denoiser: Denoiser,
-    rows_bl: Tensor,
-    genes_bg: Tensor | None,
-    *,
-    is_told: bool,
-    guidance: float,
-    progress: Progress,
-) -> Callable[[Tensor], Tensor]:
-    """The denoiser as a function of the tokens alone: depth, labels and guidance set."""
-    condition = {"total_counts_b": rows_bl[:, 0], "labels_bl": rows_bl[:, 1:], "genes_bg": genes_bg}
-    withheld_b = torch.ones_like(rows_bl[:, 0], dtype=torch.bool)
+    model: Any, rows_bl: Tensor, progress: Progress, *, is_told: bool, guidance: float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The denoiser as a function of tokens and places: depth, labels and guidance set."""
+    genes, depth_b = model.hparams["panel"]["gene_places"], rows_bl[:, 0]
+    genes_bg = None if genes is None else torch.tensor(genes, device=model.device)[None]
+    known: Any = {"total_counts_b": depth_b, "labels_bl": rows_bl[:, 1:], "genes_bg": genes_bg}
+    ask = partial(model.denoiser, **known)
+    withheld_b = torch.ones_like(depth_b, dtype=torch.bool)
 
-    def ask(tokens_bg: Tensor, withheld_b: Tensor | None) -> Tensor:
-        if withheld_b is None or not is_told:  # of two answers that guide, one counts
-            progress.add()
-        logits_bgv: Tensor = denoiser(tokens_bg, **condition, unconditional_b=withheld_b)
-        return logits_bgv
+    def denoise(tokens_bg: Tensor, read_bg: Tensor) -> Tensor:
+        progress.add()
+        told: Tensor = ask(
+            tokens_bg, read_bg=read_bg, unconditional_b=None if is_told else withheld_b
+        )
+        if not is_told or guidance == 1:
+            return told
+        untold = ask(tokens_bg, read_bg=read_bg, unconditional_b=withheld_b)
+        return guide(told, untold, guidance=guidance)
 
-    if not is_told or guidance == 1:
-        return lambda tokens_bg: ask(tokens_bg, None if is_told else withheld_b)
-    return lambda tokens_bg: guide(
-        ask(tokens_bg, None), ask(tokens_bg, withheld_b), guidance=guidance
-    )
+    return denoise
 
 
 def _name_cells(

@@ -20,12 +20,14 @@ from scdiff_data.diffusion.denoiser import Denoiser, check_sizes, count_flops
 from scdiff_data.diffusion.generate import generate_cells, impute_cells
 from scdiff_data.diffusion.panel import Panel, find_genes, learn_statistics, map_codes, read_panel
 from scdiff_data.diffusion.process import (
-    draw_mask_counts,
-    draw_mask_pairs,
-    draw_masks,
+    N_LOOKS,
+    draw_hidden,
+    draw_hidden_counts,
+    draw_hidden_pairs,
+    hide_tokens,
     keyed_generator,
-    masked_cross_entropy,
-    predict_masked,
+    predict_hidden,
+    score_hidden,
 )
 from scdiff_data.evaluation import make_card
 from scdiff_data.loading import TokenBatch
@@ -58,10 +60,9 @@ class MaskedDiffusion(LightningModule):
         for thousands.
     labels
         Names of the labels to condition on; the datamodule must serve them.
-    learning_rate
-        Peak of the schedule: linear warm-up, then a cosine to 0 at the end of training.
-    n_warmup_steps
-        Optimizer steps of warm-up.
+    learning_rate, n_warmup_steps
+        Peak of the schedule, and optimizer steps of the linear warm-up on the way there; then it
+        falls to 0 as a cosine.
     weight_decay
         Decoupled decay of the weight matrices; embeddings, biases and norms have none.
     p_unconditional
@@ -104,19 +105,17 @@ class MaskedDiffusion(LightningModule):
         cls,
         checkpoint_path: Any,
         map_location: Any = None,
-        hparams_file: Any = None,
-        strict: bool | None = None,  # noqa: FBT001 - as Lightning has it
-        weights_only: bool | None = True,  # noqa: FBT001, FBT002
-        **kwargs: Any,
+        *given: Any,
+        weights_only: bool | None = True,
+        **settings: Any,
     ) -> Self:
         """As Lightning's, but nothing in a checkpoint is run unless `weights_only` is False.
 
         Raises ValueError if it is no checkpoint, or one of another model.
         """
+        settings["weights_only"] = weights_only
         try:
-            return super().load_from_checkpoint(
-                checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs
-            )
+            return super().load_from_checkpoint(checkpoint_path, map_location, *given, **settings)
         except (UnpicklingError, EOFError, KeyError, RuntimeError, TypeError) as error:
             said = str(error).partition("\n")[0]
             if isinstance(error, UnpicklingError):  # torch's advice is to run what is in it
@@ -131,12 +130,10 @@ class MaskedDiffusion(LightningModule):
         panel, datamodule = self.hparams["panel"], getattr(self.trainer, "datamodule", None)
         if panel is None or datamodule is None:
             return
-        found = self._read_panel(datamodule)
+        found = read_panel(datamodule, labels=self.hparams["labels"])
         self._code_maps = map_codes(found["categories"], panel["categories"])
-        different = [
-            name for name, value in found.items() if name != "categories" and value != panel[name]
-        ]
-        if different:
+        names = panel.keys() - {"categories"}
+        if different := sorted(name for name in names if found.get(name) != panel.get(name)):
             raise ValueError(
                 f"the model and the data differ in {', '.join(different)}: take the data and the "
                 "tokenizer that the model was trained on, or train a new model"
@@ -154,7 +151,7 @@ class MaskedDiffusion(LightningModule):
                     "MaskedDiffusion takes its sizes from a ScRNADataModule, but the trainer has "
                     "none: call trainer.fit(model, datamodule=ScRNADataModule(...))"
                 )
-            self.hparams["panel"] = self._read_panel(datamodule)
+            self.hparams["panel"] = read_panel(datamodule, labels=self.hparams["labels"])
         panel = cast("Panel", self.hparams["panel"])
         n_genes, n_tokens = panel["n_genes"], len(panel["token_edges"])
         # Every rank, and every model of this seed, starts from the same weights.
@@ -173,13 +170,13 @@ class MaskedDiffusion(LightningModule):
             self._learn_statistics(datamodule)
 
     def logits(
-        self, batch: TokenBatch, masked_bg: Tensor, *, unconditional_b: Tensor | None = None
+        self, batch: TokenBatch, hidden_bg: Tensor, *, unconditional_b: Tensor | None = None
     ) -> Tensor:
-        """Logits [b, g, v] given the tokens outside the mask, depth and labels."""
+        """Logits [b, g, v] given the looks that are not hidden, depth and labels."""
         tokens_bg, metadata = batch
         labels = [self._find_codes(label, metadata[label]) for label in self.hparams["labels"]]
         logits_bgv: Tensor = self.denoiser(
-            tokens_bg.masked_fill(masked_bg, self.denoiser.mask_id),
+            hide_tokens(tokens_bg, hidden_bg, mask_id=self.denoiser.mask_id),
             total_counts_b=metadata["total_counts"],
             labels_bl=torch.stack(labels, -1) if labels else tokens_bg[:, :0],
             unconditional_b=unconditional_b,
@@ -189,10 +186,8 @@ class MaskedDiffusion(LightningModule):
 
     def _find_codes(self, label: str, codes_b: Tensor) -> Tensor:
         """The model's own codes of a label, where the data's are others."""
-        if label not in self._code_maps:
-            return codes_b
-        codes: Tensor = self._code_maps[label].to(codes_b.device)[codes_b]  # -1 takes the last
-        return codes
+        own = self._code_maps.get(label)
+        return codes_b if own is None else own.to(codes_b.device)[codes_b]  # -1 takes the last
 
     def on_fit_start(self) -> None:
         """Compile, for training alone: a checkpoint must generate where there is no compiler."""
@@ -208,19 +203,19 @@ class MaskedDiffusion(LightningModule):
         """Mean over cells of the bound's one-sample estimate, nats a gene."""
         n_cells, n_genes = batch.tokens.shape
         key = (self.hparams["seed"], self.current_epoch, batch_idx)
-        n_masked_b = draw_mask_counts(
+        k_b = draw_hidden_counts(
             n_cells,
-            n_genes=n_genes,
+            n_looks=N_LOOKS * n_genes,
             generator=keyed_generator("strata", *key),
             rank=self.global_rank,
             world_size=self.trainer.world_size,
         )
-        generator = keyed_generator("masks", *key, self.global_rank, device=self.device)
-        masked_bg = draw_masks(n_masked_b, n_genes=n_genes, generator=generator)
-        chance_b = torch.rand(n_cells, generator=generator, device=self.device)
+        generator = keyed_generator("masks", *key, self.global_rank)
+        hidden_bg = draw_hidden(k_b, n_genes=n_genes, generator=generator).to(self.device)
+        chance_b = torch.rand(n_cells, generator=generator).to(self.device)
         unconditional_b = chance_b < self.hparams["p_unconditional"]
-        logits_bgv = self.logits(batch, masked_bg, unconditional_b=unconditional_b)
-        loss = masked_cross_entropy(logits_bgv, batch.tokens, masked_bg).mean()
+        logits_bgv = self.logits(batch, hidden_bg, unconditional_b=unconditional_b)
+        loss = score_hidden(logits_bgv, batch.tokens, hidden_bg).mean()
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=n_cells)
         return loss
 
@@ -235,17 +230,15 @@ class MaskedDiffusion(LightningModule):
         n_cells, n_genes = tokens_bg.shape
         genes_bg = find_genes(self.hparams["panel"], metadata)
         marginal_bgv = self.denoiser.log_marginal_gv[genes_bg].expand(n_cells, -1, -1)
-        pair_bg = draw_mask_pairs(metadata["cell_id"], n_genes=n_genes, seed=self.hparams["seed"])
-        losses = []
-        for masked_bg in (mask.to(self.device) for mask in pair_bg):
-            predictions = (self.logits(batch, masked_bg), marginal_bgv)
-            losses.append(
-                torch.stack([masked_cross_entropy(p, tokens_bg, masked_bg) for p in predictions])
-            )
-        loss_b, marginal_b = torch.stack(losses).mean(0)
+        scores = []
+        pair = draw_hidden_pairs(metadata["cell_id"], n_genes=n_genes, seed=self.hparams["seed"])
+        for hidden_bg in (hidden.to(self.device) for hidden in pair):
+            predictions = (self.logits(batch, hidden_bg), marginal_bgv)
+            scores += [score_hidden(logits, tokens_bg, hidden_bg) for logits in predictions]
+        loss_b, marginal_b = torch.stack(scores).view(2, 2, -1).mean(0)
         count_nll_b = loss_b - self.tokenizer.log_prob(metadata["counts"]).mean(-1)
-        scores = [torch.ones_like(loss_b), loss_b, loss_b**2, marginal_b, count_nll_b]
-        self._sums += torch.stack(scores).double().sum(-1)
+        summed = [torch.ones_like(loss_b), loss_b, loss_b**2, marginal_b, count_nll_b]
+        self._sums += torch.stack(summed).double().sum(-1)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all cells of all ranks, and the loss's standard error."""
@@ -272,27 +265,31 @@ class MaskedDiffusion(LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the model card beside the weights."""
+        """Put the model card beside the weights, and which masks they have learned from."""
         checkpoint["model_card"] = self.card = make_card(self, self.trainer)
+        checkpoint["n_looks"] = N_LOOKS
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the card along; earlier checkpoints have none."""
+        """Take the card along; refuse weights of other masks: they would generate, and wrongly."""
+        if (found := checkpoint.get("n_looks", 1)) != N_LOOKS:
+            raise ValueError(
+                f"the checkpoint's network was trained to be told a gene in {found} look, this "
+                f"version tells it in {N_LOOKS}: train a new one, or use the version that wrote it"
+            )
         self.card = checkpoint.get("model_card")
 
     generate = generate_cells
     impute = impute_cells
-    predict_masked = predict_masked
-
-    def _read_panel(self, datamodule: "ScRNADataModule") -> Panel:
-        return read_panel(datamodule, labels=self.hparams["labels"])
+    predict_masked = predict_hidden
 
     def _learn_statistics(self, datamodule: "ScRNADataModule") -> None:
         """Take what training cells say before training: marginals, depths, decoding."""
         log_marginal_gv, known_cl = learn_statistics(
             datamodule, self.hparams["panel"], labels=self.hparams["labels"]
         )
-        kept_c = torch.arange(N_CONDITIONS) * len(known_cl) // N_CONDITIONS
-        self.conditions_cl.copy_(known_cl[kept_c])
-        log_depth_c = known_cl[:, 0].float().log1p()
-        self.denoiser.start_at_marginals(log_marginal_gv, log_depth_c=log_depth_c)
+        self.conditions_cl.copy_(
+            known_cl[torch.arange(N_CONDITIONS) * len(known_cl) // N_CONDITIONS]
+        )
+        depth_c = known_cl[:, 0].float()
+        self.denoiser.start_at_marginals(log_marginal_gv, log_depth_c=depth_c.log1p())
         self.tokenizer.load_state_dict(cast("BinTokens", datamodule.tokenizer).state_dict())

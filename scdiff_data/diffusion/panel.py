@@ -35,10 +35,7 @@ class Panel(TypedDict):
 def read_panel(datamodule: "ScRNADataModule", *, labels: Sequence[str]) -> Panel:
     """The datamodule's panel, with those of its labels that the model is conditioned on.
 
-    Raises
-    ------
-    ValueError
-        If the datamodule's tokenizer has no inverse, or it does not serve a label.
+    A tokenizer without inverse is refused, and a label that is not served.
     """
     tokenizer = datamodule.tokenizer
     if not isinstance(tokenizer, BinTokens):
@@ -73,15 +70,7 @@ def map_codes(
 ) -> dict[str, Tensor]:
     """Of each label whose codes differ, the model's code of each of the data's, and -1 at the end.
 
-    Parameters
-    ----------
-    found, own
-        Names of the codes in the data, and in the model.
-
-    Raises
-    ------
-    ValueError
-        If the data have a name that the model does not know.
+    Takes the codes' names in the data and in the model; one that the model lacks is refused.
     """
     maps = {}
     for label, names in found.items():
@@ -110,12 +99,7 @@ def learn_statistics(
 ) -> tuple[Tensor, Tensor]:
     """What training cells say before training.
 
-    Returns
-    -------
-    log_marginal_gv
-        `count_marginals`, float64.
-    known_cl
-        Each cell's total counts and codes of the labels, int64 [c, 1 + l].
+    `count_marginals`, float64 [g, v]; each cell's total counts and label codes, int64 [c, 1 + l].
     """
     cells = datamodule.train_dataset[:N_STATISTICS]
     counts_cg, edges_v = np.asarray(cells.expression), np.asarray(panel["token_edges"])

@@ -1,13 +1,21 @@
-"""The forward process and the objective: which genes are masked, and what guessing them costs.
+"""The forward process and the objective: what of a cell is hidden, and what guessing it costs.
 
-A cell is L tokens, one a gene. Masked (absorbing-state) diffusion hides k of them, k uniform on
-1 … L, and asks for each hidden token given the rest. With any monotone noise schedule the
-continuous-time bound is exactly (arXiv:2406.03736; ∫₀¹ (1/t) Bin(k; L, t) dt = 1/k)
+A cell is L tokens, one a gene, and each is told in two *looks*: first whether the gene is expressed
+(its token is not 0), then how much. Masked (absorbing-state) diffusion hides k of the 2L looks, k
+uniform on 1 … 2L, and asks what one look more would say. A gene with both looks hidden is masked;
+with one hidden, it is known not to be expressed, or to be, at an unknown level.
 
-    -(1/L) log p(x | c)  ≤  E_k E_{S: |S|=k} [ (1/k) Σ_{i∈S} -log p(x_i | x outside S, c) ]
+Told one at a time in any order, looks give the bound (arXiv:2406.03736; of parts of tokens,
+arXiv:2505.18495), with both looks of the genes i hidden, one of the genes j, and the rest told,
 
-so the loss is **the mean cross-entropy over that cell's masked genes**: no weight, no epsilon, no
-time input. Shapes: b cells of a batch, g genes, v tokens.
+    -(1/L) log p(x | c)  ≤  E_k E_{S: |S|=k} (2/k) [ Σ_i -2 log p(x_i > 0, or not | told, c)
+                                                   + Σ_{j: x_j>0} -log p(x_j | x_j > 0, told, c) ]
+
+as each hidden look is the next with chance 1/k, and either look of i says whether it is expressed.
+For any noise schedule: no weight, no epsilon, no time input. The looks of a gene must be scored one
+by one: its whole token at every hidden look, with these weights, is no bound.
+
+Shapes: b cells of a batch, g genes, v tokens.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,10 +24,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from scdiff_data.loading import TokenBatch
+
+N_LOOKS = 2
+"""In which a gene's token is told: whether it is expressed, and how much."""
 
 
 def keyed_generator(*key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -32,10 +42,10 @@ def keyed_generator(*key: int | str, device: torch.device | str = "cpu") -> torc
     return torch.Generator(device).manual_seed(int.from_bytes(digest))
 
 
-def draw_mask_counts(
-    n_cells: int, *, n_genes: int, generator: torch.Generator, rank: int = 0, world_size: int = 1
+def draw_hidden_counts(
+    n_cells: int, *, n_looks: int, generator: torch.Generator, rank: int = 0, world_size: int = 1
 ) -> Tensor:
-    """How many genes to mask in each cell: k ~ U{1 … n_genes}, int64 [b].
+    """How many looks to hide in each cell: k ~ U{1 … n_looks}, int64 [b].
 
     The global batch of `world_size` x `n_cells` divides the range into as many equal strata, one a
     cell, which lowers the loss's variance. The strata are permuted: sorted ones would tie the noise
@@ -45,75 +55,80 @@ def draw_mask_counts(
     n_global = world_size * n_cells
     stratum = torch.randperm(n_global, generator=generator)[rank * n_cells : (rank + 1) * n_cells]
     offset = torch.rand((), dtype=torch.float64, generator=generator)
-    k = 1 + ((stratum + offset) / n_global * n_genes).long()
-    return k.clamp(max=n_genes)  # against rounding at the upper end
+    k = 1 + ((stratum + offset) / n_global * n_looks).long()
+    return k.clamp(max=n_looks)  # against rounding at the upper end
 
 
-def draw_masks(n_masked_b: Tensor, *, n_genes: int, generator: torch.Generator) -> Tensor:
-    """Masks with exactly `n_masked_b[i]` genes of cell i, all such sets equally likely.
+def draw_hidden(k_b: Tensor, *, n_genes: int, generator: torch.Generator) -> Tensor:
+    """How many looks of each gene are hidden, where `k_b[i]` of cell i are, any set as likely.
 
-    Bool [b, g] on the generator's device; True is masked.
+    Int64 [b, g] in 0 … 2. (To sort random numbers takes ten times as long.)
     """
-    score_bg = torch.rand(len(n_masked_b), n_genes, generator=generator, device=generator.device)
-    is_first_bg = (
-        torch.arange(n_genes, device=score_bg.device) < n_masked_b.to(score_bg.device)[:, None]
-    )
-    return torch.empty_like(is_first_bg).scatter_(-1, score_bg.argsort(-1), is_first_bg)
+    order = [torch.randperm(N_LOOKS * n_genes, generator=generator) for _ in k_b]
+    hidden_bn = torch.stack(order) < k_b[:, None]
+    return hidden_bn.view(-1, N_LOOKS, n_genes).sum(1)
 
 
-def draw_mask_pairs(cell_ids: Sequence[str], *, n_genes: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Two complementary masks a cell, each with k ~ U{1 … n_genes}: bool [b, g] twice.
+def draw_hidden_pairs(cell_ids: Sequence[str], *, n_genes: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Two complementary sets of hidden looks a cell, each with k ~ U{1 … 2g}: int64 [b, g] twice.
 
-    Together they ask for every gene once, and a lucky k in one is paid for in the other. They
+    Together they ask for every look once, and a lucky k in one is paid for in the other. They
     depend on (seed, cell id) alone, so neither the order of the cells nor the batch size moves
-    a validation loss. A full mask has no complement to ask for: it is its own partner, and this
+    a validation loss. All looks have no complement to ask for: they are their own partner, and this
     is what keeps the second k uniform too.
     """
-    first_bg = torch.empty(len(cell_ids), n_genes, dtype=torch.bool)
+    first_bg = torch.empty(len(cell_ids), n_genes, dtype=torch.int64)
     for row, cell_id in zip(first_bg, cell_ids, strict=True):
         generator = keyed_generator(seed, str(cell_id))
-        k = torch.randint(1, n_genes + 1, (1,), generator=generator)
-        row.copy_(draw_masks(k, n_genes=n_genes, generator=generator)[0])
-    return first_bg, ~first_bg | first_bg.all(-1, keepdim=True)
+        k = torch.randint(1, N_LOOKS * n_genes + 1, (1,), generator=generator)
+        row.copy_(draw_hidden(k, n_genes=n_genes, generator=generator)[0])
+    is_all_b1 = (first_bg == N_LOOKS).all(-1, keepdim=True)
+    return first_bg, torch.where(is_all_b1, first_bg, N_LOOKS - first_bg)
 
 
-def masked_cross_entropy(logits_bgv: Tensor, tokens_bg: Tensor, masked_bg: Tensor) -> Tensor:
-    """Each cell's mean cross-entropy over its masked genes, float32 [b], nats a gene.
+def hide_tokens(tokens_bg: Tensor, hidden_bg: Tensor, *, mask_id: int) -> Tensor:
+    """What is seen of tokens whose looks are hidden, int64 [b, g].
 
-    Its expectation over `draw_mask_counts` and `draw_masks` is the bound at the top of this file.
-    The mean is taken within a cell first: a mean over all the masked genes of a batch would weight
-    cells by k and be no bound.
-
-    Parameters
-    ----------
-    logits_bgv
-        Unnormalised log probabilities, any float type.
-    tokens_bg
-        True tokens, int64 in 0 … v - 1.
-    masked_bg
-        Bool, at least one True a cell.
+    The token, `mask_id` of a gene of which nothing is known, or the id after it of one that is
+    known to be expressed. Takes what was seen at fewer hidden looks, too.
     """
-    # Flat, since cross_entropy wants the tokens' dimension second and would copy to get it there.
-    logits_nv, tokens_n = logits_bgv.float().flatten(0, 1), tokens_bg.flatten()
-    nll_bg = F.cross_entropy(logits_nv, tokens_n, reduction="none").view_as(tokens_bg)
-    return nll_bg.where(masked_bg, 0.0).sum(-1) / masked_bg.sum(-1)
+    is_known_bg = (hidden_bg == 0) | ((hidden_bg == 1) & (tokens_bg == 0))
+    return torch.where(is_known_bg, tokens_bg, mask_id + (hidden_bg == 1))
 
 
-def predict_masked(model: Any, batch: TokenBatch) -> Iterator[tuple[Tensor, Tensor]]:
-    """Of validation's two masks the tokens' probabilities [b, g, v], and the mask [b, g].
+def score_hidden(logits_bgv: Tensor, tokens_bg: Tensor, hidden_bg: Tensor) -> Tensor:
+    """Each cell's one-sample estimate of the bound at the top of this file, float32 [b].
 
-    A method of `MaskedDiffusion`.
+    In nats a gene. The mean over a batch is one over cells: a mean over all hidden looks of a batch
+    would weight cells by k and be no bound. `tokens_bg` are the true ones, and of each cell at
+    least one look is hidden.
+    """
+    log_p_bgv = logits_bgv.float().log_softmax(-1)
+    is_expressed_bg = tokens_bg > 0
+    log_p_expressed_bg = log_p_bgv.exp()[..., 1:].sum(-1).clamp(min=1e-37).log()
+    whether_bg = -torch.where(is_expressed_bg, log_p_expressed_bg, log_p_bgv[..., 0])
+    how_much_bg = log_p_expressed_bg - log_p_bgv.gather(-1, tokens_bg[..., None])[..., 0]
+    is_masked_bg = hidden_bg == N_LOOKS
+    is_asked_bg = is_masked_bg | ((hidden_bg == 1) & is_expressed_bg)
+    nll_bg = torch.where(is_masked_bg, N_LOOKS * whether_bg, how_much_bg).where(is_asked_bg, 0.0)
+    return N_LOOKS * nll_bg.sum(-1) / hidden_bg.sum(-1)
+
+
+def predict_hidden(model: Any, batch: TokenBatch) -> Iterator[tuple[Tensor, Tensor]]:
+    """On each of validation's two masks the tokens' probabilities, and which genes are masked.
+
+    Float32 [b, g, v] and bool [b, g]; a method of `MaskedDiffusion`.
     """
     n_genes, seed = batch.tokens.shape[1], model.hparams["seed"]
-    for masked_bg in draw_mask_pairs(batch.metadata["cell_id"], n_genes=n_genes, seed=seed):
-        hidden_bg = masked_bg.to(model.device)
-        yield model.logits(batch, hidden_bg).softmax(-1), hidden_bg
+    pair = draw_hidden_pairs(batch.metadata["cell_id"], n_genes=n_genes, seed=seed)
+    for hidden_bg in (hidden.to(model.device) for hidden in pair):
+        yield model.logits(batch, hidden_bg).softmax(-1), hidden_bg == N_LOOKS
 
 
 def cosine_grid(steps: int) -> list[float]:
-    """Masked fraction before each sampling step and at the end: 1 = t₀ > … > t_n = 0.
+    """Share of hidden looks before each sampling step and at the end: 1 = t₀ > … > t_n = 0.
 
-    t_i = cos(π i / 2n): few genes at first, when little is known of the cell, and many at the end.
+    t_i = cos(π i / 2n): few looks at first, when little is known of the cell, and many at the end.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")

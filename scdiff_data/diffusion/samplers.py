@@ -1,14 +1,14 @@
-"""The reverse process: from masked genes to a cell, a few genes at a time.
+"""The reverse process: from masked genes to a cell, a few looks at a time.
 
 Three samplers; none argmaxes, and none prefers a gene for being sure: revealing the most confident
 first would write the zeros first.
 
-    ancestral   from masked fraction t to s, each masked gene is revealed with probability (t - s)/t
-    fixed       as ancestral, but every cell reveals as many genes at a step, in a random order
-    remask      as ancestral, but some revealed genes are masked again, and so can be mended
+    ancestral   from hidden fraction t to s, each hidden look is revealed with probability (t - s)/t
+    fixed       as ancestral, but every cell reveals as many looks at a step, in a random order
+    remask      as ancestral, but some revealed looks are hidden again, and so can be mended
                 (ReMDM, arXiv:2503.00307)
 
-Shapes: b cells of a batch, g genes, v tokens, n genes being revealed.
+Shapes: b cells of a batch, g genes, v tokens, l looks of a gene, n genes being revealed.
 """
 
 from collections.abc import Callable
@@ -18,28 +18,28 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from scdiff_data.diffusion.process import cosine_grid
+from scdiff_data.diffusion.process import N_LOOKS, cosine_grid, hide_tokens
 
 Sampler = Literal["ancestral", "fixed", "remask"]
 """A sampler, see the top of this file."""
 
 
-_REMASKED = 0.1
-"""Of the largest share of revealed genes that a step can mask again and stay on the schedule."""
+_HIDDEN_AGAIN = 0.1
+"""Of the largest share of revealed looks that a step can hide again and stay on the schedule."""
 
 
-def guide(conditional_bgv: Tensor, unconditional_bgv: Tensor, *, guidance: float) -> Tensor:
+def guide(conditional_nv: Tensor, unconditional_nv: Tensor, *, guidance: float) -> Tensor:
     """Logits of the guided prediction p ∝ p_conditional^w p_unconditional^(1-w), w = `guidance`.
 
     Taken over each gene's tokens before anything is unmasked. At 1 it is the conditional
     prediction, at 0 the unconditional one; above 1 the condition is exaggerated.
     """
-    conditional_bgv = conditional_bgv.log_softmax(-1)
-    return conditional_bgv.lerp(unconditional_bgv.log_softmax(-1), 1 - guidance)
+    conditional_nv = conditional_nv.log_softmax(-1)
+    return conditional_nv.lerp(unconditional_nv.log_softmax(-1), 1 - guidance)
 
 
 def sample_tokens(
-    denoise: Callable[[Tensor], Tensor],
+    denoise: Callable[[Tensor, Tensor], Tensor],
     tokens_bg: Tensor,
     *,
     mask_id: int,
@@ -52,46 +52,50 @@ def sample_tokens(
     Parameters
     ----------
     denoise
-        Takes tokens with masks [b, g] to logits [b, g, v], at most `steps` times.
+        Takes what is seen of the tokens and which places to read, both [b, g], to those places'
+        logits [n, v], `steps` times.
     tokens_bg
         Int64, on the generator's device; all masked for new cells.
-    mask_id
-        The mask's token.
+    mask_id, generator
+        The mask's token; what every random choice is drawn from.
     steps
         32 to 64 come close to the exact sampler; 1 makes genes independent.
-    generator
-        Of every random choice.
     sampler
         See the top of this file.
     """
     if sampler not in get_args(Sampler):
         raise ValueError(f"sampler must be one of {get_args(Sampler)}, got {sampler!r}")
-    is_free_bg = tokens_bg == mask_id
-    place_bg = _random_places(is_free_bg, generator)
+    is_free_lbg = (tokens_bg == mask_id).expand(N_LOOKS, -1, -1)
+    is_hidden_lbg, place_lbg = is_free_lbg, _random_places(is_free_lbg, generator)
     for fraction, next_fraction in pairwise(cosine_grid(steps)):
-        chance_bg = torch.rand(tokens_bg.shape, generator=generator, device=generator.device)
-        is_masked_bg = tokens_bg == mask_id
-        remasked = 0.0
+        chance_lbg = torch.rand(is_free_lbg.shape, generator=generator, device=generator.device)
+        hidden_again = 0.0
         if sampler == "remask" and fraction < 1:
-            remasked = _REMASKED * min(1.0, next_fraction / (1 - fraction))
-        # So that the next fraction is masked, whatever is masked again: ReMDM's equation 5.
-        revealed = 1 - (next_fraction - remasked * (1 - fraction)) / fraction
+            hidden_again = _HIDDEN_AGAIN * min(1.0, next_fraction / (1 - fraction))
+        # So that the next fraction is hidden, whatever is hidden again: ReMDM's equation 5.
+        revealed = 1 - (next_fraction - hidden_again * (1 - fraction)) / fraction
         if sampler == "fixed":
-            revealed_bg = is_masked_bg & (place_bg >= next_fraction)
+            stays_lbg = is_hidden_lbg & (place_lbg < next_fraction)
         else:
-            revealed_bg = is_masked_bg & (chance_bg < revealed)
-        again_bg = is_free_bg & ~is_masked_bg & (chance_bg < remasked)
-        logits_nv = denoise(tokens_bg)[revealed_bg]
-        tokens_bg = tokens_bg.masked_fill(again_bg, mask_id)
+            stays_lbg = is_hidden_lbg & (chance_lbg >= revealed)
+        is_told_bg = (is_hidden_lbg & ~stays_lbg).any(0) & (tokens_bg >= mask_id)
+        logits_nv = denoise(tokens_bg, is_told_bg).float()
         if len(logits_nv):
-            probability_nv = logits_nv.float().softmax(-1)
-            drawn_n = probability_nv.multinomial(1, generator=generator)[:, 0]
-            tokens_bg = tokens_bg.masked_scatter(revealed_bg, drawn_n)
+            # A whole token is drawn; of one whose level stays hidden, hide_tokens forgets it.
+            is_expressed_n1 = tokens_bg[is_told_bg][:, None] > mask_id
+            logits_nv[:, :1] = logits_nv[:, :1].masked_fill(is_expressed_n1, -torch.inf)
+            drawn_n = logits_nv.softmax(-1).multinomial(1, generator=generator)[:, 0]
+            tokens_bg = tokens_bg.masked_scatter(is_told_bg, drawn_n)
+        again_lbg = is_free_lbg & ~is_hidden_lbg & (chance_lbg < hidden_again)
+        is_hidden_lbg = stays_lbg | again_lbg
+        tokens_bg = hide_tokens(tokens_bg, is_hidden_lbg.sum(0), mask_id=mask_id)
     return tokens_bg
 
 
-def _random_places(is_free_bg: Tensor, generator: torch.Generator) -> Tensor:
-    """Each free gene's place in a random order of its cell's free genes, in [0, 1)."""
-    score_bg = torch.rand(is_free_bg.shape, generator=generator, device=generator.device)
-    rank_bg = score_bg.masked_fill(~is_free_bg, 2.0).argsort(-1).argsort(-1)
-    return rank_bg / is_free_bg.sum(-1, keepdim=True).clamp(min=1)
+def _random_places(is_free_lbg: Tensor, generator: torch.Generator) -> Tensor:
+    """Each free look's place in a random order of its cell's free looks, in [0, 1)."""
+    score_lbg = torch.rand(is_free_lbg.shape, generator=generator, device=generator.device)
+    score_bn = score_lbg.masked_fill(~is_free_lbg, 2.0).transpose(0, 1).flatten(1)
+    rank_bn = score_bn.argsort(-1).argsort(-1)
+    n_free_b1 = is_free_lbg.sum((0, 2))[:, None].clamp(min=1)
+    return (rank_bn / n_free_b1).view(len(rank_bn), N_LOOKS, -1).transpose(0, 1)

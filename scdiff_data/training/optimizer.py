@@ -38,7 +38,10 @@ def make_optimizer(
         {"params": decayed, "weight_decay": weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99))
+    # One kernel updates a weight, on CPUs too. It could undo the scaling of float16's gradients as
+    # well, and for that Lightning would refuse to clip them: so it shall not.
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)
+    optimizer._step_supports_amp_scaling = False
 
     def factor(step: int) -> float:
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / n_steps)))

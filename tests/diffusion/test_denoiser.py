@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from scdiff_data.diffusion.denoiser import Denoiser, count_flops
 
@@ -36,7 +37,7 @@ def test_step_0_is_the_marginal_baseline_whatever_is_unmasked(patch_size: int) -
     denoiser = small(patch_size)
     log_marginal = torch.randn(10, 4).log_softmax(-1)
     denoiser.start_at_marginals(log_marginal, log_depth_c=torch.tensor([6.0, 7.0]))
-    logits = predict(denoiser, torch.randint(0, 5, (6, 10)))
+    logits = predict(denoiser, torch.randint(0, 6, (6, 10)))
     assert torch.equal(logits, log_marginal.expand(6, -1, -1))
 
 
@@ -101,7 +102,7 @@ def test_a_patch_size_of_nothing_is_refused() -> None:
 @both
 @torch.no_grad()
 def test_saying_which_genes_there_are_changes_nothing(patch_size: int) -> None:
-    denoiser, tokens = awake(patch_size), torch.randint(0, 5, (3, 10))
+    denoiser, tokens = awake(patch_size), torch.randint(0, 6, (3, 10))
     condition: Any = {
         "total_counts_b": torch.full((3,), 500),
         "labels_bl": torch.zeros(3, 1).long(),
@@ -110,12 +111,31 @@ def test_saying_which_genes_there_are_changes_nothing(patch_size: int) -> None:
     torch.testing.assert_close(said, predict(denoiser, tokens))
 
 
-def test_flops_are_those_of_the_formula() -> None:
-    def flops(n_layers: int, n_genes: int) -> int:
-        network = Denoiser(n_genes, n_tokens=4, d_model=16, n_layers=n_layers, n_heads=2)
-        return count_flops(network, n_genes)
+@both
+@pytest.mark.parametrize("said", [False, True])
+@torch.no_grad()
+def test_a_place_that_alone_is_read_says_what_it_says_beside_the_others(
+    patch_size: int, said: bool
+) -> None:
+    denoiser, tokens = awake(patch_size), torch.randint(0, 6, (3, 10))
+    read = torch.rand(3, 10, generator=torch.Generator().manual_seed(2)) < 0.4
+    condition: Any = {
+        "total_counts_b": torch.full((3,), 500),
+        "labels_bl": torch.zeros(3, 1).long(),
+        "genes_bg": torch.stack([torch.randperm(10) for _ in range(3)]) if said else None,
+    }
+    alone = denoiser(tokens, read_bg=read, **condition)
+    torch.testing.assert_close(alone, denoiser(tokens, **condition)[read])
 
-    for n_genes in (32, 64):
-        # 24 L d² + 4 L² d a layer, and the layer's two modulations, 2 x 2 d x 2 d a cell.
-        a_layer = 24 * n_genes * 16**2 + 4 * n_genes**2 * 16 + 8 * 16**2
-        assert flops(3, n_genes) - flops(2, n_genes) == a_layer
+
+@pytest.mark.parametrize(("n_layers", "patch_size"), [(1, 8), (3, 50)])
+@torch.no_grad()
+def test_flops_are_those_that_torch_counts(n_layers: int, patch_size: int) -> None:
+    size: Any = {"d_model": 64, "n_layers": n_layers, "n_heads": 4, "patch_size": patch_size}
+    network, n_cells = Denoiser(1_000, n_tokens=16, **size).to("meta"), 64
+    tokens = torch.zeros(n_cells, 1_000, dtype=torch.int64, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        network(tokens, total_counts_b=tokens[:, 0], labels_bl=tokens[:, :0])
+    # What is done once a batch, and the condition, is left out.
+    counted = counter.get_total_flops() / n_cells
+    assert count_flops(network, 1_000) == pytest.approx(counted, rel=0.03)

@@ -15,7 +15,7 @@ from scdiff_data import CountTokens, LogBinTokens, Pbmc, QuantileTokens, ScRNADa
 from scdiff_data.callbacks import WeightEMA
 from scdiff_data.diffusion import MaskedDiffusion
 from scdiff_data.diffusion.panel import map_codes
-from scdiff_data.diffusion.process import draw_masks, keyed_generator
+from scdiff_data.diffusion.process import draw_hidden, keyed_generator
 from scdiff_data.loading.batches import TokenBatch
 from scdiff_data.measuring.metrics import shuffle_genes
 from scdiff_data.tokenizers.ranks import RankTokens
@@ -59,14 +59,16 @@ def test_independent_genes_give_no_gain(
     assert scores["val/marginal"] - scores["val/loss"] < 0.003
 
 
-def test_a_masked_genes_true_value_moves_no_logit(trained: Any) -> None:
+def test_what_is_hidden_of_a_gene_moves_no_logit(trained: Any) -> None:
     model, data, _ = trained
     tokens, metadata = next(iter(data.val_dataloader()))
-    k = torch.arange(1, len(tokens) + 1).clamp(max=24)
-    masked = draw_masks(k, n_genes=24, generator=keyed_generator(0))
-    other = torch.where(masked, (tokens + 1) % 4, tokens)
+    k = torch.arange(1, len(tokens) + 1).clamp(max=48)
+    hidden = draw_hidden(k, n_genes=24, generator=keyed_generator(0))
+    level = torch.where(tokens > 0, tokens % 3 + 1, 0)  # another, as much expressed or not
+    other = tokens.where(hidden == 0, level.where(hidden == 1, (tokens + 1) % 4))
+    assert all((other != tokens)[(hidden == n) & (tokens > 0)].all() for n in (1, 2))
     model.eval()
-    first, second = (model.logits(TokenBatch(t, metadata), masked) for t in (tokens, other))
+    first, second = (model.logits(TokenBatch(t, metadata), hidden) for t in (tokens, other))
     assert torch.equal(first, second)
 
 
@@ -117,6 +119,13 @@ def test_a_checkpoint_loads_and_generates_with_no_datamodule(
     cells = loaded.generate(10, steps=4)
     assert (cells.X != model.generate(10, steps=4).X).nnz == 0
     assert list(cells.var_names) == data.gene_ids
+    # One of a version that told a gene in one look has other masks, and would generate wrongly.
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    torch.save({k: v for k, v in checkpoint.items() if k != "n_looks"}, tmp_path / "old.ckpt")
+    with pytest.raises(
+        ValueError, match="told a gene in 1 look, this version tells it in 2: train"
+    ):
+        MaskedDiffusion.load_from_checkpoint(tmp_path / "old.ckpt")
 
 
 def test_a_resumed_run_ends_with_the_weights_of_an_undisturbed_one(

@@ -114,13 +114,17 @@ class Mixture:
         return -self._joint(tokens_cg).logsumexp(-1) / tokens_cg.shape[1]
 
     def denoise(self, tokens_cg: Tensor) -> Tensor:
-        """Exact log p(token | the genes that are not masked), [c, g, v]."""
+        """Exact log p(token | what is seen of the others), [c, g, v]."""
         posterior_cm = self._joint(tokens_cg).softmax(-1)
         return torch.einsum("cm,mgv->cgv", posterior_cm, self.log_p_mgv.exp()).log()
 
     def _joint(self, tokens_cg: Tensor) -> Tensor:
-        """Log p(component, unmasked tokens), [c, m]; a masked gene says nothing."""
+        """Log p(component, what is seen), [c, m]; a masked gene says nothing.
+
+        The id after the mask says that a gene is expressed.
+        """
         silent = torch.zeros_like(self.log_p_mgv[..., :1])
-        table_mgv = torch.cat([self.log_p_mgv, silent], -1)
+        expressed = self.log_p_mgv[..., 1:].logsumexp(-1, keepdim=True)
+        table_mgv = torch.cat([self.log_p_mgv, silent, expressed], -1)
         rows_g = torch.arange(tokens_cg.shape[1])
         return self.log_weight_m + table_mgv[:, rows_g, tokens_cg].sum(-1).T
