@@ -5,7 +5,7 @@ model of `configs/model/small.yaml` is trained from the loader, and from the sam
 the GPU: what the loader takes of a step is the difference. A run that is resumed shall end with the
 same bits. Then `base`, for the share of the GPU's peak, and its memory. `--folder` keeps the data,
 so that they can be made before. Without a GPU nothing is measured, unless `--device cpu` asks for a
-trial of the script: `--device cpu --tiny` takes two minutes.
+trial of the script: `--device cpu --tiny` takes some minutes.
 """
 
 import argparse
