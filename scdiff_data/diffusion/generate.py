@@ -12,17 +12,15 @@ from typing import Any
 
 import anndata
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from torch import Tensor
 
 from scdiff_data.constants import MAX_COUNT
-from scdiff_data.diffusion.panel import Panel
 from scdiff_data.diffusion.process import keyed_generator
 from scdiff_data.diffusion.samplers import Sampler, guide, sample_tokens
-from scdiff_data.evaluation import add_card
+from scdiff_data.evaluation import name_cells
 from scdiff_data.telling import Progress
 
 
@@ -79,7 +77,7 @@ def generate_cells(
     masks_cg = torch.tensor(model.denoiser.mask_id, device=model.device).expand(shape)
     batches = _fill_masked(model, conditions_cl, masks_cg, guidance=guidance, **how)
     counts_cg = sparse.vstack([sparse.csr_matrix(batch) for batch in batches], format="csr")
-    return add_card(_name_cells(counts_cg, conditions_cl, model.hparams["panel"]), model.card)
+    return name_cells(counts_cg, conditions_cl, model.hparams["panel"], model.card)
 
 
 def impute_cells(
@@ -241,17 +239,3 @@ def _condition(
         return guide(told, untold, guidance=guidance)
 
     return denoise
-
-
-def _name_cells(
-    counts_cg: sparse.csr_matrix, conditions_cl: NDArray[np.int64], panel: Panel
-) -> anndata.AnnData:
-    """Generated counts with their genes, depths and labels."""
-    index = [f"generated_{i}" for i in range(len(conditions_cl))]
-    obs = pd.DataFrame({"total_counts": conditions_cl[:, 0]}, index=index)
-    for code_c, (label, names) in zip(
-        conditions_cl[:, 1:].T, panel["categories"].items(), strict=True
-    ):
-        obs[label] = pd.Categorical.from_codes(code_c, categories=pd.Index(names))
-    var = pd.DataFrame({"gene_symbols": panel["gene_symbols"]}, index=panel["gene_ids"])
-    return anndata.AnnData(counts_cg, obs=obs, var=var)

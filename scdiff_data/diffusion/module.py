@@ -7,7 +7,7 @@ Shapes: b cells of a batch, c cells, g genes, v tokens, l labels.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -26,7 +26,6 @@ from scdiff_data.diffusion.process import (
     draw_hidden_pairs,
     hide_tokens,
     keyed_generator,
-    predict_hidden,
     score_hidden,
 )
 from scdiff_data.evaluation import make_card
@@ -61,8 +60,7 @@ class MaskedDiffusion(LightningModule):
     labels
         Names of the labels to condition on; the datamodule must serve them.
     learning_rate, n_warmup_steps
-        Peak of the schedule, and optimizer steps of the linear warm-up on the way there; then it
-        falls to 0 as a cosine.
+        Peak rate, and optimizer steps of linear warm-up to it; then it falls to 0 as a cosine.
     weight_decay
         Decoupled decay of the weight matrices; embeddings, biases and norms have none.
     p_unconditional
@@ -109,10 +107,7 @@ class MaskedDiffusion(LightningModule):
         weights_only: bool | None = True,
         **settings: Any,
     ) -> Self:
-        """As Lightning's, but nothing in a checkpoint is run unless `weights_only` is False.
-
-        Raises ValueError if it is no checkpoint, or one of another model.
-        """
+        """As Lightning's, but nothing in it is run; raises ValueError if it is of another model."""
         settings["weights_only"] = weights_only
         try:
             return super().load_from_checkpoint(checkpoint_path, map_location, *given, **settings)
@@ -227,18 +222,27 @@ class MaskedDiffusion(LightningModule):
         """Add a batch's losses, of the model and of the marginals, on the same fixed masks."""
         del batch_idx
         tokens_bg, metadata = batch
-        n_cells, n_genes = tokens_bg.shape
+        n_cells = len(tokens_bg)
         genes_bg = find_genes(self.hparams["panel"], metadata)
         marginal_bgv = self.denoiser.log_marginal_gv[genes_bg].expand(n_cells, -1, -1)
         scores = []
-        pair = draw_hidden_pairs(metadata["cell_id"], n_genes=n_genes, seed=self.hparams["seed"])
-        for hidden_bg in (hidden.to(self.device) for hidden in pair):
+        for hidden_bg in self._hide_twice(batch):
             predictions = (self.logits(batch, hidden_bg), marginal_bgv)
             scores += [score_hidden(logits, tokens_bg, hidden_bg) for logits in predictions]
         loss_b, marginal_b = torch.stack(scores).view(2, 2, -1).mean(0)
         count_nll_b = loss_b - self.tokenizer.log_prob(metadata["counts"]).mean(-1)
         summed = [torch.ones_like(loss_b), loss_b, loss_b**2, marginal_b, count_nll_b]
         self._sums += torch.stack(summed).double().sum(-1)
+
+    def _hide_twice(self, batch: TokenBatch) -> list[Tensor]:
+        ids, n_genes = batch.metadata["cell_id"], batch.tokens.shape[1]
+        pair = draw_hidden_pairs(ids, n_genes=n_genes, seed=self.hparams["seed"])
+        return [hidden_bg.to(self.device) for hidden_bg in pair]
+
+    def predict_masked(self, batch: TokenBatch) -> Iterator[tuple[Tensor, Tensor]]:
+        """For both masks of validation: tokens' probabilities [b, g, v], and which are masked."""
+        for hidden_bg in self._hide_twice(batch):
+            yield self.logits(batch, hidden_bg).softmax(-1), hidden_bg == N_LOOKS
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all cells of all ranks, and the loss's standard error."""
@@ -270,17 +274,18 @@ class MaskedDiffusion(LightningModule):
         checkpoint["n_looks"] = N_LOOKS
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the card along; refuse weights of other masks: they would generate, and wrongly."""
-        if (found := checkpoint.get("n_looks", 1)) != N_LOOKS:
-            raise ValueError(
-                f"the checkpoint's network was trained to be told a gene in {found} look, this "
-                f"version tells it in {N_LOOKS}: train a new one, or use the version that wrote it"
-            )
+        """Take the card along; refuse weights of another model, or learned from other masks."""
+        theirs = checkpoint["hyper_parameters"] | {"n_looks": checkpoint.get("n_looks", 1)}
+        for name, own in {"n_looks": N_LOOKS, **self.hparams}.items():
+            if name in ("n_looks", "labels", *_SIZES) and theirs[name] != own:
+                raise ValueError(
+                    f"the checkpoint's model has {name}={theirs[name]}, this one {own}: give the "
+                    f"same {name}, or train a new model; n_looks is the version's that wrote it"
+                )
         self.card = checkpoint.get("model_card")
 
     generate = generate_cells
     impute = impute_cells
-    predict_masked = predict_hidden
 
     def _learn_statistics(self, datamodule: "ScRNADataModule") -> None:
         """Take what training cells say before training: marginals, depths, decoding."""

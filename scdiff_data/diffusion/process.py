@@ -18,15 +18,12 @@ by one: its whole token at every hidden look, with these weights, is no bound.
 Shapes: b cells of a batch, g genes, v tokens.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from scdiff_data.loading import TokenBatch
 
 N_LOOKS = 2
 """In which a gene's token is told: whether it is expressed, and how much."""
@@ -112,17 +109,6 @@ def score_hidden(logits_bgv: Tensor, tokens_bg: Tensor, hidden_bg: Tensor) -> Te
     is_asked_bg = is_masked_bg | ((hidden_bg == 1) & is_expressed_bg)
     nll_bg = torch.where(is_masked_bg, N_LOOKS * whether_bg, how_much_bg).where(is_asked_bg, 0.0)
     return N_LOOKS * nll_bg.sum(-1) / hidden_bg.sum(-1)
-
-
-def predict_hidden(model: Any, batch: TokenBatch) -> Iterator[tuple[Tensor, Tensor]]:
-    """On each of validation's two masks the tokens' probabilities, and which genes are masked.
-
-    Float32 [b, g, v] and bool [b, g]; a method of `MaskedDiffusion`.
-    """
-    n_genes, seed = batch.tokens.shape[1], model.hparams["seed"]
-    pair = draw_hidden_pairs(batch.metadata["cell_id"], n_genes=n_genes, seed=seed)
-    for hidden_bg in (hidden.to(model.device) for hidden in pair):
-        yield model.logits(batch, hidden_bg).softmax(-1), hidden_bg == N_LOOKS
 
 
 def cosine_grid(steps: int) -> list[float]:

@@ -5,7 +5,7 @@ Read `baselines`, `judgements`, `panels`, `verdicts`, `figure`, `comparison`, `r
 """
 
 from scdiff_data.evaluation.baselines import count_marginals, score_baselines
-from scdiff_data.evaluation.card import add_card, describe_card, make_card, read_card
+from scdiff_data.evaluation.card import describe_card, make_card, name_cells, read_card
 from scdiff_data.evaluation.comparison import evaluate_model
 from scdiff_data.evaluation.report import RunReport, describe_scores, describe_test
 from scdiff_data.evaluation.sample_cells import SampleCells
@@ -14,7 +14,6 @@ from scdiff_data.measuring import compare_cells
 __all__ = [
     "RunReport",
     "SampleCells",
-    "add_card",
     "compare_cells",
     "count_marginals",
     "describe_card",
@@ -22,6 +21,7 @@ __all__ = [
     "describe_test",
     "evaluate_model",
     "make_card",
+    "name_cells",
     "read_card",
     "score_baselines",
 ]

@@ -11,13 +11,17 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from scdiff_data.training import ScRNADataModule
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from lightning.pytorch import LightningModule, Trainer
+    from scipy.sparse import csr_matrix
 
 CARD = "model_card"
 """Its name in a checkpoint, and in `uns` of generated cells."""
@@ -71,11 +75,31 @@ def make_card(model: "LightningModule", trainer: "Trainer") -> dict[str, Any]:
     } | _describe_data(getattr(trainer, "datamodule", None))
 
 
-def add_card(cells: "AnnData", card: Mapping[str, Any] | None) -> "AnnData":
-    """The same cells with a card in `uns`, as JSON; without one, if there is none."""
-    if card is not None:
-        cells.uns[CARD] = json.dumps(card)
-    return cells
+def name_cells(
+    counts: "csr_matrix", conditions: NDArray[np.int64], panel: Mapping[str, Any], card: Any
+) -> "AnnData":
+    """Generated cells with their genes, depths, labels and card.
+
+    Parameters
+    ----------
+    counts
+        Their counts, [n_cells, n_genes].
+    conditions
+        The depth and the labels' codes that each was made for, [n_cells, 1 + n_labels].
+    panel
+        The names of genes and categories, as checkpoints hold them.
+    card
+        The model's card; None if it has none.
+    """
+    import anndata
+
+    index = [f"generated_{i}" for i in range(len(conditions))]
+    obs = pd.DataFrame({"total_counts": conditions[:, 0]}, index=index)
+    for codes, (label, names) in zip(conditions[:, 1:].T, panel["categories"].items(), strict=True):
+        obs[label] = pd.Categorical.from_codes(codes, categories=pd.Index(names))
+    var = pd.DataFrame({"gene_symbols": panel["gene_symbols"]}, index=panel["gene_ids"])
+    uns = {} if card is None else {CARD: json.dumps(card)}
+    return anndata.AnnData(counts, obs=obs, var=var, uns=uns)
 
 
 def read_card(checkpoint: str | Path) -> dict[str, Any]:
