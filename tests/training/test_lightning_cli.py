@@ -105,7 +105,7 @@ def test_what_print_config_says_is_every_setting_and_gives_the_same_data(
         start("--print_config", data=pbmc(pbmc_dir))
     printed = yaml.safe_load(capsys.readouterr().out)["data"]
     first, again = (start(data=data) for data in (pbmc(pbmc_dir), printed))
-    assert printed.keys() - {"source", "tokenizer"} == first.datamodule.hparams.keys()
+    assert printed.keys() - {"source", "tokenizer", "executor"} == first.datamodule.hparams.keys()
     assert again.datamodule.hparams == first.datamodule.hparams
     with pytest.raises(SystemExit, match="0"):
         start("--help", data=pbmc(pbmc_dir), run=True)
