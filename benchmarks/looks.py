@@ -49,7 +49,7 @@ def read_cells(name: str, folder: Path) -> dict[str, Any]:
         counts = mixture.sample(20_512, seed=1).numpy().astype(np.int16)
         parts = [(part, np.full(len(part), 1_000)) for part in (counts[512:], counts[:512])]
     else:
-        cells = open_cells(name, folder)
+        cells = open_cells(name, folder, split={"by": "cell"})
         batches = [cells.train_dataset[:], cells.val_dataset[:], cells.test_dataset[:]]
         parts = [(np.asarray(b.expression), b.metadata["total_counts"].numpy()) for b in batches]
         parts[1] = tuple(np.concatenate(both)[:1_000] for both in zip(*parts[1:], strict=True))
@@ -70,8 +70,8 @@ class Contender:
         self._n_genes, n_tokens = log_marginal_gv.shape
         self._size = setting["n_cells"]
         torch.manual_seed(seed)
-        patch_size = setting["patch_size"]
-        self.net = Denoiser(self._n_genes, n_tokens=n_tokens, n_layers=1, patch_size=patch_size)
+        size = {name: setting[name] for name in ("d_model", "patch_size") if name in setting}
+        self.net = Denoiser(self._n_genes, n_tokens=n_tokens, n_layers=1, **size)
         log_depth_c = cells["train"][1].float().log1p()
         self.net.start_at_marginals(log_marginal_gv, log_depth_c=log_depth_c)
 
