@@ -165,7 +165,7 @@ class _Fetching:
         if isinstance(error, DownloadError) and isinstance(cause, FileNotFoundError):
             kind, message = "gone", self._explain_lack(number)
         elif isinstance(error, OSError):
-            kind = "disk"
+            kind, message = "disk", message.removeprefix(f"[Errno {error.errno}] ")
         elif not isinstance(error, DownloadError | ValueError):
             message = f"{kind}: {message}"
         code = getattr(error, "errno", None)
