@@ -121,7 +121,9 @@ class _Fetching:
             if self._is_here(number):  # the other one has just put it there
                 self._folder.release(number)
                 continue
-            if not self._folder.make_room(number, kept, at_any_rate=number in self._asked):
+            kept |= self._busy  # whose bytes are the disk's until they are here
+            is_urgent = number in self._asked and self._busy <= self._asked
+            if not self._folder.make_room(number, kept, at_any_rate=is_urgent):
                 self._folder.release(number)
                 self._is_blocked = True
                 return None
@@ -130,7 +132,8 @@ class _Fetching:
         return None
 
     def _is_here(self, number: int) -> bool:
-        if number in self._here and not self._is_limited:
+        is_known = number in self._here and number not in self._asked  # who asks does not see it
+        if is_known and not self._is_limited:
             return True
         if self._folder.path(number).exists():
             self._here.add(number)
@@ -162,7 +165,7 @@ class _Fetching:
         if isinstance(error, DownloadError) and isinstance(cause, FileNotFoundError):
             kind, message = "gone", self._explain_lack(number)
         elif isinstance(error, OSError):
-            kind = "disk"
+            kind, message = "disk", message.removeprefix(f"[Errno {error.errno}] ")
         elif not isinstance(error, DownloadError | ValueError):
             message = f"{kind}: {message}"
         code = getattr(error, "errno", None)

@@ -1,6 +1,7 @@
 """Before any work: where files are and which there may be, and what stands in the way."""
 
 import logging
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -38,12 +39,12 @@ def read_finished(directory: DataDirectory) -> Manifest | None:
 
 
 def ask_before_replacing(
-    recipe: Recipe, finished: Manifest | None, setting: str, *, replace: bool
+    recipe: Recipe, finished: Manifest | None, place: Path | str, setting: str, *, replace: bool
 ) -> None:
     """Raise ValueError if finished data of other settings have to go from what a setting names."""
     if finished is None or recipe.makes_what(finished.recipe):
         return
-    stored, place = finished.recipe, finished.data_dir
+    stored = finished.recipe
     lost = recipe.describe_difference(stored, replaced_alone=True)
     if lost and not replace:
         raise ValueError(

@@ -149,7 +149,8 @@ def prepare(
         )
         if copied is not None:
             return copied
-    ask_before_replacing(recipe, bucket.read_manifest(), "processed_url", replace=replace)
+    there = bucket.read_manifest()
+    ask_before_replacing(recipe, there, bucket.url, "processed_url", replace=replace)
     manifest = _prepare(recipe, directory, options)
     if manifest is not None:
         send(manifest, bucket, n_threads=n_threads)
@@ -178,7 +179,7 @@ def _prepare(recipe: Recipe, directory: DataDirectory, options: PrepareOptions) 
         if stages == "process":
             recipe = recall_download(recipe, directory)
         stored = read_finished(directory)
-        ask_before_replacing(recipe, stored, "data_dir", replace=options.replace)
+        ask_before_replacing(recipe, stored, directory.path, "data_dir", replace=options.replace)
         bucket, catalog = open_source(recipe, directory, options)
         planned = make_plan(recipe, directory, catalog, options)
         planned.check()

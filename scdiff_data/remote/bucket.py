@@ -51,6 +51,10 @@ class PreparedBucket:
     """
 
     def __init__(self, url: str) -> None:
+        if not isinstance(url, str) or not url:
+            raise ValueError(
+                f"processed_url must be a text, gs://BUCKET/PATH or file:///PATH, got {url!r}"
+            )
         with explain_refusals(url, OF_BUCKETS.refusals):
             self.file_system, self.root = connect(url, {})
         protocols = self.file_system.protocol

@@ -47,7 +47,7 @@ def fetch_processed(
     DownloadError
         If the bucket cannot be read.
     ValueError
-        If the folder holds anything else.
+        If the folder holds data of its own, or files of others under our names.
     """
     directory = DataDirectory(Path(data_dir))
     bucket = PreparedBucket(processed_url)
@@ -89,8 +89,14 @@ def take_copy(
     is_wanted
         Whether data of a manifest are.
     """
-    if local_limit is not None and local_limit < 1:
-        raise ValueError(f"local_limit must be at least 1 byte, or null, got {local_limit}")
+    if local_limit is not None and (not isinstance(local_limit, int) or local_limit < 1):
+        raise ValueError(
+            f"local_limit must be a whole number of bytes, at least 1, or null, got {local_limit!r}"
+        )
+    if bucket.is_local and Path(bucket.root).resolve() == directory.path.resolve():
+        raise ValueError(
+            f"{directory.path} is both data_dir and processed_url: set one to another folder"
+        )
     known = _read_known(directory)
     try:
         index = bucket.read_index()

@@ -278,11 +278,12 @@ class Manifest:
         """Compare one of `files`, as `check_files` does; a copy need not have it."""
         path, name = self.data_dir / entry.path, self.directory.manifest.name
         if found := find_change(entry, self.data_dir, by=name, full=full):
-            if self.directory.bucket.exists() and not path.exists():
-                return  # it comes when it is needed
-            raise ManifestError(
-                f"{path} {found}: delete {path} and {name}, and prepare again; what is whole stays"
-            )
+            way_out = f"delete {path} and {name}, and prepare again; what is whole stays"
+            if self.directory.bucket.exists():
+                if not path.exists():
+                    return  # it comes when it is needed
+                way_out = f"delete {path} and run the same command, which fetches it again"
+            raise ManifestError(f"{path} {found}: {way_out}")
 
 
 def mark_unfinished(directory: DataDirectory, *, keep: bool = False) -> None:

@@ -216,6 +216,7 @@ def test_a_users_pool_that_broke_is_told(tmp_path: Path) -> None:
 def test_local_workers_are_replaced_and_heard_and_end_at_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored
     with LocalWorkers(2).open(1 << 30) as place, hire(place, tmp_path / "making") as found:
         (done,) = found.run(die_once, [str(tmp_path / "marker")], "task")
         assert done.value != f"{os.getpid()}"

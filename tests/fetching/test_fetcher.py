@@ -1,5 +1,6 @@
 """Files come by a process of their own, in the order of a plan, within a limit, whoever dies."""
 
+import io
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from scdiff_data import DownloadError, ManifestError
 from scdiff_data.fetching import FileFetcher, RemoteFile
+from scdiff_data.fetching.fetch_process import _Fetching
 from scdiff_data.fetching.shared_folder import SharedFolder
 from scdiff_data.fetching.wanted import Wanted
 from support.buckets import server_at
@@ -101,6 +103,32 @@ def test_a_plan_is_carried_out_in_its_order_within_the_limit(bucket: Path, tmp_p
                 os.kill(fetcher._process.pid, signal.SIGKILL)
             plan.go_on()
     assert not list((tmp_path / "downloads").glob("*.part"))
+
+
+def test_what_is_on_its_way_is_not_deleted_for_what_is_waited_for(tmp_path: Path) -> None:
+    settings = {"folder": str(tmp_path / "here"), "aside": str(tmp_path / "aside")}
+    settings |= {"url": "", "index": INDEX, "files": FILES, "limit": 2 * SIZE}
+    fetching = _Fetching(settings, io.StringIO())
+    fetching.hear({"plan": 1, "stretches": [[0], [1]], "over": 0})
+    assert [fetching._take(), fetching._take()] == [0, 1]
+    parts = [fetching._folder.path_aside(number).with_suffix(".h5.part") for number in (0, 1)]
+    for part in parts:
+        part.write_bytes(bytes(SIZE // 2))
+    fetching.hear({"ask": [5], "turn": 1})
+    assert fetching._take() is None
+    assert all(part.exists() for part in parts)
+    parts[0].replace(fetching._folder.path(0))
+    fetching._busy.clear()  # one has come, and the other one failed
+    time.sleep(0.12)
+    assert fetching._take() == 5
+    assert not fetching._folder.path(0).exists()
+
+
+def test_a_file_that_somebody_deleted_is_fetched_again(bucket: Path, tmp_path: Path) -> None:
+    fetcher = make(bucket, tmp_path)
+    for _ in range(2):
+        assert list(fetcher.bring([1])) == [1]
+        (tmp_path / "processed" / FILES[1].name).unlink()
 
 
 class Slow:

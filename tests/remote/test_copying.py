@@ -9,6 +9,7 @@ import pytest
 from scdiff_data import (
     Bucket,
     Manifest,
+    ManifestError,
     Pbmc,
     Recipe,
     check_data_dir,
@@ -99,6 +100,32 @@ def test_data_of_its_own_are_no_copy(sent: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="which scdiff_data did not write"):
         fetch_processed(bucket, tmp_path / "mine")
     assert (tmp_path / "mine/hvg_info.json").read_text() == "mine"
+
+
+def test_what_is_no_bucket_and_no_limit_is_told(sent: Path, tmp_path: Path) -> None:
+    url: Any
+    for url in ("", sent / "bucket", None):
+        with pytest.raises(ValueError, match="processed_url must be a text, gs://"):
+            fetch_processed(url, tmp_path)
+    limit: Any
+    for limit in (0, 1.5, "3GB"):
+        with pytest.raises(ValueError, match="local_limit must be a whole number of bytes"):
+            fetch_processed(str(sent / "bucket"), tmp_path, local_limit=limit)
+    with pytest.raises(ValueError, match="is both data_dir and processed_url"):
+        fetch_processed(str(sent / "bucket"), sent / "bucket/../bucket")
+
+
+def test_a_damaged_shard_is_deleted_and_comes_again(sent: Path, tmp_path: Path) -> None:
+    manifest = fetch_processed(str(sent / "bucket"), tmp_path)
+    ShardRows(manifest)
+    manifest.shards[0].write_bytes(b"cut off")
+    with pytest.raises(ManifestError, match="run the same command, which fetches it again"):
+        check_shards(manifest, full=False)
+    manifest.shards[0].unlink()
+    assert count_shards(tmp_path) == 0
+    ShardRows(manifest)
+    check_shards(manifest, full=True)
+    assert count_shards(tmp_path) == 1
 
 
 def test_what_is_here_is_used_while_the_bucket_is_out_of_reach(

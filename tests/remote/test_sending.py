@@ -92,7 +92,7 @@ def test_other_data_are_replaced_with_leave_alone_and_their_readers_are_told(pla
     reading = ShardRows(Manifest.read(place / "reading"))
     other = small_recipe(seed=7)
     with pytest.raises(
-        ValueError, match=r"other settings \(seed: 42 there, 7 here\).*processed_url"
+        ValueError, match=r"^file:///.*other settings \(seed: 42 there, 7 here\).*processed_url"
     ):
         prepare(other, place / "other", processed_url=bucket)
     assert not (place / "other/config.json").exists()
