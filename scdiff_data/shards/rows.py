@@ -263,9 +263,9 @@ class ShardRows:
         if len(self._maps) == len(self._paths):
             return
         shards = [s for s in np.unique(rows // self._shard_size) if 0 <= s < len(self._paths)]
-        n_new = sum(s not in self._maps for s in shards)
-        if len(self._maps) + n_new > _MOST_MAPS:
-            self._drop([*self._maps.keys() - shards][: max(n_new, _MOST_MAPS // 4)])
+        if len(self._maps) + sum(s not in self._maps for s in shards) > _MOST_MAPS:
+            # Not emptied: a hint on its way still reads by them.
+            self._maps, self._addresses = {}, np.zeros_like(self._addresses)
         missing: Iterable[int] = [int(shard) for shard in shards if shard not in self._maps]
         if self._copies is not None:
             self._drop(self._copies.find_gone(needed=shards))
@@ -274,9 +274,9 @@ class ShardRows:
             self._read_shard(shard, partial(self._map, shard))
 
     def _drop(self, shards: list[int]) -> None:
-        """Drop the maps of shards: of one that left the disk, its space comes back only then."""
+        """Drop the maps of shards that left the disk: only then does it have their space again."""
         if shards:
-            self._maps = {s: self._maps[s] for s in self._maps.keys() - shards}
+            self._maps = {s: content for s, content in self._maps.items() if s not in shards}
             self._addresses = self._addresses.copy()  # a hint on its way still reads by the other
             self._addresses[:, shards] = 0
             self._replaced.drop(shards)
