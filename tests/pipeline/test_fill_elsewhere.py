@@ -88,7 +88,7 @@ def test_an_executor_whose_tasks_fail_now_and_then_makes_the_same_bytes(
     assert caplog.text.count("was lost, and is sent again") >= 2
 
 
-@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cell_count=st.integers(10, 230))
 def test_exactly_cell_count_cells_are_drawn_and_nothing_else_is_fetched(
     tmp_path_factory: pytest.TempPathFactory, atlas_bucket: Path, cell_count: int
@@ -165,6 +165,7 @@ prepare(recipe, sys.argv[2], executor="local")
 """
 
 
+@pytest.mark.soak
 def test_local_processes_go_on_after_a_kill_to_the_same_bytes(
     tmp_path: Path, atlas_bucket: Path, atlas_dir: Path
 ) -> None:
