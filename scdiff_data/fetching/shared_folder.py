@@ -95,8 +95,9 @@ class SharedFolder:
         if self._limit is None:
             return True
         with self._deciding():
-            here = self._list(self._folder)
-            coming = {n for n in self._list(self._aside) if n not in here and n != number}
+            # In this order: one that gets its name meanwhile is seen twice, and not overlooked.
+            aside, here = self._list(self._aside), self._list(self._folder)
+            coming = {n for n in aside if n not in here and n != number}
             n_bytes = sum(self._files[n].size for n in {*here, *coming, number})
             may_leave = [n for n in sorted(here, key=here.__getitem__) if n not in {*kept, number}]
             for other in may_leave:
