@@ -114,7 +114,7 @@ def test_samples_have_the_order_averaged_probabilities_of_the_model(sampler: Any
         tokens = torch.tensor([seen])
         return denoise(tokens, torch.ones_like(tokens, dtype=torch.bool)).softmax(-1).tolist()
 
-    n_cells = 20_000
+    n_cells = 8_000
     tokens = sample_tokens(
         denoise,
         all_masked(n_cells, 3, mask_id=3),

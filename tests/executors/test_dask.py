@@ -12,6 +12,7 @@ from scdiff_data.executors import DaskWorkers, hire
 from support.dask_cluster import dask_cluster, fail_once, nap
 
 
+@pytest.mark.soak
 def test_the_tasks_of_a_worker_that_is_killed_are_done_by_another(tmp_path: Path) -> None:
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with dask_cluster(tmp_path / "dask") as cluster:

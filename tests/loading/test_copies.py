@@ -140,6 +140,7 @@ print(json.dumps([[m["cell_id"].tolist(), x.sum(1).tolist()] for x, m in loader 
 """
 
 
+@pytest.mark.soak
 def test_two_ranks_share_a_copy(sent: Path, tmp_path: Path) -> None:
     order = {"window_size": 200, "run_size": 50}
     copy(sent, tmp_path / "copy", 7)

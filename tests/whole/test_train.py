@@ -240,6 +240,7 @@ def test_two_processes_train_one_model_in_one_folder(workdir: Path, first_run: P
     assert set((workdir / "runs").iterdir()) - before == {folder}
 
 
+@pytest.mark.soak
 def test_multirun_in_two_processes_keeps_one_folder_a_job(workdir: Path, first_run: Path) -> None:
     before = set((workdir / "runs").iterdir())
     finished = run(
