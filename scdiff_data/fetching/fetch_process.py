@@ -123,7 +123,8 @@ class _Fetching:
                 continue
             kept |= self._busy  # whose bytes are the disk's until they are here
             is_urgent = number in self._asked and self._busy <= self._asked
-            if not self._folder.make_room(number, kept, at_any_rate=is_urgent):
+            how: Any = {"at_any_rate": is_urgent, "busy": self._busy}
+            if not self._folder.make_room(number, kept, **how):
                 self._folder.release(number)
                 self._is_blocked = True
                 return None

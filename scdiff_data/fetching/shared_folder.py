@@ -80,7 +80,9 @@ class SharedFolder:
         finally:
             fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, 0)
 
-    def make_room(self, number: int, kept: Collection[int], *, at_any_rate: bool) -> bool:
+    def make_room(
+        self, number: int, kept: Collection[int], *, at_any_rate: bool, busy: Collection[int] = ()
+    ) -> bool:
         """Let the least recently used files leave until there is room for one; whether there is.
 
         Parameters
@@ -91,13 +93,15 @@ class SharedFolder:
             Files that stay.
         at_any_rate
             Whether it comes even if there is no room: somebody waits for it.
+        busy
+            Files that this process fetches: a listing amid their renaming may show none of them.
         """
         if self._limit is None:
             return True
         with self._deciding():
             # In this order: one that gets its name meanwhile is seen twice, and not overlooked.
             aside, here = self._list(self._aside), self._list(self._folder)
-            coming = {n for n in aside if n not in here and n != number}
+            coming = {n for n in {*aside, *busy} if n not in here and n != number}
             n_bytes = sum(self._files[n].size for n in {*here, *coming, number})
             may_leave = [n for n in sorted(here, key=here.__getitem__) if n not in {*kept, number}]
             for other in may_leave:
