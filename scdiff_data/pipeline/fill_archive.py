@@ -21,7 +21,7 @@ from scdiff_data.base import FileEntry, order_by_hash
 from scdiff_data.executors import Crew
 from scdiff_data.fetching import Fetcher, fetching
 from scdiff_data.genes import NamedGenes
-from scdiff_data.pipeline.fill_elsewhere import Draw, fill_elsewhere, local_name
+from scdiff_data.pipeline.fill_elsewhere import Draw, FillElsewhere
 from scdiff_data.pipeline.make_archives import ArchiveMaker
 from scdiff_data.pipeline.verifying import explain_lack, find_damaged
 from scdiff_data.reading import GeneAxis, strip_versions
@@ -111,7 +111,7 @@ def fill_archive(
     if crew is None:
         coming = _fill_here(maker, recipe, directory, bucket, draw, options, n_bytes)
     else:
-        coming = fill_elsewhere(maker, crew, directory, bucket, draw, options)
+        coming = FillElsewhere(maker, crew, directory, bucket, draw, options).run()
     most = wanted or sum(map(maker.most_cells, rows.values()))
     with closing(coming), Progress("archive", "cells", most) as done:
         for row, record in coming:
@@ -135,7 +135,7 @@ def fill_archive(
             limit.check(records, is_end=False)
     if not options.keep_downloads and directory.downloads.exists():
         for row in rows.values():  # those of an earlier run, too
-            for name in (local_name(row), f"{local_name(row)}.part"):
+            for name in (row.local_name, f"{row.local_name}.part"):
                 (directory.downloads / name).unlink(missing_ok=True)
         if not any(directory.downloads.iterdir()):
             directory.downloads.rmdir()
@@ -184,7 +184,7 @@ def _fill_here(
                 together = maker.choose_together(row, following, axis or stored, n_missing)
                 record = maker.convert(row, future or _start(fetcher, row), axis, together)
                 if not options.keep_downloads and row.columns.get("unit") is None:
-                    fetcher.forget(local_name(row))
+                    fetcher.forget(row.local_name)
             n_cells += record.n_cells
             if record.n_cells:
                 axis = axis or GeneAxis.read(directory.genes)
@@ -247,7 +247,7 @@ def _check_enough(
 
 
 def _start(fetcher: Fetcher, row: CatalogRow) -> "Future[Path]":
-    return fetcher.fetch(row.path, local_name(row), row.size, row.checksum)
+    return fetcher.fetch(row.path, row.local_name, row.size, row.checksum)
 
 
 def _find_axis(

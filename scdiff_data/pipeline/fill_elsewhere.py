@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scdiff_data.base import FileEntry, digest
+from scdiff_data.base import FileEntry
 from scdiff_data.errors import CountError, DownloadError
 from scdiff_data.executors import Abandoned, Crew, Done, count_cores
 from scdiff_data.fetching import download, is_whole
@@ -87,12 +87,6 @@ class Made:
     files: Mapping[str, FileEntry]
 
 
-def local_name(row: CatalogRow) -> str:
-    """Name of a fetched file, which many experiments may be in."""
-    is_shared = row.columns.get("unit") is not None
-    return f"{digest([row.path]) if is_shared else row.experiment_id}.h5ad"
-
-
 def make_file(job: FetchJob, folder: Path) -> Made | CountError | DownloadError:
     """In a worker: fetch a file, archive and sum its experiments in a folder."""
     place = DataDirectory(folder)
@@ -138,15 +132,8 @@ def _fetch(job: FetchJob, place: DataDirectory) -> Path:
     )
 
 
-def fill_elsewhere(
-    maker: ArchiveMaker,
-    crew: Crew,
-    directory: DataDirectory,
-    bucket: Bucket,
-    draw: Draw,
-    options: PrepareOptions,
-) -> Generator[tuple[CatalogRow, ExperimentRecord]]:
-    """Each experiment and its record, in the order of the draw.
+class FillElsewhere:
+    """Sends experiments to workers, and gives each with its record, in the order of the draw.
 
     Parameters
     ----------
@@ -163,34 +150,6 @@ def fill_elsewhere(
     options
         How it is done.
     """
-    filling = _Filling(maker, crew, directory, bucket, draw, options)
-    n_cells = 0
-    while draw.wanted is None or n_cells < draw.wanted:
-        filling.send(n_cells)
-        if not filling.coming:
-            break
-        row = filling.coming[0]
-        if (record := filling.known.get(row.experiment_id)) is None:
-            filling.take()
-            continue
-        n_cells += record.n_cells
-        if record.n_cells and filling.axis is None:
-            filling.axis = GeneAxis.read(directory.genes)
-        yield filling.coming.popleft(), record
-
-
-class _Filling:
-    """What was sent, and what came back.
-
-    Attributes
-    ----------
-    coming
-        The experiments that the draw is sure to come to next.
-    known
-        Of those that are done, the records.
-    axis
-        The reference genes, as soon as they are known.
-    """
 
     def __init__(
         self,
@@ -201,48 +160,82 @@ class _Filling:
         draw: Draw,
         options: PrepareOptions,
     ) -> None:
-        self.coming: deque[CatalogRow] = deque()
-        self.known: dict[str, ExperimentRecord] = {}
-        self.axis = draw.axis
+        self._coming: deque[CatalogRow] = deque()  # the draw is sure to come to them
+        self._axis = draw.axis  # as soon as it is known
         self._maker, self._crew, self._directory = maker, crew, directory
         self._bucket, self._draw, self._options = bucket, draw, options
         self._waiting = deque(draw.order)
+        self._known: dict[str, ExperimentRecord] = {}
         self._sent: dict[int, FileJob] = {}
         self._flying: set[str] = set()
+        self._is_divided = False  # some of a group are to be sent one by one
+        # Of those coming, the cells that each can have at the most, and their sum: exact for those
+        # that are done.
+        self._most: dict[str, int] = {}
+        self._n_most = 0
         # Where a machine does several tasks, its cores are divided among them.
         self._n_threads = crew.n_threads or options.n_threads
 
-    def send(self, n_cells: int) -> None:
+    def run(self) -> Generator[tuple[CatalogRow, ExperimentRecord]]:
+        """Each experiment and its record, until the cells are enough."""
+        n_cells = 0
+        while self._draw.wanted is None or n_cells < self._draw.wanted:
+            self._send_needed(n_cells)
+            if not self._coming:
+                break
+            if (found := self._pop_next()) is None:
+                self._take()
+                continue
+            _, record = found
+            n_cells += record.n_cells
+            if record.n_cells and self._axis is None:
+                self._axis = GeneAxis.read(self._directory.genes)
+            yield found
+
+    def _send_needed(self, n_cells: int) -> None:
         """Send what is sure to be needed beyond the cells that are there."""
-        for row in self.coming:  # of a group that is read one by one
-            if row.experiment_id not in self.known and row.experiment_id not in self._flying:
-                self._send(row, n_cells)
+        if self._is_divided:
+            self._is_divided = False
+            for row in self._coming:
+                if not (row.experiment_id in self._known or row.experiment_id in self._flying):
+                    self._send(row, n_cells)
         wanted = self._draw.wanted
         while self._waiting and len(self._sent) < max(_MOST_SENT, 4 * self._crew.n_workers):
-            if wanted is not None and n_cells + self._most_coming() >= wanted:
+            if wanted is not None and n_cells + self._n_most >= wanted:
                 break
-            if self.axis is None and self.coming:  # its genes are those of all that follow
+            if self._axis is None and self._coming:  # its genes are those of all that follow
                 break
             row = self._draw.rows[self._waiting[0]]
             if not (row.experiment_id in self._flying or self._find(row)):
                 if row.columns.get("unit") is not None and self._is_on_its_way(row.path):
                     break
                 self._send(row, n_cells)
-            self.coming.append(row)
+            self._coming.append(row)
             self._waiting.popleft()
+            record = self._known.get(row.experiment_id)
+            self._expect(row, self._maker.most_cells(row) if record is None else record.n_cells)
 
-    def take(self) -> None:
+    def _pop_next(self) -> tuple[CatalogRow, ExperimentRecord] | None:
+        """The next experiment and its record; None if it is not done."""
+        row = self._coming[0]
+        if (record := self._known.pop(row.experiment_id, None)) is None:
+            return None
+        self._n_most -= self._most.pop(row.experiment_id)
+        return self._coming.popleft(), record
+
+    def _take(self) -> None:
         """Wait for a task, put what it made into its place, and note it."""
         done = self._crew.take()
         job = self._sent.pop(done.number)
         self._flying -= {row.experiment_id for row in job.rows}
         first, *others = job.rows
+        self._is_divided |= bool(others)
         self._keep_download(done, first)
         if not isinstance(done.value, Made):
             if others:
                 self._maker.read_alone(first)
             else:
-                self.known[first.experiment_id] = self._maker.leave_out(first, str(done.value))
+                self._note(first, self._maker.leave_out(first, str(done.value)))
             return
 
         def finish(row: CatalogRow) -> FileEntry:
@@ -252,49 +245,49 @@ class _Filling:
             return made.files[name]
 
         made: Made = done.value
-        record = self._maker.settle(job, made.outcomes, made.axis, finish)
-        self.known[first.experiment_id] = record
+        self._note(first, self._maker.settle(job, made.outcomes, made.axis, finish))
         for row in others:
-            if (found := self._maker.find(row, self.axis)) is not None:
-                self.known[row.experiment_id] = found
+            if (found := self._maker.find(row, self._axis)) is not None:
+                self._note(row, found)
 
     def _find(self, row: CatalogRow) -> bool:
         """Whether it is known what became of an experiment."""
-        axis, is_first = self.axis or self._draw.stored, self.axis is None
+        axis, is_first = self._axis or self._draw.stored, self._axis is None
         record = self._maker.find(row, axis, is_reference=is_first)
         if record is None and self._maker.is_unreadable(row):
             record = self._maker.leave_out(row, str(row.columns["problem"]))
         if record is not None:
-            self.known[row.experiment_id] = record
+            self._note(row, record)
         return record is not None
+
+    def _note(self, row: CatalogRow, record: ExperimentRecord) -> None:
+        self._known[row.experiment_id] = record
+        if row.experiment_id in self._most:
+            self._expect(row, record.n_cells)
+
+    def _expect(self, row: CatalogRow, n_cells: int) -> None:
+        self._n_most += n_cells - self._most.get(row.experiment_id, 0)
+        self._most[row.experiment_id] = n_cells
 
     def _send(self, row: CatalogRow, n_cells: int) -> None:
         wanted, rows = self._draw.wanted, self._draw.rows
         others = (rows[name] for name in self._waiting if name != row.experiment_id)
-        n_missing = None if wanted is None else wanted - n_cells - self._most_coming()
-        axis = self.axis or self._draw.stored
+        n_missing = None if wanted is None else wanted - n_cells - self._n_most
+        axis = self._axis or self._draw.stored
         together = self._maker.choose_together(row, others, axis, n_missing)
-        job = self._maker.plan_file([row, *together], self.axis, self._n_threads)
-        kept = self._directory.downloads / local_name(row)
+        job = self._maker.plan_file([row, *together], self._axis, self._n_threads)
+        kept = self._directory.downloads / row.local_name
         about = f"experiment {row.experiment_id}"
         number = self._crew.send(make_file, FetchJob(job, self._bucket, kept.absolute()), about)
         self._sent[number] = job
         self._flying |= {one.experiment_id for one in job.rows}
-
-    def _most_coming(self) -> int:
-        """Cells that those coming can have at the most; exact for those that are done."""
-        return sum(
-            self._maker.most_cells(row) if record is None else record.n_cells
-            for row in self.coming
-            for record in [self.known.get(row.experiment_id)]
-        )
 
     def _is_on_its_way(self, path: str) -> bool:
         return any(job.rows[0].path == path for job in self._sent.values())
 
     def _keep_download(self, done: Done, row: CatalogRow) -> None:
         """A file of further experiments is fetched once."""
-        fetched = DataDirectory(done.folder).downloads / local_name(row)
+        fetched = DataDirectory(done.folder).downloads / row.local_name
         is_kept = self._options.keep_downloads or row.columns.get("unit") is not None
         if is_kept and fetched.exists():
             done.move(fetched, self._directory.downloads / fetched.name)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from scdiff_data.base import digest
 from scdiff_data.errors import CountError
 
 MISSING = ("", "none", "not specified", "nan", "null")
@@ -45,6 +46,12 @@ class CatalogRow:
     size: int | None
     checksum: str | None
     columns: Mapping[str, Any]
+
+    @property
+    def local_name(self) -> str:
+        """Name of the fetched file, which many experiments may be in."""
+        is_shared = self.columns.get("unit") is not None
+        return f"{digest([self.path]) if is_shared else self.experiment_id}.h5ad"
 
 
 class _Columns(Mapping[str, Any]):

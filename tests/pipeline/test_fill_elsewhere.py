@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anndata as ad
@@ -17,7 +18,10 @@ from hypothesis import strategies as st
 from scdiff_data import DownloadError, H5adFolder, Recipe, ScBaseCount, prepare
 from scdiff_data.executors import attempts, crew
 from scdiff_data.pipeline import fill_elsewhere
+from scdiff_data.reading import GeneAxis
+from scdiff_data.recipes import PrepareOptions
 from scdiff_data.shuffle import parts
+from scdiff_data.sources import CatalogRow
 from support import forks
 from support.cases import ATLAS_SETTINGS, TESTS, digest_tree, pbmc_recipe
 from support.h5ad import counts_of, write_source
@@ -254,3 +258,31 @@ def test_a_worker_without_the_sources_folder_leaves_no_experiment_out(
     ):
         prepare(pbmc_recipe(), tmp_path, executor=executor)
     assert not (tmp_path / "cells").exists()
+
+
+def test_a_draw_that_goes_on_takes_as_many_steps_an_experiment_whatever_their_number(
+    tmp_path: Path,
+) -> None:
+    n_looks = 0
+
+    class Known:
+        @property
+        def n_cells(self) -> int:
+            nonlocal n_looks
+            n_looks += 1
+            return 10
+
+    class Maker:
+        def find(self, *_: object, **__: object) -> Known:
+            return Known()
+
+        def most_cells(self, _: object) -> int:
+            raise AssertionError("it is known")
+
+    rows = {f"E{i}": CatalogRow(f"E{i}", "a.h5ad", 20, None, None, {}) for i in range(3_000)}
+    axis = GeneAxis(("G",), ("G",))
+    draw = fill_elsewhere.Draw(rows, list(rows), 20_000, axis, axis)
+    given: Any = (Maker(), SimpleNamespace(n_threads=1, n_workers=2), tmp_path, None, draw)
+    filling = fill_elsewhere.FillElsewhere(*given, PrepareOptions())
+    assert [row.experiment_id for row, _ in filling.run()] == list(rows)[:2_000]
+    assert n_looks <= 4 * 2_000
