@@ -28,8 +28,8 @@ def survey_genes(
     bucket, layout
         Where the files are, and how they are read.
     rows
-        The catalog's rows. A file that cannot be read, or has no genes, is passed over: it will be
-        left out with its reason.
+        The catalog's rows. A file that is gone, cannot be read, or has no genes, is passed over: it
+        will be left out with its reason.
     take_all
         Whether genes that not all files have are taken, too.
     max_memory
@@ -60,7 +60,7 @@ def survey_genes(
                 ):
                     if any((names := file.name_genes()).values()):
                         named[row.path] = names
-            except CountError as error:
+            except (CountError, FileNotFoundError) as error:
                 logger.debug("no genes of %s: %s", row.path, error)
                 problem = str(error)
             progress.add()
