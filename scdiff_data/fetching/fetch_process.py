@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,6 +30,9 @@ from scdiff_data.fetching.wanted import Wanted
 
 _SECONDS_BETWEEN_LOOKS = 0.05
 """While another process fetches what is wanted, or there is no room."""
+
+_PATIENCE = 5.0
+"""Seconds for which what is waited for waits in its turn, while others' files take the room."""
 
 
 class _Fetching:
@@ -51,6 +55,7 @@ class _Fetching:
         self._answers = answers
         self._wanted = Wanted()
         self._asked: set[int] = set()
+        self._asked_at = 0.0
         self._turn = 0
         self._is_blocked = False
         self._changed = threading.Condition()
@@ -71,6 +76,7 @@ class _Fetching:
             if "ask" in message:
                 self._wanted.ask(message["ask"])
                 self._asked, self._turn = set(message["ask"]), message["turn"]
+                self._asked_at = time.monotonic()
                 self._failed -= self._asked  # they are tried again
             elif message["stretches"] is None:
                 self._wanted.close(message["plan"])
@@ -123,8 +129,12 @@ class _Fetching:
                 continue
             kept |= self._busy  # whose bytes are the disk's until they are here
             is_urgent = number in self._asked and self._busy <= self._asked
-            how: Any = {"at_any_rate": is_urgent, "busy": self._busy}
-            if not self._folder.make_room(number, kept, **how):
+            if not self._folder.make_room(
+                number,
+                kept,
+                at_any_rate=is_urgent,
+                is_patient=time.monotonic() < self._asked_at + _PATIENCE,
+            ):
                 self._folder.release(number)
                 self._is_blocked = True
                 return None

@@ -81,7 +81,12 @@ class SharedFolder:
             fcntl.lockf(self._lock, fcntl.LOCK_UN, 1, 0)
 
     def make_room(
-        self, number: int, kept: Collection[int], *, at_any_rate: bool, busy: Collection[int] = ()
+        self,
+        number: int,
+        kept: Collection[int],
+        *,
+        at_any_rate: bool,
+        is_patient: bool = False,
     ) -> bool:
         """Let the least recently used files leave until there is room for one; whether there is.
 
@@ -93,15 +98,17 @@ class SharedFolder:
             Files that stay.
         at_any_rate
             Whether it comes even if there is no room: somebody waits for it.
-        busy
-            Files that this process fetches: a listing amid their renaming may show none of them.
+        is_patient
+            Whether it does not yet, while others fetch files that may leave once they are here.
         """
         if self._limit is None:
             return True
         with self._deciding():
-            # In this order: one that gets its name meanwhile is seen twice, and not overlooked.
-            aside, here = self._list(self._aside), self._list(self._folder)
-            coming = {n for n in {*aside, *busy} if n not in here and n != number}
+            # In this order, and twice: one that is renamed meanwhile is seen twice, and not
+            # overlooked; a listing amid its renaming may show neither name.
+            aside = self._list(self._aside) | self._list(self._aside)
+            here = self._list(self._folder)
+            coming = {n for n in aside if n not in here and n != number}
             n_bytes = sum(self._files[n].size for n in {*here, *coming, number})
             may_leave = [n for n in sorted(here, key=here.__getitem__) if n not in {*kept, number}]
             for other in may_leave:
@@ -111,25 +118,28 @@ class SharedFolder:
                     return False
                 self.path(other).unlink(missing_ok=True)
                 n_bytes -= self._files[other].size
+            of_others = coming - {*kept}
             if n_bytes > self._limit:
-                n_bytes -= self._drop_begun(coming - {*kept})
-            if n_bytes > self._limit and not at_any_rate:
+                dropped = self._drop_begun(of_others)
+                of_others -= dropped
+                n_bytes -= sum(self._files[n].size for n in dropped)
+            if n_bytes > self._limit and (not at_any_rate or (is_patient and of_others)):
                 return False
             part = self.path_aside(number)
             part.with_name(f"{part.name}.part").touch()
             return True
 
-    def _drop_begun(self, files: Collection[int]) -> int:
-        """Delete what killed processes left of some files; gives their bytes."""
-        n_bytes = 0
+    def _drop_begun(self, files: Collection[int]) -> set[int]:
+        """Delete what killed processes left of some files; gives those."""
+        dropped = set()
         for number in files:
             if self.take(number):
                 aside = self.path_aside(number)
                 for path in (aside, aside.with_name(f"{aside.name}.part")):
                     path.unlink(missing_ok=True)
-                n_bytes += self._files[number].size
+                dropped.add(number)
                 self.release(number)
-        return n_bytes
+        return dropped
 
     def _list(self, folder: Path) -> dict[int, int]:
         """The files in a folder, and when each was last used."""

@@ -48,6 +48,13 @@ def names(local: Path) -> set[int]:
     return {int(path.stem.split("_")[1]) for path in (local / "processed").glob("*")}
 
 
+def start(script: str, *given: object) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, given)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])},
+    )
+
+
 def wait_for(condition: object, seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
@@ -82,6 +89,33 @@ def test_the_least_recently_used_leave_and_what_is_kept_does_not(tmp_path: Path)
     assert folder.path(3).exists()
     assert not folder.make_room(6, {0, 2, 3, 5}, at_any_rate=False)
     assert folder.make_room(6, {0, 2, 3, 5}, at_any_rate=True)
+
+
+FETCHING = """
+import sys, time
+from pathlib import Path
+from fetching.test_fetcher import FILES, SIZE
+from fetching.test_fetcher import SharedFolder
+local = Path(sys.argv[1])
+folder = SharedFolder(local / "here", local / "aside", FILES, 4 * SIZE)
+assert folder.take(7) and folder.make_room(7, (), at_any_rate=False)
+time.sleep(600)
+"""
+
+
+def test_what_is_waited_for_waits_in_its_turn_while_others_fetch(tmp_path: Path) -> None:
+    folder = SharedFolder(tmp_path / "here", tmp_path / "aside", FILES, 4 * SIZE)
+    for number in range(3):
+        folder.path(number).write_bytes(CONTENTS[number])
+    part = folder.path_aside(7).with_name("batch_7.h5.part")
+    with start(FETCHING, tmp_path) as other:
+        wait_for(part.exists)
+        assert not folder.make_room(5, {0, 1, 2, 5}, at_any_rate=True, is_patient=True)
+        assert folder.make_room(5, {0, 1, 2, 5, 7}, at_any_rate=True, is_patient=True)
+        assert folder.make_room(5, {0, 1, 2, 5}, at_any_rate=True, is_patient=False)
+        other.kill()
+    assert folder.make_room(5, {0, 1, 2, 5}, at_any_rate=False)  # nobody fetches it any more
+    assert not part.exists()
 
 
 @pytest.fixture(scope="module")
@@ -165,13 +199,9 @@ def test_processes_fetch_each_file_once_and_go_on_for_one_that_was_killed(
     slow: Slow, tmp_path: Path
 ) -> None:
     slow.seconds = 0.5
-    dying = subprocess.Popen(
-        [sys.executable, "-c", DYING, str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])},
-    )
-    wait_for(lambda: any((tmp_path / "downloads").glob("*.part")))
-    dying.kill()
-    dying.wait()
+    with start(DYING, tmp_path) as dying:
+        wait_for(lambda: any((tmp_path / "downloads").glob("*.part")))
+        dying.kill()
     slow.seconds = 0.05
     fetchers = [make("gs://shards", tmp_path) for _ in range(2)]
     streams = [fetcher.bring(range(12)) for fetcher in fetchers]
