@@ -5,18 +5,20 @@ The catalog knows how many cells a file holds, not how many pass QC; records of 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from scdiff_data.base import order_by_hash
+from scdiff_data.base import cut, find_first
 from scdiff_data.constants import SPLITS
 from scdiff_data.reading import GeneAxis
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.shards import ShardFormat, choose_format, count_bytes
-from scdiff_data.sources import layout_of, read_rows
+from scdiff_data.sources import Rows, layout_of
 from scdiff_data.store import DataDirectory, ExperimentRecord, Records
 
 PASSING = 0.72
@@ -103,42 +105,41 @@ class Forecast:
     ) -> None:
         self._recipe = recipe
         self._options = options
-        rows = read_rows(candidates)
-        order = order_by_hash(list(rows), seed=recipe.seed, purpose="draw")
-        self._rows = [rows[experiment_id] for experiment_id in order]
-        self._n_in_files = np.array([row.n_cells for row in self._rows], np.int64)
-        is_there, paths = layout_of(recipe.source).in_place, set()
-        sizes = []
-        for row in self._rows:  # a file of many experiments is fetched once
-            fetched = not is_there and row.path not in paths
-            sizes.append((row.size or row.n_cells * _FILE_CELL_BYTES) if fetched else 0)
-            paths.add(row.path)
-        self._file_bytes = np.array(sizes, np.int64)
+        rows = Rows(candidates)
+        self._order = order = rows.draw(recipe.seed)
+        n_in_files = candidates["n_cells"].to_numpy().astype(np.int64, copy=False)
+        # A file of many experiments is fetched once, for the first of them.
+        is_first = find_first(candidates["path"], order.places)
+        sizes = pc.fill_null(candidates["size"].cast(pa.int64()), 0).to_numpy()
+        in_files = int(sizes[is_first].sum()) if not candidates["size"].null_count else None
+        sizes = np.where(sizes == 0, n_in_files * _FILE_CELL_BYTES, sizes) * is_first
+        is_there = layout_of(recipe.source).in_place
+        self._file_bytes = np.zeros_like(sizes) if is_there else sizes[order.places]
+        self._n_in_files = n_in_files[order.places]
         self._records: dict[int, ExperimentRecord] = {}
         self._n_genes = _N_GENES
         if (axis := GeneAxis.find(directory.genes)) is not None:
             self._n_genes = len(axis)
-            there = {path.stem for path in directory.archives.glob("*.json")}
+            there = order.find(path.stem for path in directory.archives.glob("*.json"))
             records = Records(directory, recipe.archive_key, retry_failed=options.retry_failed)
-            for place, row in enumerate(self._rows):
-                if row.experiment_id in there and (record := records.find(row, axis)):
+            for place in sorted(there.values()):
+                if record := records.find(order[place], axis):
                     self._records[place] = record
-        self._fetched = {
+        fetched = {
             path.name.removesuffix(".part").removesuffix(".h5ad"): path.stat().st_size
             for path in directory.downloads.glob("*.h5ad*")
         }
+        self._fetched = {place: fetched[name] for name, place in order.find(fetched).items()}
         reports = [r.report for r in self._records.values() if r.report is not None]
-        n_in_files = sum(report.n_cells_in_file for report in reports)
+        n_read = sum(report.n_cells_in_file for report in reports)
         n_archived = sum(report.n_cells for report in reports)
         quality = recipe.quality
         filters = any(v for v in (quality.min_genes, quality.min_counts, quality.max_genes))
         self.passing = PASSING if filters else 1.0
-        if n_in_files:
-            self.passing = sum(report.n_cells_passing for report in reports) / n_in_files
+        if n_read:
+            self.passing = sum(report.n_cells_passing for report in reports) / n_read
         self._cell_bytes = _ARCHIVED_CELL_BYTES
-        size_of = {row.path: row.size for row in self._rows}
-        if self._rows and None not in size_of.values():
-            in_files = sum(size or 0 for size in size_of.values())
+        if in_files is not None and len(order):
             most = _LARGEST_GROWTH * in_files // max(int(self._n_in_files.sum()), 1)
             self._cell_bytes = min(_ARCHIVED_CELL_BYTES, most)
         if n_archived:
@@ -166,9 +167,11 @@ class Forecast:
         available = int(reached[n_tried - 1]) if n_tried else 0
         n_drawn = available if wanted is None else min(available, wanted)
 
-        unknown = [place for place in range(n_tried) if place not in self._records]
-        files = self._file_bytes[unknown]
-        there = sum(self._fetched.get(self._rows[p].experiment_id, 0) for p in unknown)
+        is_unknown = np.ones(n_tried, bool)
+        is_unknown[[place for place in self._records if place < n_tried]] = False
+        files = self._file_bytes[:n_tried][is_unknown]
+        fetched = self._fetched.items()
+        there = sum(size for p, size in fetched if p < n_tried and is_unknown[p])
         at_once = min(n_threads + 1, len(files))
         window = np.convolve(files, np.ones(at_once, np.int64)).max() if at_once else 0
         archives = available * self._cell_bytes
@@ -193,7 +196,7 @@ class Forecast:
             (0 if kept else int(window), f"n_threads={n_threads}: source files there at once"),
             (kept, "keep_downloads=true: source files that stay"),
             (
-                self._over_cap(unknown, passing),
+                self._over_cap(is_unknown, passing),
                 f"max_cells_per_experiment={recipe.max_cells_per_experiment}: fetched for cells "
                 "over the cap",
             ),
@@ -211,12 +214,14 @@ class Forecast:
             costs=sorted((cost for cost in costs if cost[0]), reverse=True),
         )
 
-    def _over_cap(self, unknown: list[int], passing: float) -> int:
+    def _over_cap(self, is_unknown: NDArray[np.bool_], passing: float) -> int:
         cap = self._recipe.max_cells_per_experiment
-        if cap is None or not unknown:
+        if cap is None:
             return 0
-        passed = np.maximum(self._n_in_files[unknown] * passing, 1)
-        return int((self._file_bytes[unknown] * np.clip(1 - cap / passed, 0, 1)).sum())
+        n = len(is_unknown)
+        passed = np.maximum(self._n_in_files[:n][is_unknown] * passing, 1)
+        over = np.clip(1 - cap / passed, 0, 1)
+        return int((self._file_bytes[:n][is_unknown] * over).sum())
 
     def _split_sizes(self, n_cells: NDArray[np.float64], n_drawn: int) -> dict[str, int] | None:
         """Cells of each split, where hashes of the experiments or fractions of the cells decide."""
@@ -229,10 +234,17 @@ class Forecast:
         n_taken = n_cells.copy()
         if len(n_taken):
             n_taken[-1] -= n_taken.sum() - n_drawn  # of the last one only what is missing
-        ids = [row.experiment_id for row in self._rows[: len(n_taken)]]
-        splits = rule.assign_by_hash(ids, seed=self._recipe.seed)
+        splits = self._split_codes[: len(n_taken)]
         sizes = np.bincount(splits, weights=n_taken, minlength=len(SPLITS))
         return {name: round(size) for name, size in zip(SPLITS, sizes, strict=True)}
+
+    @cached_property
+    def _split_codes(self) -> NDArray[np.int8]:
+        """Each experiment's split, where the hash of its id decides."""
+        rule, seed = self._recipe.split, self._recipe.seed
+        parts = cut(self._order.rows.ids)
+        codes = [rule.assign_by_hash(part.to_pylist(), seed=seed) for part in parts]
+        return np.concatenate([np.empty(0, np.int8), *codes])[self._order.places]
 
 
 def _archive_bytes(record: ExperimentRecord) -> int:

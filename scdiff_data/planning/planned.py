@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scdiff_data.base import describe_size
 from scdiff_data.planning.forecast import DrawForecast, Forecast
 from scdiff_data.recipes import PrepareOptions, Recipe, check_sizes
-from scdiff_data.sources import filter_catalog, group_experiments, match_conditions
+from scdiff_data.sources import filter_catalog, group_experiments, match_conditions, sum_cells
 from scdiff_data.store import DataDirectory
 
 
@@ -149,8 +149,8 @@ def make_plan(
     options: PrepareOptions,
 ) -> Plan:
     """Work out what `prepare` would do with a catalog; see `Plan`."""
-    candidates = filter_catalog(catalog, recipe.filters, recipe.exclude)
-    group_experiments(candidates, recipe.batch_key)  # says at once if there is no such column
+    candidates = filter_catalog(catalog, recipe.filters, recipe.exclude, directory.metadata)
+    group_experiments(candidates, recipe.batch_key, [])  # says at once if there is no such column
     forecast = Forecast(recipe, directory, candidates, options)
     return Plan(
         recipe=recipe,
@@ -168,7 +168,7 @@ def make_plan(
 
 
 def _count(table: pa.Table) -> tuple[int, int]:
-    return len(table), sum(table["n_cells"].to_pylist())
+    return len(table), sum_cells(table, None)
 
 
 def _count_without(recipe: Recipe, catalog: pa.Table) -> dict[str, int]:
