@@ -50,6 +50,7 @@ from scdiff_data.base.files import (
     write_sealed,
 )
 from scdiff_data.base.hashing import (
+    Places,
     cut,
     digest,
     find_first,
@@ -98,6 +99,7 @@ __all__ = [
     "DiskWatch",
     "FileEntry",
     "FrameParts",
+    "Places",
     "Workers",
     "add_eight",
     "ask_for",

@@ -28,10 +28,10 @@ _SEAL = "checksum"
 _HAS_SEAL = "has_checksum"
 """What says that there is one: older objects have neither, and one that lost it is damaged."""
 
-PIECE_ROWS = 1 << 16
+PIECE_ROWS = 1 << 14
 """Rows of a large table that are in memory at a time."""
 
-_IN_MEMORY = 1 << 24
+_IN_MEMORY = 1 << 22
 """Bytes that a table has at the most to be kept in memory."""
 
 _DAMAGE = (

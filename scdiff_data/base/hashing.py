@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,30 +28,35 @@ def keyed_hash(ids: Iterable[str], *, seed: int, purpose: str) -> NDArray[np.uin
     return np.frombuffer(digests, dtype=">u8").astype(np.uint64)
 
 
-def order_by_hash(ids: pa.ChunkedArray, *, seed: int, purpose: str) -> NDArray[np.int64]:
+Places = NDArray[np.int32] | NDArray[np.int64]
+"""Places in a column: int32 where that is enough."""
+
+
+def order_by_hash(ids: pa.ChunkedArray, *, seed: int, purpose: str) -> Places:
     """Places of ids in the order of their keyed hashes: a longer list only puts more in between.
 
     Of ids of the same hash the lesser is the first.
     """
-    hashes = _join(keyed_hash(p.to_pylist(), seed=seed, purpose=purpose) for p in cut(ids))
-    order = np.argsort(hashes, kind="stable")
-    hashes = hashes[order]
+    hashes = _hash_parts(ids, lambda part: keyed_hash(part, seed=seed, purpose=purpose))
+    places = np.argsort(hashes, kind="stable")
+    order: Places = places.astype(np.int32) if len(ids) < 2**31 else places
+    del places
+    hashes.sort()
     if (hashes[1:] == hashes[:-1]).any():
         texts = ids.to_pylist()
         of_place = dict(zip(order.tolist(), hashes.tolist(), strict=True))
-        order = np.array(sorted(of_place, key=lambda place: (of_place[place], texts[place])))
+        order[:] = sorted(of_place, key=lambda place: (of_place[place], texts[place]))
     return order
 
 
 def hash_texts(texts: pa.ChunkedArray) -> NDArray[np.uint64]:
     """A 64-bit hash of every text, to find equal ones by; whoever wants to can make two collide."""
-    return _join(
-        pd.util.hash_array(part.to_numpy(zero_copy_only=False), categorize=False)
-        for part in cut(texts)
+    return _hash_parts(
+        texts, lambda part: pd.util.hash_array(np.array(part, object), categorize=False)
     )
 
 
-def find_first(texts: pa.ChunkedArray, order: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
+def find_first(texts: pa.ChunkedArray, order: Places | None = None) -> NDArray[np.bool_]:
     """Whether each text is the first of its kind, in the order of the column or in another one.
 
     Parameters
@@ -86,8 +91,14 @@ def cut(texts: pa.ChunkedArray) -> Iterator[pa.Array]:
         yield from (chunk.slice(at, _PIECE) for at in range(0, len(chunk), _PIECE))
 
 
-def _join(parts: Iterable[NDArray[np.uint64]]) -> NDArray[np.uint64]:
-    return np.concatenate([np.empty(0, np.uint64), *parts])
+def _hash_parts(
+    texts: pa.ChunkedArray, hash_part: Callable[[list[str]], NDArray[np.uint64]]
+) -> NDArray[np.uint64]:
+    hashes, at = np.empty(len(texts), np.uint64), 0
+    for part in cut(texts):
+        hashes[at : at + len(part)] = hash_part(part.to_pylist())
+        at += len(part)
+    return hashes
 
 
 def pick_by_hash(ids: Sequence[str], n: int, *, seed: int, purpose: str) -> NDArray[np.int64]:

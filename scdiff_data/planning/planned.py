@@ -158,7 +158,7 @@ def make_plan(
         candidates=candidates,
         in_catalog=_count(catalog),
         matching=_count(candidates),
-        most_cells=int(forecast.n_cells(1.0).sum()),
+        most_cells=forecast.count_cells(),
         passing=forecast.passing,
         best=forecast.draw(1.0),
         likely=forecast.draw(forecast.passing),
@@ -173,8 +173,7 @@ def _count(table: pa.Table) -> tuple[int, int]:
 
 def _count_without(recipe: Recipe, catalog: pa.Table) -> dict[str, int]:
     """Cells that there would be at most without each single setting that takes some away."""
-    n_cells, cap = catalog["n_cells"].to_numpy(), recipe.max_cells_per_experiment
-    capped = n_cells if cap is None else np.minimum(n_cells, cap)
+    cap = recipe.max_cells_per_experiment
     passes = match_conditions(catalog, recipe.filters, recipe.exclude)
 
     def passing(names: Iterable[str]) -> NDArray[np.bool_]:
@@ -183,9 +182,9 @@ def _count_without(recipe: Recipe, catalog: pa.Table) -> dict[str, int]:
             keep &= passes[name]
         return keep
 
-    counts = {name: int(capped[passing(set(passes) - {name})].sum()) for name in passes}
+    counts = {name: sum_cells(catalog, cap, passing(set(passes) - {name})) for name in passes}
     if cap is not None:
-        counts["max_cells_per_experiment"] = int(n_cells[passing(passes)].sum())
+        counts["max_cells_per_experiment"] = sum_cells(catalog, None, passing(passes))
     return counts
 
 

@@ -167,10 +167,15 @@ def _compare(
     )
 
 
-def sum_cells(catalog: pa.Table, cap: int | None) -> int:
-    """Cells of all experiments, of each at most `cap`."""
-    n_cells = catalog["n_cells"].to_numpy()
-    return int((n_cells if cap is None else np.minimum(n_cells, cap)).sum())
+def sum_cells(catalog: pa.Table, cap: int | None, keep: NDArray[np.bool_] | None = None) -> int:
+    """Cells of all experiments, or of some, of each at most `cap`."""
+    n, at = 0, 0
+    for chunk in catalog["n_cells"].chunks:
+        n_cells = chunk.to_numpy(zero_copy_only=False)
+        n_cells = n_cells if keep is None else n_cells[keep[at : at + len(chunk)]]
+        n += int((n_cells if cap is None else np.minimum(n_cells, cap)).sum())
+        at += len(chunk)
+    return n
 
 
 def group_experiments(

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from scdiff_data.base import cut, hash_texts, order_by_hash
+from scdiff_data.base import Places, cut, hash_texts, order_by_hash
 
 CATALOG_COLUMNS = ["experiment_id", "path", "n_cells", "size", "checksum"]
 """What every catalog has; a snapshot that was taken with others is taken anew."""
@@ -137,7 +137,7 @@ class DrawOrder(Sequence[CatalogRow]):
     """
 
     rows: Rows
-    places: NDArray[np.int64]
+    places: Places
 
     @overload
     def __getitem__(self, at: int) -> CatalogRow: ...

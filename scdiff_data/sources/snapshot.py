@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 _SAFE_ID = r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\z"
 """What an experiment may be called: its id becomes a file's name."""
 
+_GROUP_ROWS = 1 << 16
+"""Rows of a row group of the snapshot: of more, one stands in memory while it is written."""
+
 _LEADS_OUT = r"\A(/|\z)|\x00|(\A|/)\.\.(/|\z)"
 """What a path has that names no file below the source's root."""
 
@@ -96,7 +99,7 @@ def take_snapshot(path: Path, source: Source, bucket: Bucket) -> pa.Table:
         )
     table = choose_rows(table, keep, path.parent)
     table = table.replace_schema_metadata({b"source": _key(source)})
-    write_parquet(path, table, n_rows_each=PIECE_ROWS)
+    write_parquet(path, table, n_rows_each=_GROUP_ROWS)
     return table
 
 
