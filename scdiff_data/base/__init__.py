@@ -60,7 +60,7 @@ from scdiff_data.base.hashing import (
     order_by_hash,
     pick_by_hash,
 )
-from scdiff_data.base.hdf5_chunks import ChunkedValues, list_filters
+from scdiff_data.base.hdf5_chunks import ChunkedValues, find_chunks, list_filters
 from scdiff_data.base.hdf5_map import (
     HINT_BYTES,
     DiskWatch,
@@ -118,6 +118,7 @@ __all__ = [
     "expect_random",
     "explain_damage",
     "find_change",
+    "find_chunks",
     "find_datasets",
     "find_first",
     "flush_folder",
