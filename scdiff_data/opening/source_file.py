@@ -18,6 +18,7 @@ import numpy as np
 from scdiff_data.base import identify_file
 from scdiff_data.errors import CountError, UnsafeFileError
 from scdiff_data.opening.heaps import WatchedStream, check_heaps
+from scdiff_data.opening.known_texts import SIZES
 
 ALLOWANCE = 1 << 30
 """Bytes that a read may take where no setting says it."""
@@ -31,9 +32,6 @@ _MOST_LINKS = 16
 
 _TEXTS_AT_ONCE = 1 << 14
 """Texts read at a time: how long they are is not known before."""
-
-_SIZES = (8, 8)
-"""Bytes of an address and of a length, as all writers choose them today."""
 
 _WAY_OUT = (
     "copy the data into the file, e.g. with anndata.read_h5ad(...).write_h5ad(...), if you trust it"
@@ -87,7 +85,7 @@ def open_hdf5(path: Path, stream: Any = None, *, max_memory: int = ALLOWANCE) ->
             raise
         raise CountError(f"{path.name} is not a readable h5ad file: {error}") from error
     try:
-        if stream is None and file.id.get_create_plist().get_sizes() == _SIZES:
+        if stream is None and file.id.get_create_plist().get_sizes() == SIZES:
             check_heaps(path, identify_file(path))
     except BaseException:
         file.close()

@@ -25,7 +25,7 @@ from scdiff_data.pipeline.fill_archive import FilledArchive
 from scdiff_data.reading import GeneAxis
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.shards import ShardGenes, choose_format, write_shards
-from scdiff_data.sources import group_experiments, read_rows
+from scdiff_data.sources import Rows, group_experiments
 from scdiff_data.store import (
     DataDirectory,
     GeneCounts,
@@ -74,7 +74,7 @@ def assemble(
     files = filled.files
     n_threads = options.n_threads if crew is None else crew.n_threads or options.n_threads
     archives = {name: directory.archive(name) for name in files}
-    cells = draw_cells(recipe, directory, archives, read_rows(candidates))
+    cells = draw_cells(recipe, directory, archives, Rows(candidates))
     experiments = list_experiments(filled.records, cells.count_drawn)
     write_json(directory.experiments, experiments)
 
@@ -174,7 +174,7 @@ def choose_from(
     with Workers(options.n_threads) as workers, Progress("genes"):
         training = TrainingGenes(
             *sums,
-            group_experiments(candidates, recipe.batch_key),
+            group_experiments(candidates, recipe.batch_key, list(splits)),
             workers,
         )
         settings = recipe.gene_settings

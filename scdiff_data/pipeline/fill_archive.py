@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from scdiff_data.archive import ObsReader
-from scdiff_data.base import FileEntry, order_by_hash
+from scdiff_data.base import FileEntry
 from scdiff_data.executors import Crew
 from scdiff_data.fetching import Fetcher, fetching
 from scdiff_data.genes import NamedGenes
@@ -29,9 +29,10 @@ from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.sources import (
     Bucket,
     CatalogRow,
+    Rows,
     layout_of,
     read_gene_axis_of,
-    read_rows,
+    sum_cells,
     survey_genes,
 )
 from scdiff_data.store import (
@@ -95,24 +96,22 @@ def fill_archive(
     DownloadError
         If the bucket cannot be read, or too many experiments failed.
     """
-    rows, wanted = read_rows(candidates), recipe.cell_count
-    order = order_by_hash(list(rows), seed=recipe.seed, purpose="draw")
+    rows, wanted = Rows(candidates), recipe.cell_count
     maker = ArchiveMaker(recipe, directory, options)
     axis = _find_axis(recipe, directory, bucket, rows, options)
     # The genes of an earlier run; `axis` is set once this run's first cells have confirmed them.
     stored = GeneAxis.find(directory.genes)
-    maker.verify(map(rows.__getitem__, order), axis or stored, wanted)
+    draw = Draw(rows.draw(recipe.seed), wanted, axis, stored)
+    maker.verify(draw.order, axis or stored, wanted)
     records: list[ExperimentRecord] = []
     is_checked = False
-    limit = LossLimit(
-        rows, recipe.max_failed_fraction, layout_of(recipe.source).max_failed_fraction
-    )
-    draw = Draw(rows, order, wanted, axis, stored)
+    usual = layout_of(recipe.source).max_failed_fraction
+    limit = LossLimit(rows, recipe.max_failed_fraction, usual)
     if crew is None:
         coming = _fill_here(maker, recipe, directory, bucket, draw, options, n_bytes)
     else:
         coming = FillElsewhere(maker, crew, directory, bucket, draw, options).run()
-    most = wanted or sum(map(maker.most_cells, rows.values()))
+    most = wanted or sum_cells(candidates, recipe.max_cells_per_experiment)
     with closing(coming), Progress("archive", "cells", most) as done:
         for row, record in coming:
             if record.failed and not maker.is_new(row):
@@ -134,13 +133,20 @@ def fill_archive(
                 done.add(min(record.n_cells, wanted - done.n_done))
             limit.check(records, is_end=False)
     if not options.keep_downloads and directory.downloads.exists():
-        for row in rows.values():  # those of an earlier run, too
-            for name in (row.local_name, f"{row.local_name}.part"):
-                (directory.downloads / name).unlink(missing_ok=True)
-        if not any(directory.downloads.iterdir()):
-            directory.downloads.rmdir()
+        _drop_downloads(directory.downloads, rows, is_shared="unit" in candidates.column_names)
     limit.check(records, is_end=True)
     return _check_enough(recipe, axis, records)
+
+
+def _drop_downloads(folder: Path, rows: Rows, *, is_shared: bool) -> None:
+    """Delete the catalog's files, those of an earlier run, too; the folder if nothing is left."""
+    shared = {row.local_name for row in rows.values()} if is_shared else set()
+    for path in list(folder.iterdir()):
+        name = path.name.removesuffix(".part")
+        if name in shared or (not is_shared and name.removesuffix(".h5ad") in rows):
+            path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _fill_here(
@@ -153,8 +159,8 @@ def _fill_here(
     n_bytes: int,
 ) -> Generator[tuple[CatalogRow, ExperimentRecord]]:
     """Each experiment and its record, in the order of the draw; downloads run ahead in threads."""
-    rows, wanted, axis, stored = draw.rows, draw.wanted, draw.axis, draw.stored
-    waiting, n_cells = deque(draw.order), 0
+    order, wanted, axis, stored = draw.order, draw.wanted, draw.axis, draw.stored
+    at = n_cells = 0
     ahead: deque[tuple[CatalogRow, Future[Path] | None]] = deque()
     with fetching(
         *bucket.connect(),
@@ -165,11 +171,11 @@ def _fill_here(
     ) as fetcher:
         while wanted is None or n_cells < wanted:
             # Never fetch more than can be needed: QC only takes cells away.
-            while waiting and len(ahead) <= options.n_threads:
+            while at < len(order) and len(ahead) <= options.n_threads:
                 most = n_cells + sum(maker.most_cells(row) for row, _ in ahead)
                 if wanted is not None and most >= wanted:
                     break
-                row = rows[waiting.popleft()]
+                row, at = order[at], at + 1
                 is_there = maker.is_unreadable(row) or maker.find(row, axis or stored)
                 ahead.append((row, None if is_there else _start(fetcher, row)))
             if not ahead:
@@ -179,7 +185,7 @@ def _fill_here(
             if record is None and maker.is_unreadable(row):
                 record = maker.leave_out(row, str(row.columns["problem"]))
             elif record is None:
-                following = chain((row for row, _ in ahead), map(rows.__getitem__, waiting))
+                following = chain((row for row, _ in ahead), order[at:])
                 n_missing = None if wanted is None else wanted - n_cells
                 together = maker.choose_together(row, following, axis or stored, n_missing)
                 record = maker.convert(row, future or _start(fetcher, row), axis, together)
@@ -210,23 +216,23 @@ def take_archives(
     DownloadError
         If too many experiments failed.
     """
-    rows, wanted = read_rows(candidates), recipe.cell_count
+    rows, wanted = Rows(candidates), recipe.cell_count
     axis = GeneAxis.find(directory.genes)
     known = Records(directory, recipe.archive_key)
     records: list[ExperimentRecord] = []
     n_cells = 0
-    for name in order_by_hash(list(rows), seed=recipe.seed, purpose="draw"):
+    for row in rows.draw(recipe.seed):
         if wanted is not None and n_cells >= wanted:
             break
         is_reference = recipe.gene_axis == "first" and not n_cells
-        record = known.find(rows[name], axis, is_reference=is_reference)
+        record = known.find(row, axis, is_reference=is_reference)
         if record is None:
-            raise FileNotFoundError(explain_lack(directory, f"{directory.archive(name)}"))
+            lacking = directory.archive(row.experiment_id)
+            raise FileNotFoundError(explain_lack(directory, f"{lacking}"))
         records.append(record)
         n_cells += record.n_cells
-    limit = LossLimit(
-        rows, recipe.max_failed_fraction, layout_of(recipe.source).max_failed_fraction
-    )
+    usual = layout_of(recipe.source).max_failed_fraction
+    limit = LossLimit(rows, recipe.max_failed_fraction, usual)
     limit.check(records, is_end=True)
     filled = _check_enough(recipe, axis, records)
     if damaged := find_damaged(directory, records, options.n_threads):

@@ -6,7 +6,7 @@ no more. So nothing is fetched that the draw does not come to.
 """
 
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from scdiff_data.pipeline.make_archives import (
 )
 from scdiff_data.reading import GeneAxis
 from scdiff_data.recipes import PrepareOptions
-from scdiff_data.sources import Bucket, CatalogRow
+from scdiff_data.sources import Bucket, CatalogRow, DrawOrder
 from scdiff_data.store import DataDirectory, ExperimentRecord
 
 _MOST_SENT = 256
@@ -36,16 +36,15 @@ class Draw:
 
     Parameters
     ----------
-    rows, order
-        The experiments, and in which order they are tried.
+    order
+        The experiments, in the order in which they are tried.
     wanted
         Cells; None takes all there are.
     axis, stored
         The reference genes, if they are known; and those of an earlier run, else.
     """
 
-    rows: Mapping[str, CatalogRow]
-    order: Sequence[str]
+    order: DrawOrder
     wanted: int | None
     axis: GeneAxis | None
     stored: GeneAxis | None
@@ -164,7 +163,7 @@ class FillElsewhere:
         self._axis = draw.axis  # as soon as it is known
         self._maker, self._crew, self._directory = maker, crew, directory
         self._bucket, self._draw, self._options = bucket, draw, options
-        self._waiting = deque(draw.order)
+        self._at = 0  # the first of those that wait
         self._known: dict[str, ExperimentRecord] = {}
         self._sent: dict[int, FileJob] = {}
         self._flying: set[str] = set()
@@ -200,18 +199,19 @@ class FillElsewhere:
                 if not (row.experiment_id in self._known or row.experiment_id in self._flying):
                     self._send(row, n_cells)
         wanted = self._draw.wanted
-        while self._waiting and len(self._sent) < max(_MOST_SENT, 4 * self._crew.n_workers):
+        most = max(_MOST_SENT, 4 * self._crew.n_workers)
+        while self._at < len(self._draw.order) and len(self._sent) < most:
             if wanted is not None and n_cells + self._n_most >= wanted:
                 break
             if self._axis is None and self._coming:  # its genes are those of all that follow
                 break
-            row = self._draw.rows[self._waiting[0]]
+            row = self._draw.order[self._at]
             if not (row.experiment_id in self._flying or self._find(row)):
                 if row.columns.get("unit") is not None and self._is_on_its_way(row.path):
                     break
                 self._send(row, n_cells)
             self._coming.append(row)
-            self._waiting.popleft()
+            self._at += 1
             record = self._known.get(row.experiment_id)
             self._expect(row, self._maker.most_cells(row) if record is None else record.n_cells)
 
@@ -270,8 +270,8 @@ class FillElsewhere:
         self._most[row.experiment_id] = n_cells
 
     def _send(self, row: CatalogRow, n_cells: int) -> None:
-        wanted, rows = self._draw.wanted, self._draw.rows
-        others = (rows[name] for name in self._waiting if name != row.experiment_id)
+        wanted, waiting = self._draw.wanted, self._draw.order[self._at :]
+        others = (other for other in waiting if other.experiment_id != row.experiment_id)
         n_missing = None if wanted is None else wanted - n_cells - self._n_most
         axis = self._axis or self._draw.stored
         together = self._maker.choose_together(row, others, axis, n_missing)

@@ -22,7 +22,7 @@ from scdiff_data.reading import GeneAxis
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.remote import refuse_copy
 from scdiff_data.shards import check_shards, rewrite_shards
-from scdiff_data.sources import filter_catalog, read_rows, read_stored
+from scdiff_data.sources import Rows, filter_catalog, read_stored
 from scdiff_data.store import (
     DataDirectory,
     ExperimentRecord,
@@ -182,8 +182,9 @@ def _find_archives(
         if directory.path / entry.path in needed:
             manifest.check_file(entry, full=True)
     axis = GeneAxis.read(directory.genes)
-    candidates = filter_catalog(read_stored(directory.catalog), recipe.filters, recipe.exclude)
-    rows = read_rows(candidates)
+    catalog = read_stored(directory.catalog)
+    candidates = filter_catalog(catalog, recipe.filters, recipe.exclude, directory.metadata)
+    rows = Rows(candidates)
     files, found = set(manifest.files), []
     for tried in read_experiments(directory.experiments):
         if (name := tried["experiment_id"]) not in rows:

@@ -1,6 +1,6 @@
 """What a run would draw, fetch and store, worked out before it starts.
 
-Read `forecast`, `planned`.
+Read `reach`, `forecast`, `planned`.
 """
 
 from scdiff_data.planning.planned import Plan, make_plan

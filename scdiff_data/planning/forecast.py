@@ -5,18 +5,20 @@ The catalog knows how many cells a file holds, not how many pass QC; records of 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import get_args
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from scdiff_data.base import order_by_hash
+from scdiff_data.base import cut
 from scdiff_data.constants import SPLITS
+from scdiff_data.planning.reach import Reach
 from scdiff_data.reading import GeneAxis
 from scdiff_data.recipes import PrepareOptions, Recipe
 from scdiff_data.shards import ShardFormat, choose_format, count_bytes
-from scdiff_data.sources import layout_of, read_rows
+from scdiff_data.sources import Rows, layout_of
 from scdiff_data.store import DataDirectory, ExperimentRecord, Records
 
 PASSING = 0.72
@@ -103,74 +105,60 @@ class Forecast:
     ) -> None:
         self._recipe = recipe
         self._options = options
-        rows = read_rows(candidates)
-        order = order_by_hash(list(rows), seed=recipe.seed, purpose="draw")
-        self._rows = [rows[experiment_id] for experiment_id in order]
-        self._n_in_files = np.array([row.n_cells for row in self._rows], np.int64)
-        is_there, paths = layout_of(recipe.source).in_place, set()
-        sizes = []
-        for row in self._rows:  # a file of many experiments is fetched once
-            fetched = not is_there and row.path not in paths
-            sizes.append((row.size or row.n_cells * _FILE_CELL_BYTES) if fetched else 0)
-            paths.add(row.path)
-        self._file_bytes = np.array(sizes, np.int64)
+        rows = Rows(candidates)
+        self._order = order = rows.draw(recipe.seed)
+        self._reach = Reach(
+            candidates,
+            order,
+            recipe.max_cells_per_experiment,
+            is_in_place=layout_of(recipe.source).in_place,
+            cell_bytes=_FILE_CELL_BYTES,
+        )
         self._records: dict[int, ExperimentRecord] = {}
         self._n_genes = _N_GENES
         if (axis := GeneAxis.find(directory.genes)) is not None:
             self._n_genes = len(axis)
-            there = {path.stem for path in directory.archives.glob("*.json")}
+            there = order.find(path.stem for path in directory.archives.glob("*.json"))
             records = Records(directory, recipe.archive_key, retry_failed=options.retry_failed)
-            for place, row in enumerate(self._rows):
-                if row.experiment_id in there and (record := records.find(row, axis)):
+            for place in sorted(there.values()):
+                if record := records.find(order[place], axis):
                     self._records[place] = record
-        self._fetched = {
+        self._reach.know({place: record.n_cells for place, record in self._records.items()})
+        fetched = {
             path.name.removesuffix(".part").removesuffix(".h5ad"): path.stat().st_size
             for path in directory.downloads.glob("*.h5ad*")
         }
+        self._fetched = {place: fetched[name] for name, place in order.find(fetched).items()}
         reports = [r.report for r in self._records.values() if r.report is not None]
-        n_in_files = sum(report.n_cells_in_file for report in reports)
+        n_read = sum(report.n_cells_in_file for report in reports)
         n_archived = sum(report.n_cells for report in reports)
         quality = recipe.quality
         filters = any(v for v in (quality.min_genes, quality.min_counts, quality.max_genes))
         self.passing = PASSING if filters else 1.0
-        if n_in_files:
-            self.passing = sum(report.n_cells_passing for report in reports) / n_in_files
+        if n_read:
+            self.passing = sum(report.n_cells_passing for report in reports) / n_read
         self._cell_bytes = _ARCHIVED_CELL_BYTES
-        size_of = {row.path: row.size for row in self._rows}
-        if self._rows and None not in size_of.values():
-            in_files = sum(size or 0 for size in size_of.values())
-            most = _LARGEST_GROWTH * in_files // max(int(self._n_in_files.sum()), 1)
+        in_files = self._reach.source_bytes
+        if in_files is not None and len(order):
+            most = _LARGEST_GROWTH * in_files // max(int(self._reach.n_in_files.sum()), 1)
             self._cell_bytes = min(_ARCHIVED_CELL_BYTES, most)
         if n_archived:
             self._cell_bytes = sum(map(_archive_bytes, self._records.values())) // n_archived
 
-    def n_cells(self, passing: float) -> NDArray[np.float64]:
-        """Cells that each experiment gives if a fraction of those in unknown files passes QC."""
-        cap = self._recipe.max_cells_per_experiment
-        n_cells: NDArray[np.float64] = np.minimum(
-            self._n_in_files * passing, np.inf if cap is None else cap
-        )
-        for place, record in self._records.items():
-            n_cells[place] = record.n_cells
-        return n_cells
+    def count_cells(self) -> int:
+        """Cells that there are at most, if all of those in unknown files pass QC."""
+        return self._reach.count(1.0)
 
     def draw(self, passing: float) -> DrawForecast:
         """How far the draw goes, and what it takes, if a fraction of unknown cells passes QC."""
         n_threads = self._options.n_threads
-        recipe, n_cells = self._recipe, self.n_cells(passing)
-        wanted = recipe.cell_count
-        reached = np.cumsum(n_cells)
-        n_tried = len(n_cells)
-        if wanted is not None:
-            n_tried = min(n_tried, int(np.searchsorted(reached, wanted - 1e-6)) + 1)
-        available = int(reached[n_tried - 1]) if n_tried else 0
+        recipe, wanted = self._recipe, self._recipe.cell_count
+        n_tried, available = self._reach.draw(passing, wanted)
         n_drawn = available if wanted is None else min(available, wanted)
 
-        unknown = [place for place in range(n_tried) if place not in self._records]
-        files = self._file_bytes[unknown]
-        there = sum(self._fetched.get(self._rows[p].experiment_id, 0) for p in unknown)
-        at_once = min(n_threads + 1, len(files))
-        window = np.convolve(files, np.ones(at_once, np.int64)).max() if at_once else 0
+        files = self._reach.sum_files(passing, n_tried, n_threads + 1)
+        fetched = self._fetched.items()
+        there = sum(size for p, size in fetched if p < n_tried and p not in self._records)
         archives = available * self._cell_bytes
         tried = (record for place, record in self._records.items() if place < n_tried)
         archived = sum(map(_archive_bytes, tried))
@@ -181,19 +169,19 @@ class Forecast:
         }
         shard_format = choose_format(recipe.shard_format, n_cells=n_drawn, n_genes=n_genes)
         shards, sorting = by_format[shard_format], by_format["compact"]
-        kept = int(files.sum()) if self._options.keep_downloads else 0
+        kept = files.n_bytes if self._options.keep_downloads else 0
         end = archives + shards + kept
-        peak = max(end + sorting, archives + int(window))
+        peak = max(end + sorting, archives + files.window)
         given = recipe.genes is not None
         genes = f"genes={recipe.n_kept} names" if given else f"n_hvgs={_text(recipe.n_hvgs)}"
         costs = [
             (archives, f"cell_count={_text(wanted)}: the archive of all genes"),
             (shards, f"{genes}: the shards"),
             (sorting, "cells on their way into the shards, gone at the end"),
-            (0 if kept else int(window), f"n_threads={n_threads}: source files there at once"),
+            (0 if kept else files.window, f"n_threads={n_threads}: source files there at once"),
             (kept, "keep_downloads=true: source files that stay"),
             (
-                self._over_cap(unknown, passing),
+                files.over_cap,
                 f"max_cells_per_experiment={recipe.max_cells_per_experiment}: fetched for cells "
                 "over the cap",
             ),
@@ -201,8 +189,8 @@ class Forecast:
         return DrawForecast(
             n_experiments=n_tried,
             n_cells=n_drawn,
-            n_per_split=self._split_sizes(n_cells[:n_tried], n_drawn),
-            fetch_bytes=max(0, int(files.sum()) - there),
+            n_per_split=self._split_sizes(passing, n_tried, n_drawn),
+            fetch_bytes=max(0, files.n_bytes - there),
             peak_bytes=peak,
             end_bytes=end,
             new_bytes=max(0, peak - archived - there),
@@ -211,14 +199,7 @@ class Forecast:
             costs=sorted((cost for cost in costs if cost[0]), reverse=True),
         )
 
-    def _over_cap(self, unknown: list[int], passing: float) -> int:
-        cap = self._recipe.max_cells_per_experiment
-        if cap is None or not unknown:
-            return 0
-        passed = np.maximum(self._n_in_files[unknown] * passing, 1)
-        return int((self._file_bytes[unknown] * np.clip(1 - cap / passed, 0, 1)).sum())
-
-    def _split_sizes(self, n_cells: NDArray[np.float64], n_drawn: int) -> dict[str, int] | None:
+    def _split_sizes(self, passing: float, n_tried: int, n_drawn: int) -> dict[str, int] | None:
         """Cells of each split, where hashes of the experiments or fractions of the cells decide."""
         rule = self._recipe.split
         if rule.by == "cell":
@@ -226,13 +207,18 @@ class Forecast:
             return dict(zip(SPLITS, (n_drawn - sum(parts), *parts), strict=True))
         if rule.by != "experiment":
             return None
-        n_taken = n_cells.copy()
-        if len(n_taken):
-            n_taken[-1] -= n_taken.sum() - n_drawn  # of the last one only what is missing
-        ids = [row.experiment_id for row in self._rows[: len(n_taken)]]
-        splits = rule.assign_by_hash(ids, seed=self._recipe.seed)
-        sizes = np.bincount(splits, weights=n_taken, minlength=len(SPLITS))
+        codes, n_splits = self._split_codes, len(SPLITS)
+        sizes = self._reach.sum_splits(passing, n_tried, n_drawn, codes, n_splits)
         return {name: round(size) for name, size in zip(SPLITS, sizes, strict=True)}
+
+    @cached_property
+    def _split_codes(self) -> NDArray[np.int8]:
+        """Each experiment's split, where the hash of its id decides."""
+        rule, seed = self._recipe.split, self._recipe.seed
+        parts = cut(self._order.rows.ids)
+        codes = [rule.assign_by_hash(part.to_pylist(), seed=seed) for part in parts]
+        of_all: NDArray[np.int8] = np.concatenate([np.empty(0, np.int8), *codes])
+        return of_all[self._order.places]
 
 
 def _archive_bytes(record: ExperimentRecord) -> int:

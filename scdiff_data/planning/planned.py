@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scdiff_data.base import describe_size
 from scdiff_data.planning.forecast import DrawForecast, Forecast
 from scdiff_data.recipes import PrepareOptions, Recipe, check_sizes
-from scdiff_data.sources import filter_catalog, group_experiments, match_conditions
+from scdiff_data.sources import filter_catalog, group_experiments, match_conditions, sum_cells
 from scdiff_data.store import DataDirectory
 
 
@@ -149,8 +149,8 @@ def make_plan(
     options: PrepareOptions,
 ) -> Plan:
     """Work out what `prepare` would do with a catalog; see `Plan`."""
-    candidates = filter_catalog(catalog, recipe.filters, recipe.exclude)
-    group_experiments(candidates, recipe.batch_key)  # says at once if there is no such column
+    candidates = filter_catalog(catalog, recipe.filters, recipe.exclude, directory.metadata)
+    group_experiments(candidates, recipe.batch_key, [])  # says at once if there is no such column
     forecast = Forecast(recipe, directory, candidates, options)
     return Plan(
         recipe=recipe,
@@ -158,7 +158,7 @@ def make_plan(
         candidates=candidates,
         in_catalog=_count(catalog),
         matching=_count(candidates),
-        most_cells=int(forecast.n_cells(1.0).sum()),
+        most_cells=forecast.count_cells(),
         passing=forecast.passing,
         best=forecast.draw(1.0),
         likely=forecast.draw(forecast.passing),
@@ -168,13 +168,12 @@ def make_plan(
 
 
 def _count(table: pa.Table) -> tuple[int, int]:
-    return len(table), sum(table["n_cells"].to_pylist())
+    return len(table), sum_cells(table, None)
 
 
 def _count_without(recipe: Recipe, catalog: pa.Table) -> dict[str, int]:
     """Cells that there would be at most without each single setting that takes some away."""
-    n_cells, cap = catalog["n_cells"].to_numpy(), recipe.max_cells_per_experiment
-    capped = n_cells if cap is None else np.minimum(n_cells, cap)
+    cap = recipe.max_cells_per_experiment
     passes = match_conditions(catalog, recipe.filters, recipe.exclude)
 
     def passing(names: Iterable[str]) -> NDArray[np.bool_]:
@@ -183,9 +182,9 @@ def _count_without(recipe: Recipe, catalog: pa.Table) -> dict[str, int]:
             keep &= passes[name]
         return keep
 
-    counts = {name: int(capped[passing(set(passes) - {name})].sum()) for name in passes}
+    counts = {name: sum_cells(catalog, cap, passing(set(passes) - {name})) for name in passes}
     if cap is not None:
-        counts["max_cells_per_experiment"] = int(n_cells[passing(passes)].sum())
+        counts["max_cells_per_experiment"] = sum_cells(catalog, None, passing(passes))
     return counts
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from scdiff_data.base import digest, read_parquet, write_parquet
 from scdiff_data.errors import ManifestError
+from scdiff_data.opening import KnownTexts
 
 logger = logging.getLogger(__name__)
 
@@ -122,13 +123,13 @@ class GeneAxis:
         symbols = next((name for name in SYMBOL_COLUMNS if name in var), None)
         stored = [var.get(str(var.attrs.get("_index"))), var.get(str(symbols))]
         return all(
-            isinstance(column, h5py.Dataset) and column[:].tolist() == names
-            for column, names in zip(stored, self._encoded, strict=True)
+            isinstance(column, h5py.Dataset) and known.are_in(column)
+            for column, known in zip(stored, self._known, strict=True)
         )
 
     @cached_property
-    def _encoded(self) -> tuple[list[bytes], list[bytes]]:
-        return [gene.encode() for gene in self.ids], [symbol.encode() for symbol in self.symbols]
+    def _known(self) -> tuple[KnownTexts, KnownTexts]:
+        return KnownTexts(self.ids), KnownTexts(self.symbols)
 
     @cached_property
     def digest(self) -> str:

@@ -1,22 +1,21 @@
 """Where cells come from: which experiments there are (the catalog), and their files.
 
-Read `source`, `scbasecount`, `own_files`, `collection`, `h5ad_folder`, `atlases`, `catalog`,
-`snapshot`, `gene_survey`.
+Read `rows`, `source`, `scbasecount`, `own_files`, `collection`, `h5ad_folder`, `atlases`,
+`catalog`, `snapshot`.
 """
 
 from scdiff_data.sources.atlases import Census, Tahoe100M
 from scdiff_data.sources.catalog import (
-    CatalogRow,
     Condition,
     filter_catalog,
     group_experiments,
     match_cells,
     match_conditions,
-    read_rows,
+    sum_cells,
 )
 from scdiff_data.sources.collection import H5adCollection, assign_cells
-from scdiff_data.sources.gene_survey import survey_genes
 from scdiff_data.sources.h5ad_folder import H5adFolder
+from scdiff_data.sources.rows import CatalogRow, DrawOrder, Rows
 from scdiff_data.sources.scbasecount import ScBaseCount
 from scdiff_data.sources.snapshot import read_snapshot, read_stored, take_snapshot
 from scdiff_data.sources.source import (
@@ -28,6 +27,7 @@ from scdiff_data.sources.source import (
     layout_of,
     read_checksum,
     read_gene_axis_of,
+    survey_genes,
 )
 
 __all__ = [
@@ -35,10 +35,12 @@ __all__ = [
     "CatalogRow",
     "Census",
     "Condition",
+    "DrawOrder",
     "FileLayout",
     "H5adCollection",
     "H5adFolder",
     "ListedSource",
+    "Rows",
     "ScBaseCount",
     "Source",
     "StoredSource",
@@ -51,9 +53,9 @@ __all__ = [
     "match_conditions",
     "read_checksum",
     "read_gene_axis_of",
-    "read_rows",
     "read_snapshot",
     "read_stored",
+    "sum_cells",
     "survey_genes",
     "take_snapshot",
 ]

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scdiff_data.reading import GeneAxis
-from scdiff_data.sources.catalog import CATALOG_COLUMNS
 from scdiff_data.sources.collection import H5adCollection, make_catalog, make_row
 from scdiff_data.sources.own_files import name_experiment
+from scdiff_data.sources.rows import CATALOG_COLUMNS
 from scdiff_data.sources.scbasecount import SCBASECOUNT_URL
 from scdiff_data.sources.source import Bucket, FileLayout
 

@@ -1,7 +1,7 @@
-"""The catalog's experiments, and which of them the settings allow."""
+"""Which of the catalog's experiments the settings allow."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,83 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from scdiff_data.base import digest
+from scdiff_data.base import choose_rows
 from scdiff_data.errors import CountError
+from scdiff_data.sources.rows import Rows
 
 MISSING = ("", "none", "not specified", "nan", "null")
 """LazyStrings, lower case, that mean no value."""
-
-
-CATALOG_COLUMNS = ["experiment_id", "path", "n_cells", "size", "checksum"]
-"""What every catalog has; a snapshot that was taken with others is taken anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogRow:
-    """An experiment, as the catalog has it.
-
-    Parameters
-    ----------
-    experiment_id
-        Its id.
-    path
-        Its h5ad file, relative to the source's url.
-    n_cells
-        Cells in that file.
-    size, checksum
-        Bytes of that file, and `md5:HEX` or `crc32c:HEX` of them; None where the source does not
-        say.
-    columns
-        Every column of the catalog, these among them: what filters and labels may name.
-    """
-
-    experiment_id: str
-    path: str
-    n_cells: int
-    size: int | None
-    checksum: str | None
-    columns: Mapping[str, Any]
-
-    @property
-    def local_name(self) -> str:
-        """Name of the fetched file, which many experiments may be in."""
-        is_shared = self.columns.get("unit") is not None
-        return f"{digest([self.path]) if is_shared else self.experiment_id}.h5ad"
-
-
-class _Columns(Mapping[str, Any]):
-    """A row's columns, made when they are asked for: most of many thousand rows never are."""
-
-    __slots__ = ("_columns", "_row")
-
-    def __init__(self, columns: Mapping[str, pa.ChunkedArray], row: int) -> None:
-        self._columns, self._row = columns, row
-
-    def __getitem__(self, name: str) -> Any:
-        return self._columns[name][self._row].as_py()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
-
-    def __len__(self) -> int:
-        return len(self._columns)
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)  # the row alone, not the catalog
-
-
-def read_rows(table: pa.Table) -> dict[str, CatalogRow]:
-    """The rows of a catalog, in its order, by their experiment."""
-    table = table.combine_chunks()
-    columns = dict(zip(table.column_names, table.columns, strict=True))
-    own = zip(*(columns[name].to_pylist() for name in CATALOG_COLUMNS), strict=True)
-    return {
-        name: CatalogRow(name, path, n_cells, size, checksum, _Columns(columns, row))
-        for row, (name, path, n_cells, size, checksum) in enumerate(own)
-    }
 
 
 Condition = str | bool | float | Sequence[str | bool | float | None] | Mapping[str, float] | None
@@ -100,9 +29,14 @@ def normalize_text(values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def filter_catalog(
-    catalog: pa.Table, filters: Mapping[str, Condition], exclude: Mapping[str, Condition]
+    catalog: pa.Table,
+    filters: Mapping[str, Condition],
+    exclude: Mapping[str, Condition],
+    folder: Path,
 ) -> pa.Table:
     """Keep the rows that meet every condition in `filters` and none in `exclude`.
+
+    Many are kept in a file of `folder` that has no name, see `keep_aside`.
 
     A condition is a value or a list of values (text is compared without case; None matches a
     missing value), or for numbers a range `{min: …, max: …}`, both ends included.
@@ -120,7 +54,7 @@ def filter_catalog(
             f"none of the catalog's {len(catalog)} experiments passes filters={dict(filters)} and "
             f"exclude={dict(exclude)} ({alone} of them): loosen them"
         )
-    return catalog.filter(pa.array(keep))
+    return choose_rows(catalog, keep, folder)
 
 
 def match_conditions(
@@ -180,7 +114,10 @@ def _match(table: pa.Table, name: str, condition: Condition, setting: str) -> ND
             "Columns of cells are for cell_filters"
         )
     try:
-        return _compare(table[name], name, condition, setting)
+        # In pieces: texts are copied more than once to be compared.
+        parts = table[name].chunks or [pa.array([], table[name].type)]
+        found = [_compare(pa.chunked_array([p]), name, condition, setting) for p in parts]
+        return np.concatenate(found)
     except (pa.ArrowException, OverflowError, TypeError) as error:
         raise ValueError(
             f"{setting}.{name}={condition!r} does not fit a column of {table[name].type}: {error}"
@@ -230,22 +167,36 @@ def _compare(
     )
 
 
-def group_experiments(catalog: pa.Table, column: str | None) -> dict[str, str]:
-    """Each experiment's value of a column, texts as filters compare them; "" without a column.
+def sum_cells(catalog: pa.Table, cap: int | None, keep: NDArray[np.bool_] | None = None) -> int:
+    """Cells of all experiments, or of some, of each at most `cap`."""
+    n, at = 0, 0
+    for chunk in catalog["n_cells"].chunks:
+        n_cells = chunk.to_numpy(zero_copy_only=False)
+        n_cells = n_cells if keep is None else n_cells[keep[at : at + len(chunk)]]
+        n += int((n_cells if cap is None else np.minimum(n_cells, cap)).sum())
+        at += len(chunk)
+    return n
+
+
+def group_experiments(
+    catalog: pa.Table, column: str | None, names: Sequence[str]
+) -> dict[str, str]:
+    """Some experiments' values of a column, texts as filters compare them; "" without a column.
 
     Raises
     ------
     ValueError
         If the catalog has no such column.
     """
-    ids = catalog["experiment_id"].to_pylist()
     if column is None:
-        return dict.fromkeys(ids, "")
+        return dict.fromkeys(names, "")
     if column not in catalog.column_names:
         raise ValueError(
             f"batch_key names no column of the catalog: {column!r}; it has {catalog.column_names}"
         )
     if column == "experiment_id":
-        return dict(zip(ids, ids, strict=True))
-    values = pc.fill_null(normalize_text(catalog[column]), "missing")
-    return dict(zip(ids, values.to_pylist(), strict=True))
+        return dict(zip(names, names, strict=True))
+    rows = Rows(catalog)
+    own = pa.array([rows[name].columns[column] for name in names], catalog[column].type)
+    values = pc.fill_null(normalize_text(pa.chunked_array([own])), "missing")
+    return dict(zip(names, values.to_pylist(), strict=True))

@@ -6,22 +6,38 @@ its paths are opened, so both are looked at whenever it is taken or read.
 """
 
 import logging
-import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from scdiff_data.base import digest, read_parquet, write_parquet
+from scdiff_data.base import (
+    PIECE_ROWS,
+    choose_rows,
+    digest,
+    find_first,
+    keep_aside,
+    read_aside,
+    write_parquet,
+)
 from scdiff_data.errors import ManifestError
-from scdiff_data.sources.catalog import CATALOG_COLUMNS
+from scdiff_data.sources.rows import CATALOG_COLUMNS
 from scdiff_data.sources.source import Bucket, Source
 from scdiff_data.telling import Progress
 
 logger = logging.getLogger(__name__)
 
-_SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+_SAFE_ID = r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\z"
 """What an experiment may be called: its id becomes a file's name."""
+
+_GROUP_ROWS = 1 << 16
+"""Rows of a row group of the snapshot: of more, one stands in memory while it is written."""
+
+_LEADS_OUT = r"\A(/|\z)|\x00|(\A|/)\.\.(/|\z)"
+"""What a path has that names no file below the source's root."""
 
 
 def read_snapshot(path: Path, source: Source) -> pa.Table | None:
@@ -47,15 +63,15 @@ def read_stored(path: Path, *, key: bytes | None = None) -> Any:
     """
     way_out = "delete it, or set refresh_catalog=true, which takes a new one"
     try:
-        table = read_parquet(path)
+        table = read_aside(path)
         if key is not None and (table.schema.metadata or {}).get(b"source") != key:
             return None
         are_usable = _find_usable(table)
     except (KeyError, ManifestError) as error:
         found = error.__cause__ or error
         raise ManifestError(f"{path} is damaged ({found}): {way_out}") from error
-    if not all(are_usable):
-        bad = table.slice(are_usable.index(False), 1).to_pylist()[0]
+    if not are_usable.all():
+        bad = table.slice(int(are_usable.argmin()), 1).to_pylist()[0]
         raise ManifestError(
             f"{path} is damaged: its experiment {bad['experiment_id']!r}, of the file "
             f"{bad.get('path')!r}, is repeated, or could name a file outside of the data: {way_out}"
@@ -70,30 +86,47 @@ def take_snapshot(path: Path, source: Source, bucket: Bucket) -> pa.Table:
     out and logged: ids and paths are untrusted.
     """
     with bucket.explain_refusals(), Progress("catalog"):
-        table = source.read_catalog(bucket)
+        found = source.read_catalog(bucket)
+        batches = found.to_reader(PIECE_ROWS) if isinstance(found, pa.Table) else found
+        table = keep_aside(batches, batches.schema, path.parent)
     keep = _find_usable(table)
-    if not all(keep):
+    if not keep.all():
         logger.warning(
             "left out %d experiments whose id is missing, repeated or unsafe as a file name, or "
             "whose path leads out of the source, such as %r",
-            keep.count(False),
-            table["experiment_id"][keep.index(False)].as_py(),
+            int((~keep).sum()),
+            table["experiment_id"][int(keep.argmin())].as_py(),
         )
-    table = table.filter(pa.array(keep)).replace_schema_metadata({b"source": _key(source)})
-    write_parquet(path, table)
+    table = choose_rows(table, keep, path.parent)
+    table = table.replace_schema_metadata({b"source": _key(source)})
+    write_parquet(path, table, n_rows_each=_GROUP_ROWS)
     return table
 
 
-def _find_usable(table: pa.Table) -> list[bool]:
+def _find_usable(table: pa.Table) -> NDArray[np.bool_]:
     """Whether each row's id can name a file, for the first time, and its path stays in a folder."""
-    ids, seen, usable = table["experiment_id"].to_pylist(), set(), []
-    paths = table["path"].to_pylist() if "path" in table.column_names else ["-"] * len(ids)
-    for name, path in zip(ids, paths, strict=True):
-        is_safe = isinstance(name, str) and _SAFE_ID.fullmatch(name) and name not in seen
-        is_inside = isinstance(path, str) and path[:1] not in ("", "/") and "\0" not in path
-        usable.append(bool(is_safe and is_inside and ".." not in path.split("/")))
-        seen.add(name)
-    return usable
+    ids = _read_texts(table["experiment_id"])
+    is_usable = _find_matches(ids, _SAFE_ID) & find_first(ids)
+    if "path" in table.column_names:
+        is_usable &= ~_find_matches(_read_texts(table["path"]), _LEADS_OUT)
+    return is_usable
+
+
+def _read_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of texts; one of no text, and what is no text, is empty."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return pa.chunked_array([pa.repeat("", len(column))])
+    return (
+        column
+        if column.type == kind and not column.null_count
+        else pc.fill_null(column.cast(kind), "")
+    )
+
+
+def _find_matches(texts: pa.ChunkedArray, pattern: str) -> NDArray[np.bool_]:
+    found = pc.match_substring_regex(texts, pattern)
+    return np.asarray(found.to_numpy(zero_copy_only=False), bool)
 
 
 def _key(source: Source) -> bytes:

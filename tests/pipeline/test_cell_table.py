@@ -20,7 +20,7 @@ from scdiff_data.base.hdf5_writing import write_frame
 from scdiff_data.pipeline import cell_table
 from scdiff_data.pipeline.cell_table import draw_cells, split_archive
 from scdiff_data.shuffle import tables
-from scdiff_data.sources.catalog import CatalogRow
+from scdiff_data.sources.rows import CatalogRow
 from scdiff_data.store.drawn_cells import DrawnCells
 from scdiff_data.store.layout import DataDirectory
 

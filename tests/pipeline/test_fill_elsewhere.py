@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anndata as ad
+import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +22,7 @@ from scdiff_data.pipeline import fill_elsewhere
 from scdiff_data.reading import GeneAxis
 from scdiff_data.recipes import PrepareOptions
 from scdiff_data.shuffle import parts
-from scdiff_data.sources import CatalogRow
+from scdiff_data.sources import Rows
 from support import forks
 from support.cases import ATLAS_SETTINGS, TESTS, digest_tree, pbmc_recipe
 from support.h5ad import counts_of, write_source
@@ -279,10 +280,13 @@ def test_a_draw_that_goes_on_takes_as_many_steps_an_experiment_whatever_their_nu
         def most_cells(self, _: object) -> int:
             raise AssertionError("it is known")
 
-    rows = {f"E{i}": CatalogRow(f"E{i}", "a.h5ad", 20, None, None, {}) for i in range(3_000)}
+    names = [f"E{i:04d}" for i in range(3_000)]
+    columns = {"experiment_id": names, "path": names, "n_cells": [20] * 3_000}
+    unknown = {name: pa.nulls(3_000, kind) for name, kind in (("size", "i8"), ("checksum", "str"))}
+    order = Rows(pa.table(columns | unknown)).draw(0)
     axis = GeneAxis(("G",), ("G",))
-    draw = fill_elsewhere.Draw(rows, list(rows), 20_000, axis, axis)
+    draw = fill_elsewhere.Draw(order, 20_000, axis, axis)
     given: Any = (Maker(), SimpleNamespace(n_threads=1, n_workers=2), tmp_path, None, draw)
     filling = fill_elsewhere.FillElsewhere(*given, PrepareOptions())
-    assert [row.experiment_id for row, _ in filling.run()] == list(rows)[:2_000]
+    assert [row for row, _ in filling.run()] == list(order[:2_000])
     assert n_looks <= 4 * 2_000

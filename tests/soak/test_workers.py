@@ -107,10 +107,10 @@ def sizes_of(data_dir: Path, recipe: Recipe) -> list[int]:
     """Bytes of the files of the experiments that were tried."""
     import json
 
-    from scdiff_data.sources import read_rows, read_snapshot
+    from scdiff_data.sources import Rows, read_snapshot
     from scdiff_data.store import DataDirectory
 
-    rows = read_rows(read_snapshot(DataDirectory(data_dir).catalog, recipe.source))
+    rows = Rows(read_snapshot(DataDirectory(data_dir).catalog, recipe.source))
     tried = json.loads((data_dir / "metadata/experiments.json").read_text())
     return [rows[entry["experiment_id"]].size for entry in tried]
 

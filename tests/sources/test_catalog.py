@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from scdiff_data.errors import ManifestError
-from scdiff_data.sources.catalog import filter_catalog, normalize_text, read_rows
+from scdiff_data.sources.catalog import filter_catalog, normalize_text
+from scdiff_data.sources.rows import Rows
 from scdiff_data.sources.snapshot import read_snapshot, read_stored, take_snapshot
 from scdiff_data.sources.source import Bucket
 
@@ -49,7 +50,7 @@ def load(path: Path, source: Given, *, refresh: bool = False) -> list[str]:
 
 
 def kept(**conditions: Any) -> str:
-    return "".join(filter_catalog(CATALOG, conditions, {})["experiment_id"].to_pylist())
+    return "".join(filter_catalog(CATALOG, conditions, {}, Path())["experiment_id"].to_pylist())
 
 
 def test_dirty_text_is_normalised() -> None:
@@ -74,7 +75,7 @@ def test_filters_keep(conditions: dict[str, Any], expected: str) -> None:
 
 
 def test_exclusions_come_on_top_of_filters() -> None:
-    table = filter_catalog(CATALOG, {"tissue": ["lung", "blood"]}, {"experiment_id": ["a"]})
+    table = filter_catalog(CATALOG, {"tissue": ["lung", "blood"]}, {"experiment_id": ["a"]}, Path())
     assert table["experiment_id"].to_pylist() == ["b", "f"]
 
 
@@ -178,11 +179,11 @@ def test_a_row_has_the_columns_of_its_own_and_goes_to_another_process_alone() ->
     for name, values in own.items():
         catalog = catalog.append_column(name, pa.array(values))
     catalog = pa.concat_tables([catalog.slice(0, 2), catalog.slice(2)])  # in pieces, as filters do
-    rows = read_rows(catalog)
+    rows = Rows(catalog)
     assert list(rows) == list("abcdef")
     assert [dict(row.columns) for row in rows.values()] == catalog.to_pylist()
     assert rows["c"].columns.get("unit") is None
-    large = read_rows(pa.concat_tables([catalog] * 1_000))
+    large = Rows(pa.concat_tables([catalog] * 1_000))
     sent = pickle.dumps(large["f"])
     assert pickle.loads(sent) == large["f"]
     assert len(sent) < 1_000

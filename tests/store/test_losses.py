@@ -4,7 +4,7 @@ import pytest
 
 from scdiff_data import DownloadError
 from scdiff_data.archive.convert import ArchiveReport
-from scdiff_data.sources.catalog import CatalogRow
+from scdiff_data.sources.rows import CatalogRow
 from scdiff_data.store.losses import LossLimit, describe_losses
 from scdiff_data.store.records import ExperimentRecord
 

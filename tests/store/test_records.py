@@ -11,7 +11,7 @@ from scdiff_data.archive.convert import ArchiveReport
 from scdiff_data.base import read_sealed, write_json, write_sealed
 from scdiff_data.base.files import FileEntry
 from scdiff_data.reading.gene_axis import GeneAxis
-from scdiff_data.sources.catalog import CatalogRow
+from scdiff_data.sources.rows import CatalogRow
 from scdiff_data.store.layout import DataDirectory
 from scdiff_data.store.records import (
     ExperimentRecord,
