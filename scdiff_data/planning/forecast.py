@@ -169,7 +169,7 @@ class Forecast:
         unknown = [place for place in range(n_tried) if place not in self._records]
         files = self._file_bytes[unknown]
         there = sum(self._fetched.get(self._rows[p].experiment_id, 0) for p in unknown)
-        at_once = min(n_threads + 1, len(files))
+        at_once = min(n_threads + 2, len(files))
         window = np.convolve(files, np.ones(at_once, np.int64)).max() if at_once else 0
         archives = available * self._cell_bytes
         tried = (record for place, record in self._records.items() if place < n_tried)
