@@ -1,11 +1,13 @@
 """How time, memory and disk grow with the data: `python benchmarks/scale.py [PART ...]`.
 
-Each point runs in a process of its own that has done the same on a small scale before; of repeated
-ones the fastest counts. The parts:
+Each point runs in a process of its own that has done the same on a small scale before. Sizes take
+turns. Of repeated points the fastest counts, but of `prepare` their mean: a machine's slow seconds
+are in every large point, and would be in no small one. The parts:
 
 `prepare`: one simulated experiment (10,000 cells x 36,601 genes, 570 expressed a cell) under many
 accessions, links to one file; archives and compact shards of 2,000 genes are really written, to the
-folder's disk and, up to a million cells, to /dev/shm. Buffers may take 256 MB.
+folder's disk and, up to a million cells, to /dev/shm. Buffers may take 256 MB. `to sync` is what
+the disk still had to write afterwards, `plainly` the time of a plain write of as many bytes.
 `experiments`: likewise, of 50 cells each.
 `cores`: ten experiments of 2,270 expressed genes a cell, in /dev/shm, on one core and on two.
 `draw`: the table of cells, from archives without counts.
@@ -33,7 +35,7 @@ DIVIDING = ("fetch", "archive", "sum genes", "records", "sort", "shards")
 
 
 def report_prepare(measured: Measured) -> None:
-    points, in_memory = measured.points("prepare"), measured.points("prepare", "memory")
+    points, in_memory = measured.means("prepare"), measured.means("prepare", "memory")
     heads = ("cells", "s", "cells/s", "CPU us/cell", "in memory s", "memory")
     rows = []
     for n, found in points.items():
@@ -46,6 +48,9 @@ def report_prepare(measured: Measured) -> None:
         sizes = found["peak"], disk["cells"], disk["processed"], rest
         rows.append((*known, *map(megabytes, sizes)))
     print_table("prepare", (*heads, "archives", "shards", "the rest"), rows)
+    most = max(points)
+    left, plainly = (points[most][by] for by in ("left", "plainly"))
+    print(f"of {10_000 * most:,}: {left:.1f} s to sync; plainly {plainly:.1f} s")
     base, on_disk = fit_growth(points, (found["seconds"] for found in points.values()))
     _, exponent = fit_growth(in_memory, (found["seconds"] for found in in_memory.values()))
     _, of_cpu = fit_growth(points, (found["cpu"] for found in points.values()))
