@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -70,9 +70,8 @@ def write_group(
     """
     recipe, layout = job.recipe, job.layout
     needed = {*recipe.columns, *recipe.cell_filters, layout.experiment_key or ""}
-    axis = job.axis or read_gene_axis(
-        source, layout.counts, layout.gene_ids, max_memory=job.max_memory
-    )
+    known = layout.counts, layout.gene_ids
+    axis = job.axis or read_gene_axis(source, *known, max_memory=job.max_memory)
     outcomes = write_archives(
         source,
         {row.experiment_id: place.archive(row.experiment_id) for row in job.rows},
@@ -216,7 +215,8 @@ class ArchiveMaker:
                 self.read_alone(row)
                 return self.convert(row, future, axis, [], finisher)
             return 0, finisher.submit(self.leave_out, row, str(error))
-        finish = partial(sum_archive, job, place=self._directory)
+        beside = replace(job, n_threads=max(1, job.n_threads // 2))  # the next is made meanwhile
+        finish = partial(sum_archive, beside, place=self._directory)
         record = finisher.submit(self.settle, job, outcomes, used, finish)
         if axis is None or row.columns.get("unit") is not None:  # what follows asks for all of it
             record.result()
@@ -257,14 +257,14 @@ class ArchiveMaker:
         def note(one: CatalogRow) -> ExperimentRecord:
             return self._note(one, outcomes[one.experiment_id], axis, finish)
 
-        record, records = note(row), {other.experiment_id: note(other) for other in others}
+        record, records = note(row), {one.experiment_id: note(one) for one in others}
         if job.axis is None and record.n_cells:
             axis.write(self._directory.genes)
         if job.axis is not None or record.n_cells:
             self._made |= records
-            n_kept = record.n_cells + sum(other.n_cells for other in records.values())
-            n_most = sum(map(self.most_cells, job.rows))
-            self._shares[row.path] = max(n_kept / max(n_most, 1), 0.01)
+            n_kept = record.n_cells + sum(one.n_cells for one in records.values())
+            n_most = max(sum(map(self.most_cells, job.rows)), 1)
+            self._shares[row.path] = max(n_kept / n_most, 0.01)
         return record
 
     def _note(
