@@ -1,11 +1,13 @@
 """How time, memory and disk grow with the data: `python benchmarks/scale.py [PART ...]`.
 
-Each point runs in a process of its own that has done the same on a small scale before; of repeated
-ones the fastest counts. The parts:
+Each point runs in a process of its own that has done the same on a small scale before. Sizes take
+turns. Of repeated points the fastest counts, but of `prepare` their mean: a machine's slow seconds
+are in every large point, and would be in no small one. The parts:
 
 `prepare`: one simulated experiment (10,000 cells x 36,601 genes, 570 expressed a cell) under many
 accessions, links to one file; archives and compact shards of 2,000 genes are really written, to the
-folder's disk and, up to a million cells, to /dev/shm. Buffers may take 256 MB.
+folder's disk and, up to a million cells, to /dev/shm. Buffers may take 256 MB. `to sync` is what
+the disk still had to write afterwards, `plainly` the time of a plain write of as many bytes.
 `experiments`: likewise, of 50 cells each.
 `cores`: ten experiments of 2,270 expressed genes a cell, in /dev/shm, on one core and on two.
 `draw`: the table of cells, from archives without counts.
@@ -20,175 +22,20 @@ and of `load`'s and `sample`'s time a cell, it is the slope of a line through th
 """
 
 import argparse
-import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import numpy as np
 from fixtures.goals import print_goal
-from scipy.optimize import least_squares
-
-JOBS = Path(__file__).parent / "fixtures" / "scale_jobs.py"
-"""What runs in processes of their own."""
-
-Found = dict[str, Any]
-Points = dict[int, Found]
-"""What was found, by size."""
-
-MEMORY = Path("/dev/shm")
-"""A file system in memory, where Linux has one: what is measured there does not wait for a disk."""
+from fixtures.growth import fit_growth, fit_slope, megabytes, print_memory, print_table
+from fixtures.scale_points import SHUFFLES, Measured, list_jobs
 
 DIVIDING = ("fetch", "archive", "sum genes", "records", "sort", "shards")
 """Stages of prepare whose work is an experiment's or a shard's: they divide among machines too."""
 
-FULL: dict[str, dict[int, int]] = {
-    "prepare": {1: 3, 3: 3, 10: 2, 30: 2, 100: 1, 300: 1},
-    "experiments": {10: 2, 30: 2, 100: 1, 300: 1, 1_000: 1},
-    "cores": {1: 2, 2: 2},
-    "draw": {2: 2, 6: 1, 20: 1},
-    "load": {10**k: 2 for k in range(4, 10)},
-    "sample": {10**k: 2 for k in range(4, 11)},
-    "plan": {1_000: 3, 10_000: 3, 100_000: 2, 1_000_000: 1},
-    "ranks": {8: 1},
-}
-"""Sizes of each part, and how often each is measured."""
-
-QUICK: dict[str, dict[int, int]] = {
-    "prepare": {1: 2, 3: 2, 10: 2, 30: 1},
-    "experiments": {10: 1, 30: 1, 100: 1},
-    "cores": {1: 1, 2: 1},
-    "draw": {1: 2, 2: 1, 6: 1},
-    "load": {10**k: 1 for k in (4, 6, 9)},
-    "sample": {10**k: 2 for k in (4, 7, 10)},
-    "plan": {1_000: 2, 10_000: 2, 100_000: 1},
-    "ranks": {8: 1},
-}
-"""The same of --quick."""
-
-
-def list_jobs(part: str, n: int, *, quick: bool) -> dict[str, Found]:
-    """What is measured of one size of a part, by a name."""
-    if part == "prepare":
-        job = {"what": "prepare", "n": n, "n_cells": 10_000, "n_expressed": 570}
-        return {"": job, "memory": job | {"in_memory": True}} if n <= 100 else {"": job}
-    if part == "experiments":
-        return {"": {"what": "prepare", "n": n, "n_cells": 50, "n_expressed": 570}}
-    if part == "cores":
-        few = {"n": 3 if quick else 10, "n_cells": 10_000, "n_expressed": 2_270}
-        return {"": {"what": "prepare", "n_cores": n, "in_memory": True, **few}}
-    if part == "load":
-        n_each = min(n, 100_000)
-        jobs = {"": {"what": "load", "n_shards": n // n_each, "n_each": n_each, "seconds": 3}}
-        if n == 10**9:
-            few, many = (302_000_000 // 10**k for k in (5, 4))
-            jobs["302 M, shards of 100,000"] = jobs[""] | {"n_shards": few, "n_each": 10**5}
-            jobs["302 M, shards of 10,000"] = jobs[""] | {"n_shards": many, "n_each": 10**4}
-        return jobs
-    if part == "sample":
-        return {shuffle: {"what": "sample", "n": n, "shuffle": shuffle} for shuffle in SHUFFLES}
-    if part == "ranks":
-        ranks = {"what": "train", "n_ranks": n}
-        return {
-            "the demo model, tiny": ranks | {"model": "tiny", "n_steps": 10},
-            "one layer": ranks | {"model": "linear", "n_steps": 300},
-        }
-    return {"": {"what": part, "n": n}}
-
-
-SHUFFLES = ("window", "global")
-
-
-class Measured:
-    """What was measured so far, kept in a folder.
-
-    Parameters
-    ----------
-    folder
-        Where data and results go.
-    quick
-        Whether few sizes are measured.
-    """
-
-    def __init__(self, folder: Path, *, quick: bool) -> None:
-        self._folder, self._quick = folder, quick
-        self._path = folder / f"measured{'_quick' if quick else ''}.json"
-        self._in_memory: TemporaryDirectory[str] | None = None
-        self.found: dict[str, list[Found]] = {}
-        if self._path.exists():
-            self.found = json.loads(self._path.read_text())
-
-    def run(self, part: str) -> None:
-        """Measure what is missing of a part."""
-        for n, n_rounds in (QUICK if self._quick else FULL)[part].items():
-            for name, job in list_jobs(part, n, quick=self._quick).items():
-                rounds = self.found.setdefault(f"{part}/{n}/{name}", [])
-                while len(rounds) < n_rounds:
-                    print(f"{part} {n:,} {name}", file=sys.stderr, flush=True)
-                    rounds.append(self.start(job))
-                    self._path.write_text(json.dumps(self.found))
-
-    def start(self, job: Found) -> Found:
-        """Do it in a process of its own."""
-        place = str(self._folder)
-        if job.get("in_memory") and MEMORY.is_dir():
-            self._in_memory = self._in_memory or TemporaryDirectory(dir=MEMORY)
-            place = self._in_memory.name
-        job = {name: value for name, value in job.items() if name != "in_memory"}
-        needs_folder = {"folder": place} if job["what"] != "sample" else {}
-        cores = {"n_cores": 2} if job["what"] == "prepare" and "n_cores" not in job else {}
-        command = [sys.executable, str(JOBS), json.dumps(job | needs_folder | cores)]
-        process = subprocess.run(command, capture_output=True, text=True, check=False)
-        if process.returncode:
-            raise RuntimeError(f"{job} failed:\n{process.stderr}")
-        found: Found = json.loads(process.stdout.splitlines()[-1])
-        return found
-
-    def points(self, part: str, name: str = "", *, by: str = "seconds") -> Points:
-        """Of each size the round in which `by` was least."""
-        sizes = (int(key.split("/")[1]) for key in self.found if key.startswith(f"{part}/"))
-        return {
-            n: min(rounds, key=lambda found: found[by])
-            for n in dict.fromkeys(sizes)
-            if (rounds := self.found.get(f"{part}/{n}/{name}"))
-        }
-
-
-def fit_slope(sizes: Iterable[float], values: Iterable[float]) -> float:
-    """Exponent of a straight line through the logarithms; none of a single point."""
-    if len(list(sizes)) < 2:
-        return float("nan")
-    return float(np.polyfit(np.log(list(sizes)), np.log(list(values)), 1)[0])
-
-
-def fit_growth(sizes: Iterable[float], values: Iterable[float]) -> tuple[float, float]:
-    """Base and exponent of `base + b n^k`, all points with the same relative weight."""
-    n, t = np.array(list(sizes), float), np.array(list(values), float)
-
-    def differ(parameters: Any) -> Any:
-        base, log_b, k = parameters
-        return np.log((base + np.exp(log_b) * (n / n[-1]) ** k) / t)
-
-    start = (t[0] / 2, np.log(t[-1]), 1.0)
-    fitted = least_squares(differ, start, bounds=((0, -np.inf, 0.2), (t[0], np.inf, 2)))
-    return float(fitted.x[0]), float(fitted.x[2])
-
-
-def print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    print(f"\n{title}")
-    for row in (heads, *rows):
-        print("".join(f"{text:>{14 if place else 16}}" for place, text in enumerate(row)))
-
-
-def megabytes(n_bytes: float) -> str:
-    return f"{n_bytes / 1e6:,.0f} MB"
-
 
 def report_prepare(measured: Measured) -> None:
-    points, in_memory = measured.points("prepare"), measured.points("prepare", "memory")
+    points, in_memory = measured.means("prepare"), measured.means("prepare", "memory")
     heads = ("cells", "s", "cells/s", "CPU us/cell", "in memory s", "memory")
     rows = []
     for n, found in points.items():
@@ -201,6 +48,9 @@ def report_prepare(measured: Measured) -> None:
         sizes = found["peak"], disk["cells"], disk["processed"], rest
         rows.append((*known, *map(megabytes, sizes)))
     print_table("prepare", (*heads, "archives", "shards", "the rest"), rows)
+    most = max(points)
+    left, plainly = (points[most][by] for by in ("left", "plainly"))
+    print(f"of {10_000 * most:,}: {left:.1f} s to sync; plainly {plainly:.1f} s")
     base, on_disk = fit_growth(points, (found["seconds"] for found in points.values()))
     _, exponent = fit_growth(in_memory, (found["seconds"] for found in in_memory.values()))
     _, of_cpu = fit_growth(points, (found["cpu"] for found in points.values()))
@@ -214,14 +64,6 @@ def report_prepare(measured: Measured) -> None:
     print_goal("prepare_time_exponent_on_disk", on_disk, "<=", 1.02, digits=3)
     print_goal("prepare_time_exponent_in_memory", exponent, "<=", 1.02, digits=3)
     print_goal("prepare_cpu_exponent", of_cpu, "<=", 1.02, digits=3)
-
-
-def print_memory(name: str, points: Points) -> None:
-    """Exponent of the memory of the whole process, and what a unit more takes."""
-    sizes, peaks = list(points), [found["peak"] for found in points.values()]
-    each = (peaks[-1] - peaks[0]) / max(sizes[-1] - sizes[0], 1)
-    print(f"{name}: {each:,.1f} bytes more of memory for one more, from {sizes[0]:,} on")
-    print_goal(f"{name}_memory_exponent", fit_slope(sizes, peaks), "<=", 0.05, digits=3)
 
 
 def report_simple(measured: Measured, part: str, unit: str) -> None:

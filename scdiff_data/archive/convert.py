@@ -84,7 +84,8 @@ def write_archives(
 ) -> dict[str, ArchiveReport | CountError]:
     """Convert one source file; of an experiment of which no cell passes QC, nothing is written.
 
-    What becomes of an experiment does not depend on which others are made with it.
+    What becomes of an experiment does not depend on which others are made with it. Archives are on
+    their way to the disk: `flush_file` waits until one is there.
 
     Parameters
     ----------

@@ -57,6 +57,8 @@ class CountedCells:
     ) -> dict[str, int]:
         """Write archives, and count what saturated where repeated genes were summed, in each.
 
+        They are on their way to the disk, which is not waited for.
+
         Parameters
         ----------
         rows_of
@@ -98,7 +100,7 @@ class CountedCells:
         obs = self._choose_columns(experiment_id, rows, lost)
         starts = np.concatenate([[0], np.cumsum(self.sums.n_values[rows])])
         with (
-            write_aside(targets[experiment_id]) as aside,
+            write_aside(targets[experiment_id], flushes=False) as aside,
             lay_out_archive(aside, starts, obs, self.axis) as store,
         ):
             fill(store)

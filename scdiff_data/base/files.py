@@ -42,23 +42,32 @@ _DAMAGE = (
 
 
 @contextmanager
-def write_aside(path: Path) -> Iterator[Path]:
+def write_aside(path: Path, *, flushes: bool = True) -> Iterator[Path]:
     """Yield a path beside `path` to write to; on success, flush it to disk and rename it to `path`.
 
     A kill at any moment leaves either the old file or the new one. The `.tmp` left behind by a kill
     is replaced by the next attempt.
+
+    Parameters
+    ----------
+    path
+        The file.
+    flushes
+        Whether this waits for the disk. If not, whoever vouches for the file calls `flush_file`
+        first: until then a power cut may leave another content under its name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
     create_file(aside).close()
     try:
         yield aside
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
+        if flushes:
+            _flush(aside)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-    flush_folder(path.parent)
+    if flushes:
+        flush_folder(path.parent)
 
 
 def create_file(path: Path) -> BinaryIO:
@@ -273,9 +282,19 @@ def find_change(entry: FileEntry, root: Path, *, by: str, full: bool) -> str | N
     return None
 
 
+def flush_file(path: Path) -> None:
+    """Wait until a file and its name are on the disk."""
+    _flush(path)
+    flush_folder(path.parent)
+
+
 def flush_folder(folder: Path) -> None:
     """Make a rename durable: it lives in the folder's own blocks."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,7 +1,7 @@
 """From archives to a finished directory: cells, genes, shards, and last the manifest."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ def assemble(
         shards_key=shards_key,
         shard_format=shard_format,
         dropped=sum_dropped(experiments),
-        files=(*files.values(), *_describe_files(written, directory)),
+        files=(*files.values(), *_describe_files(written, directory, n_threads)),
     )
     manifest.write()
     _tell(manifest, experiments)
@@ -190,13 +190,19 @@ def write_choice(
     plot_hvgs(figure, choice, axis, recipe.gene_settings)
 
 
-def _describe_files(paths: Sequence[Path], directory: DataDirectory) -> Iterator[FileEntry]:
+def _describe_files(
+    paths: Sequence[Path], directory: DataDirectory, n_threads: int
+) -> list[FileEntry]:
     """What the manifest has of each file; every byte is read again."""
-    with Progress("seal", "B", sum(path.stat().st_size for path in paths)) as progress:
-        for path in paths:
+    n_bytes = sum(path.stat().st_size for path in paths)
+    with Progress("seal", "B", n_bytes) as progress, Workers(n_threads) as workers:
+
+        def describe(path: Path) -> FileEntry:
             entry = describe_file(path, directory.path)
             progress.add(entry.size)
-            yield entry
+            return entry
+
+        return workers.map(describe, paths)
 
 
 def _tell(manifest: Manifest, experiments: Sequence[Mapping[str, Any]]) -> None:

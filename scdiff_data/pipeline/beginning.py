@@ -1,14 +1,25 @@
 """Before any work: where files are and which there may be, and what stands in the way."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 
 from scdiff_data.errors import ManifestError
+from scdiff_data.genes import NamedGenes
 from scdiff_data.pipeline.verifying import explain_lack
+from scdiff_data.reading import GeneAxis, strip_versions
 from scdiff_data.recipes import PrepareOptions, Recipe
-from scdiff_data.sources import Bucket, read_snapshot, take_snapshot
+from scdiff_data.sources import (
+    Bucket,
+    CatalogRow,
+    layout_of,
+    read_gene_axis_of,
+    read_snapshot,
+    survey_genes,
+    take_snapshot,
+)
 from scdiff_data.store import DataDirectory, Manifest, mark_unfinished
 
 logger = logging.getLogger(__name__)
@@ -56,3 +67,35 @@ def ask_before_replacing(
         "%s holds data of other settings (%s): they are replaced",
         *(place, recipe.describe_difference(stored)),
     )
+
+
+def find_axis(
+    recipe: Recipe,
+    directory: DataDirectory,
+    bucket: Bucket,
+    rows: Mapping[str, CatalogRow],
+    options: PrepareOptions,
+) -> GeneAxis | None:
+    """The genes of all archives, written down; None where the first experiment's are taken."""
+    how = recipe.gene_axis
+    if isinstance(how, NamedGenes):
+        names = strip_versions(how.names)
+        axis = GeneAxis(tuple(names), tuple(how.symbols or names))
+    elif how == "first":
+        return None
+    elif how == "source":
+        axis = read_gene_axis_of(recipe.source, bucket)
+    else:
+        axis = survey_genes(
+            bucket,
+            rows,
+            layout_of(recipe.source),
+            take_all=how == "union",
+            max_memory=options.max_memory,
+        )
+    if GeneAxis.find(directory.genes) != axis:
+        directory.metadata.mkdir(parents=True, exist_ok=True)
+        axis.write(directory.genes)
+    if recipe.genes is not None:
+        recipe.genes.find(axis)  # says at once if they are of no use here
+    return axis

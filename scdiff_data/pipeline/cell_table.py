@@ -90,6 +90,7 @@ def draw_cells(
         words={name: survey.words[name] for name in recipe.labels if name in survey.words},
     )
     _write_table(recipe, directory, cells, survey, archives, catalog, drawn)
+    pa.default_memory_pool().release_unused()  # it keeps more of it the more cells there are
     return cells
 
 

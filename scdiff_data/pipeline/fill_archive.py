@@ -7,8 +7,8 @@ experiment leaves a record of what became of it.
 
 import logging
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
@@ -20,21 +20,13 @@ from scdiff_data.archive import ObsReader
 from scdiff_data.base import FileEntry
 from scdiff_data.executors import Crew
 from scdiff_data.fetching import Fetcher, fetching
-from scdiff_data.genes import NamedGenes
+from scdiff_data.pipeline.beginning import find_axis
 from scdiff_data.pipeline.fill_elsewhere import Draw, FillElsewhere
 from scdiff_data.pipeline.make_archives import ArchiveMaker
 from scdiff_data.pipeline.verifying import explain_lack, find_damaged
-from scdiff_data.reading import GeneAxis, strip_versions
+from scdiff_data.reading import GeneAxis
 from scdiff_data.recipes import PrepareOptions, Recipe
-from scdiff_data.sources import (
-    Bucket,
-    CatalogRow,
-    Rows,
-    layout_of,
-    read_gene_axis_of,
-    sum_cells,
-    survey_genes,
-)
+from scdiff_data.sources import Bucket, CatalogRow, Rows, layout_of, sum_cells
 from scdiff_data.store import (
     DataDirectory,
     ExperimentRecord,
@@ -98,7 +90,7 @@ def fill_archive(
     """
     rows, wanted = Rows(candidates), recipe.cell_count
     maker = ArchiveMaker(recipe, directory, options)
-    axis = _find_axis(recipe, directory, bucket, rows, options)
+    axis = find_axis(recipe, directory, bucket, rows, options)
     # The genes of an earlier run; `axis` is set once this run's first cells have confirmed them.
     stored = GeneAxis.find(directory.genes)
     draw = Draw(rows.draw(recipe.seed), wanted, axis, stored)
@@ -158,17 +150,32 @@ def _fill_here(
     options: PrepareOptions,
     n_bytes: int,
 ) -> Generator[tuple[CatalogRow, ExperimentRecord]]:
-    """Each experiment and its record, in the order of the draw; downloads run ahead in threads."""
+    """Each experiment and its record, in the order of the draw; downloads run ahead in threads.
+
+    An archive is checked, summed and waited for on its way to the disk while the next one is made.
+    """
     order, wanted, axis, stored = draw.order, draw.wanted, draw.axis, draw.stored
     at = n_cells = 0
     ahead: deque[tuple[CatalogRow, Future[Path] | None]] = deque()
-    with fetching(
-        *bucket.connect(),
-        directory.downloads,
-        n_threads=options.n_threads,
-        in_place=layout_of(recipe.source).in_place,
-        n_expected=n_bytes,
-    ) as fetcher:
+    made: deque[tuple[CatalogRow, Future[ExperimentRecord]]] = deque()
+    with (
+        fetching(
+            *bucket.connect(),
+            directory.downloads,
+            n_threads=options.n_threads,
+            in_place=layout_of(recipe.source).in_place,
+            n_expected=n_bytes,
+        ) as fetcher,
+        ThreadPoolExecutor(1, "finish") as finisher,
+    ):
+
+        def finish() -> tuple[CatalogRow, ExperimentRecord]:
+            row, coming = made.popleft()
+            record = coming.result()
+            if not options.keep_downloads and row.columns.get("unit") is None:
+                fetcher.forget(row.local_name)
+            return row, record
+
         while wanted is None or n_cells < wanted:
             # Never fetch more than can be needed: QC only takes cells away.
             while at < len(order) and len(ahead) <= options.n_threads:
@@ -188,13 +195,19 @@ def _fill_here(
                 following = chain((row for row, _ in ahead), order[at:])
                 n_missing = None if wanted is None else wanted - n_cells
                 together = maker.choose_together(row, following, axis or stored, n_missing)
-                record = maker.convert(row, future or _start(fetcher, row), axis, together)
-                if not options.keep_downloads and row.columns.get("unit") is None:
-                    fetcher.forget(row.local_name)
-            n_cells += record.n_cells
-            if record.n_cells:
+                fetched = future or _start(fetcher, row)
+                n_more, coming = maker.convert(row, fetched, axis, together, finisher)
+                made.append((row, coming))
+            n_more = n_more if record is None else record.n_cells
+            n_cells += n_more
+            if n_more:
                 axis = axis or GeneAxis.read(directory.genes)
-            yield row, record
+            while made and (record is not None or len(made) > 1 or made[0][1].done()):
+                yield finish()
+            if record is not None:
+                yield row, record
+        while made:
+            yield finish()
 
 
 def take_archives(
@@ -254,38 +267,6 @@ def _check_enough(
 
 def _start(fetcher: Fetcher, row: CatalogRow) -> "Future[Path]":
     return fetcher.fetch(row.path, row.local_name, row.size, row.checksum)
-
-
-def _find_axis(
-    recipe: Recipe,
-    directory: DataDirectory,
-    bucket: Bucket,
-    rows: Mapping[str, CatalogRow],
-    options: PrepareOptions,
-) -> GeneAxis | None:
-    """The genes of all archives, written down; None where the first experiment's are taken."""
-    how = recipe.gene_axis
-    if isinstance(how, NamedGenes):
-        names = strip_versions(how.names)
-        axis = GeneAxis(tuple(names), tuple(how.symbols or names))
-    elif how == "first":
-        return None
-    elif how == "source":
-        axis = read_gene_axis_of(recipe.source, bucket)
-    else:
-        axis = survey_genes(
-            bucket,
-            rows,
-            layout_of(recipe.source),
-            take_all=how == "union",
-            max_memory=options.max_memory,
-        )
-    if GeneAxis.find(directory.genes) != axis:
-        directory.metadata.mkdir(parents=True, exist_ok=True)
-        axis.write(directory.genes)
-    if recipe.genes is not None:
-        recipe.genes.find(axis)  # says at once if they are of no use here
-    return axis
 
 
 def _warn_of_missing_columns(recipe: Recipe, row: CatalogRow, archive: Path) -> None:

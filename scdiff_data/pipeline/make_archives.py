@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from scdiff_data.archive import ArchiveReport, write_archives
-from scdiff_data.base import FileEntry, Workers, describe_file
+from scdiff_data.base import FileEntry, Workers, describe_file, flush_file
 from scdiff_data.errors import CountError, DownloadError
 from scdiff_data.executors import count_cores
 from scdiff_data.genes import key_of, sum_genes, write_statistics
@@ -69,11 +69,9 @@ def write_group(
         If the file cannot be read.
     """
     recipe, layout = job.recipe, job.layout
-    units = [row.columns.get("unit") for row in job.rows]
     needed = {*recipe.columns, *recipe.cell_filters, layout.experiment_key or ""}
-    axis = job.axis or read_gene_axis(
-        source, layout.counts, layout.gene_ids, max_memory=job.max_memory
-    )
+    known = layout.counts, layout.gene_ids
+    axis = job.axis or read_gene_axis(source, *known, max_memory=job.max_memory)
     outcomes = write_archives(
         source,
         {row.experiment_id: place.archive(row.experiment_id) for row in job.rows},
@@ -87,7 +85,7 @@ def write_group(
         needed=tuple(needed),
         assign=partial(
             assign_cells,
-            units=units,
+            units=[row.columns.get("unit") for row in job.rows],
             key=layout.experiment_key,
             filters=recipe.cell_filters,
         ),
@@ -98,15 +96,15 @@ def write_group(
 
 
 def sum_archive(job: FileJob, row: CatalogRow, place: DataDirectory) -> FileEntry:
-    """Sum the genes of an archive that was made, while it is in memory; gives the archive."""
+    """Sum an archive's genes while it is in memory, and put both on the disk; gives the archive."""
     target = place.archive(row.experiment_id)
     file = describe_file(target, place.path)
-    # The draw cuts one experiment at most.
-    split_of_row = split_archive(job.recipe, row, target)
+    split_of_row = split_archive(job.recipe, row, target)  # the draw cuts one experiment at most
     with Workers(job.n_threads) as workers:
         by_split = sum_genes(target, split_of_row, workers)
-    path = place.statistics(row.experiment_id)
-    write_statistics(path, key_of(file.sha256, split_of_row), by_split)
+    key = key_of(file.sha256, split_of_row)
+    write_statistics(place.statistics(row.experiment_id), key, by_split)
+    flush_file(target)
     return file
 
 
@@ -200,10 +198,12 @@ class ArchiveMaker:
         future: "Future[Path]",
         axis: GeneAxis | None,
         together: Sequence[CatalogRow],
-    ) -> ExperimentRecord:
-        """Wait for the download, convert it, and leave the records of what came of it.
+        finisher: Executor,
+    ) -> "tuple[int, Future[ExperimentRecord]]":
+        """Wait for the download, convert it, and let the finisher record what came of it.
 
-        Without an axis, the file's own genes become the reference, if the experiment has cells.
+        Without an axis, the file's own genes become the reference, if the experiment has cells;
+        gives their number, and the record, which comes later.
         """
         job = self.plan_file([row, *together], axis, self._n_threads)
         try:
@@ -213,9 +213,14 @@ class ArchiveMaker:
                 raise
             if together:
                 self.read_alone(row)
-                return self.convert(row, future, axis, [])
-            return self.leave_out(row, str(error))
-        return self.settle(job, outcomes, used, lambda r: sum_archive(job, r, self._directory))
+                return self.convert(row, future, axis, [], finisher)
+            return 0, finisher.submit(self.leave_out, row, str(error))
+        beside = replace(job, n_threads=max(1, job.n_threads // 2))  # the next is made meanwhile
+        finish = partial(sum_archive, beside, place=self._directory)
+        record = finisher.submit(self.settle, job, outcomes, used, finish)
+        if axis is None or row.columns.get("unit") is not None:  # what follows asks for all of it
+            record.result()
+        return getattr(outcomes[row.experiment_id], "n_cells", 0), record
 
     def plan_file(
         self, group: Sequence[CatalogRow], axis: GeneAxis | None, n_threads: int
@@ -252,14 +257,14 @@ class ArchiveMaker:
         def note(one: CatalogRow) -> ExperimentRecord:
             return self._note(one, outcomes[one.experiment_id], axis, finish)
 
-        record, records = note(row), {other.experiment_id: note(other) for other in others}
+        record, records = note(row), {one.experiment_id: note(one) for one in others}
         if job.axis is None and record.n_cells:
             axis.write(self._directory.genes)
         if job.axis is not None or record.n_cells:
             self._made |= records
-            n_kept = record.n_cells + sum(other.n_cells for other in records.values())
-            n_most = sum(map(self.most_cells, job.rows))
-            self._shares[row.path] = max(n_kept / max(n_most, 1), 0.01)
+            n_kept = record.n_cells + sum(one.n_cells for one in records.values())
+            n_most = max(sum(map(self.most_cells, job.rows)), 1)
+            self._shares[row.path] = max(n_kept / n_most, 0.01)
         return record
 
     def _note(

@@ -156,7 +156,7 @@ class Forecast:
         n_tried, available = self._reach.draw(passing, wanted)
         n_drawn = available if wanted is None else min(available, wanted)
 
-        files = self._reach.sum_files(passing, n_tried, n_threads + 1)
+        files = self._reach.sum_files(passing, n_tried, n_threads + 2)
         fetched = self._fetched.items()
         there = sum(size for p, size in fetched if p < n_tried and p not in self._records)
         archives = available * self._cell_bytes

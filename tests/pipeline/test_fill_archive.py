@@ -1,7 +1,10 @@
 """Experiments are drawn, fetched and archived until the cells are enough."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import anndata as ad
@@ -171,3 +174,57 @@ def test_of_a_file_that_cannot_be_read_whole_each_experiment_is_tried_alone(
     usual |= {"split": {"by": "cell", "val": 0, "test": 0}, "max_failed_fraction": 0.2}
     manifest = prepare(Recipe(source=own, **usual), tmp_path / "data")
     assert sum(manifest.n_cells.values()) == 50
+
+
+def test_a_record_is_written_once_its_archive_and_the_archives_name_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named: set[Path] = set()
+    flushed: set[Path] = set()
+    kept: set[Path] = set()
+    noted: list[tuple[Path, bool]] = []
+    real_flush, real_replace = os.fsync, Path.replace
+
+    def flush(descriptor: int) -> None:
+        before = set(named)
+        real_flush(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        flushed.add(path)
+        kept.update(one for one in before if one.parent == path)
+
+    def replace(path: Path, target: Path) -> Any:
+        if target.suffix == ".json" and target.parent.name == "cells":
+            archive = target.with_suffix(".h5ad")
+            noted.append((archive, archive in flushed and archive in kept))
+        done = real_replace(path, target)
+        named.add(target)
+        return done
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(Path, "replace", replace)
+    prepare(pbmc_recipe(), (tmp_path / "data").resolve(), n_threads=2)
+    assert len(noted) > 2
+    assert [archive for archive, is_there in noted if not is_there] == []
+
+
+def test_an_archive_is_made_while_the_one_before_it_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    third_is_begun, numbers = Event(), {"write_archives": 0, "flush_file": 0}
+
+    def count(name: str, act: Callable[[int], None]) -> None:
+        real = getattr(make_archives, name)
+
+        def call(*arguments: Any, **settings: Any) -> Any:
+            numbers[name] += 1
+            act(numbers[name])
+            return real(*arguments, **settings)
+
+        monkeypatch.setattr(make_archives, name, call)
+
+    count("write_archives", lambda number: third_is_begun.set() if number == 3 else None)
+    # The first one is waited for: its genes are those of all that follow.
+    count("flush_file", lambda number: number != 2 or in_time.append(third_is_begun.wait(60)))
+    in_time: list[bool] = []
+    prepare(pbmc_recipe(), tmp_path / "data")
+    assert in_time == [True]
