@@ -52,17 +52,21 @@ class KnownTexts:
 
     def _are_here(self, dataset: h5py.Dataset) -> bool:
         """Whether a dataset of a file on this machine holds these; no if that cannot be seen."""
-        n, n_bytes = len(self._lengths), len(self._content)
+        n, n_bytes = len(self._lengths), int(self._lengths.sum())
         if dataset.shape != (n,) or not n or self._has_ends:
             return False
         references = _read_references(dataset)
         if references is None or not np.array_equal(references["n_bytes"], self._lengths):
             return False
+        if not n_bytes:
+            return True
         addresses = references["address"][self._lengths > 0]
-        first, last = (int(addresses.min()), int(addresses.max())) if len(addresses) else (0, 0)
+        first, last = int(addresses.min()), int(addresses.max())
         descriptor = dataset.file.id.get_vfd_handle()
+        if last > os.fstat(descriptor).st_size:
+            return False
         end = last + int.from_bytes(os.pread(descriptor, 8, last + 8), "little")
-        if end - first > _MOST_APART * (n_bytes + 24 * n) + (1 << 16) or last + 16 > 2**62:
+        if end - first > _MOST_APART * (n_bytes + 24 * n) + (1 << 16):
             return False
         heaps = np.frombuffer(os.pread(descriptor, end - first, first) + _ROOM, np.uint8)
         order = references["address"], references["number"]

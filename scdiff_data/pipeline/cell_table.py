@@ -103,7 +103,8 @@ def split_archive(recipe: Recipe, catalog_row: CatalogRow, path: Path) -> NDArra
     rule = recipe.split
     is_label = not rule.by_hash and rule.by != "experiment_id"
     survey = LabelSurvey([rule.by] if is_label else [])
-    _survey(survey, archives, catalog, drawn)
+    if is_label:
+        _survey(survey, archives, catalog, drawn)
     return _assign_splits(recipe, survey, archives, catalog, drawn, is_all=False)
 
 

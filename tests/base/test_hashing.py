@@ -4,11 +4,21 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scdiff_data.base.hashing import digest, hash_file, keyed_hash, order_by_hash, pick_by_hash
+from scdiff_data.base import hashing
+from scdiff_data.base.hashing import (
+    digest,
+    find_first,
+    hash_file,
+    keyed_hash,
+    order_by_hash,
+    pick_by_hash,
+)
 
 pick = partial(pick_by_hash, purpose="test")
 
@@ -38,6 +48,27 @@ def test_a_larger_draw_is_a_superset_of_a_smaller_one(ids: list[str], few: int, 
     assert len(small) == min(few, len(ids))
     assert set(small) <= set(large)
     assert np.array_equal(large, np.sort(large))
+
+
+@given(ids=ids)
+def test_of_equal_hashes_the_lesser_id_is_the_first(ids: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hashing, "keyed_hash", lambda part, **_: np.array([len(i) for i in part]))
+        assert order(ids, seed=0) == sorted(ids, key=lambda i: (len(i), i))
+
+
+@given(texts=st.lists(st.text("AB", max_size=3), max_size=60), data=st.data())
+def test_the_first_of_equal_texts_is_found_though_others_collide(
+    texts: list[str], data: st.DataObject
+) -> None:
+    column = pa.chunked_array([texts[:9], texts[9:]], pa.string())
+    way = data.draw(st.permutations(range(len(texts))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pd.util, "hash_array", lambda part, **_: np.array([len(i) for i in part]))
+        found = find_first(column, np.array(way, np.int32))
+        assert np.array_equal(find_first(column), find_first(column, np.arange(len(texts))))
+    expected = {texts[place]: place for place in reversed(way)}
+    assert sorted(expected.values()) == np.flatnonzero(found).tolist()
 
 
 def test_another_seed_draws_others() -> None:

@@ -1,6 +1,7 @@
 """What a run would do is said beforehand, and comes true."""
 
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scdiff_data import Pbmc, Plan, Recipe, ScBaseCount, plan, prepare
+from scdiff_data import Bucket, Pbmc, Plan, Recipe, ScBaseCount, plan, prepare
 from scdiff_data.pipeline import remaking
-from scdiff_data.planning import make_plan
+from scdiff_data.planning import make_plan, reach
 from scdiff_data.planning import planned as planning
 from scdiff_data.recipes import PrepareOptions
 from scdiff_data.sources.catalog import filter_catalog
@@ -218,3 +219,65 @@ def test_a_run_filters_the_catalog_once(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setattr(module, "filter_catalog", count)
     prepare(pbmc_recipe(filters={"tissue": "blood"}, exclude={"experiment_id": "PBMC02"}), tmp_path)
     assert len(calls) == 1
+
+
+def test_a_plan_is_the_same_however_many_experiments_are_summed_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways: list[dict[str, Any]] = [
+        {"max_cells_per_experiment": 300},
+        {"cell_count": 2_000, "filters": {"tissue": "lung"}},
+        {"keep_downloads": True, "split": {"by": "cell"}},
+    ]
+    expected = [planned(tmp_path, **way) for way in ways]
+    for n in (1, 3, 39):
+        monkeypatch.setattr(reach, "_AT_ONCE", n)
+        for way, before in zip(ways, expected, strict=True):
+            now = planned(tmp_path, **way)
+            assert (now.best, now.likely) == (before.best, before.likely)
+            assert now.most_cells == before.most_cells
+
+
+class Many:
+    """A source of many experiments, which it names in batches."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+
+    def settings(self) -> dict[str, Any]:
+        return {"source": "many", "n": self._n}
+
+    def open(self, workdir: Path) -> Bucket:
+        return Bucket(str(workdir))
+
+    def read_catalog(self, bucket: Bucket) -> pa.RecordBatchReader:
+        n = 1_000
+        batches = CATALOG.slice(0, 1).to_batches() * n
+        like = pa.Table.from_batches(batches).combine_chunks()
+
+        def make(start: int) -> pa.RecordBatch:
+            ids = pa.array([f"E{i}" for i in range(start, start + n)])
+            paths = pa.array([f"a folder/E{i}.h5ad" for i in range(start, start + n)])
+            table = like.set_column(0, "experiment_id", ids).set_column(1, "path", paths)
+            return table.to_batches()[0]
+
+        return pa.RecordBatchReader.from_batches(like.schema, map(make, range(0, self._n, n)))
+
+
+def test_a_plan_takes_some_bytes_of_an_experiment_and_makes_no_object_of_it(
+    tmp_path: Path,
+) -> None:
+    def measure(n: int) -> int:
+        """Bytes of Python's and numpy's at the most."""
+        held = pa.total_allocated_bytes()
+        tracemalloc.start()
+        made = plan(Recipe(source=Many(n)), tmp_path / f"{n}")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert made.matching == (n, 100 * n)
+        assert pa.total_allocated_bytes() - held < 5_000_000
+        return peak
+
+    measure(1_000)
+    few, many = measure(20_000), measure(80_000)
+    assert many - few < 40 * 60_000
