@@ -2,7 +2,9 @@
 
 Each point runs in a process of its own that has done the same on a small scale before. Sizes take
 turns. Of repeated points the fastest counts, but of `prepare` their mean: a machine's slow seconds
-are in every large point, and would be in no small one. The parts:
+are in every large point, and would be in no small one. Rounds in which other processes had a
+twentieth of the cores do not count there; where all of a size are such ("0"), the quietest does.
+The parts:
 
 `prepare`: one simulated experiment (10,000 cells x 36,601 genes, 570 expressed a cell) under many
 accessions, links to one file; archives and compact shards of 2,000 genes are really written, to the
@@ -46,8 +48,9 @@ def report_prepare(measured: Measured) -> None:
         disk = found["disk"]
         rest = sum(disk.values()) - disk["cells"] - disk["processed"]
         sizes = found["peak"], disk["cells"], disk["processed"], rest
-        rows.append((*known, *map(megabytes, sizes)))
-    print_table("prepare", (*heads, "archives", "shards", "the rest"), rows)
+        rounds = f"{found['rounds']}, {in_memory[n]['rounds'] if n in in_memory else '-'}"
+        rows.append((*known, *map(megabytes, sizes), rounds))
+    print_table("prepare", (*heads, "archives", "shards", "the rest", "rounds"), rows)
     most = max(points)
     left, plainly = (points[most][by] for by in ("left", "plainly"))
     print(f"of {10_000 * most:,}: {left:.1f} s to sync; plainly {plainly:.1f} s")
