@@ -23,10 +23,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from fixtures.generating import BATCH_SD, fit_ours, make_atlas, open_cells
+from fixtures.generating import find_true_laws, fit_ours, open_cells
 from fixtures.goals import print_goal
 from looks import CELLS, Contender, read_cells
-from scipy.stats import nbinom
 
 from scdiff_data import LogBinTokens
 from scdiff_data.measuring import (
@@ -151,34 +150,13 @@ def fit_lines(starts: Any, slopes: Any, values: Any) -> tuple[Any, Any]:
 
 
 def measure_floor(folder: Path, n_cells: int) -> float:
-    """What held-out cells cost by the law that made them, nats a gene.
-
-    Told the experiment's own profiles, the type and the total counts, which stand for the library;
-    of a cell whose type is missing, the likeliest. A model has to infer the first two.
-    """
-    cells, atlas = open_cells("atlas", folder, split={"by": "cell"}), make_atlas()
-    names, genes = cells.categories["cell_type"], [int(gene[4:]) for gene in cells.gene_ids]
-    rng = np.random.default_rng(atlas.seed)
-    profiles = atlas._draw_profiles(rng)
-    shape_g = rng.uniform(0.5, 5, atlas.n_genes)[genes]
-    edges = LogBinTokens().edges.numpy()
-    batches = [cells.val_dataset[:], cells.test_dataset[:]]
-    total, n_left = 0.0, n_cells
-    for counts_cg, metadata in batches:
-        for row in range(min(n_left, len(counts_cg))):
-            number = int(metadata["experiment_id"][row][-5:])
-            own = np.random.default_rng([atlas.seed, number]).normal(size=atlas.n_genes)
-            batch_tg = profiles * np.exp(BATCH_SD * own)
-            batch_tg /= batch_tg.sum(1, keepdims=True)
-            code = int(metadata["cell_type"][row])
-            types = [int(names[code].split()[1])] if code >= 0 else range(len(profiles))
-            mean_tg = batch_tg[types][:, genes] * float(metadata["total_counts"][row])
-            place = np.searchsorted(edges, np.asarray(counts_cg[row]), side="right")
-            law = nbinom(shape_g, shape_g / (shape_g + mean_tg))
-            above = np.append(edges, np.inf)[place] - 1
-            p_tg = law.cdf(above) - law.cdf(edges[place - 1] - 1)
-            total -= float(np.log(np.maximum(p_tg, 1e-12)).mean(1).max())
-        n_left -= min(n_left, len(counts_cg))
+    """What held-out cells cost by the law that made them, nats a gene."""
+    edges, total = LogBinTokens().edges.numpy(), 0.0
+    for counts_g, law in find_true_laws(open_cells("atlas", folder, split={"by": "cell"}), n_cells):
+        place = np.searchsorted(edges, counts_g, side="right")
+        above = np.append(edges, np.inf)[place] - 1
+        p_tg = law.cdf(above) - law.cdf(edges[place - 1] - 1)
+        total -= float(np.log(np.maximum(p_tg, 1e-12)).mean(1).max())
     return total / n_cells
 
 
