@@ -12,9 +12,13 @@ what the default of 32 steps gives away.
 80 CPU-seconds, each with a schedule of its own that ends there, all at one rate. Of their held-out
 bounds the excess over what the simulation's own law would say is fitted with a power of the
 seconds. `--quick`: 5, 10 and 20 seconds, 4 samples.
+
+`--compiled`: in place of both, what a training step costs with the network compiled, beside the
+same network as it is, in turns; the processes that compile are counted.
 """
 
 import argparse
+import os
 import tempfile
 import time
 import warnings
@@ -23,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._inductor.config as inductor
 from fixtures.generating import find_true_laws, fit_ours, open_cells
 from fixtures.goals import print_goal
 from looks import CELLS, Contender, read_cells
@@ -160,13 +165,47 @@ def measure_floor(folder: Path, n_cells: int) -> float:
     return total / n_cells
 
 
+def compare_compiled(folder: Path) -> None:
+    """Print what compiling takes, and what it saves of a step."""
+    inductor.compile_threads, inductor.force_disable_caches = 1, True  # all of it, and here
+    print(
+        "cells  genes  ms a step  compiled  of it (quartiles)    compiling, CPU s  paid back after"
+    )
+    for name in ("pbmc", "atlas"):
+        cells = read_cells(name, folder)
+        plain, compiled = (Contender(cells, CELLS[name], 2, 0) for _ in range(2))
+        compiled.net.compile()
+        plain.train(10, until=10**6)  # warms up
+        started = sum(os.times()[:4])
+        compiled.train(10, until=10**6)
+        once = sum(os.times()[:4]) - started
+        rounds = [[c.train(20, until=10**6) / 20 for c in (plain, compiled)] for _ in range(24)]
+        a_step, of_compiled = np.median(rounds, axis=0)
+        low, middle, high = np.quantile(
+            [after / before for before, after in rounds], (0.25, 0.5, 0.75)
+        )
+        once -= 10 * of_compiled
+        paid = f"{once / (a_step * (1 - middle)):,.0f} steps" if middle < 1 else "never"
+        print(
+            f"{name:5}  {cells['held_out'][0].shape[1]:5,}  {1e3 * a_step:9.1f}  "
+            f"{1e3 * of_compiled:8.1f}  {middle:.3f} ({low:.3f} to {high:.3f})  {once:16.1f}  "
+            f"{paid:>15}",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="short, few samples")
-    quick = parser.parse_args().quick
+    parser.add_argument("--compiled", action="store_true", help="a step, compiled and as it is")
+    arguments = parser.parse_args()
+    quick = arguments.quick
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
+        if arguments.compiled:
+            compare_compiled(Path(folder))
+            return
         lost, error = draw_step_curve(Path(folder), 4 if quick else 16)
         print(f"{DEFAULT} steps give away {lost:.3f} ± {error:.3f} of the scale for {STEPS[-1]}")
         draw_size_curve(Path(folder), (5, 10, 20) if quick else SECONDS)
