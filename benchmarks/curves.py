@@ -12,9 +12,13 @@ what the default of 32 steps gives away.
 80 CPU-seconds, each with a schedule of its own that ends there, all at one rate. Of their held-out
 bounds the excess over what the simulation's own law would say is fitted with a power of the
 seconds. `--quick`: 5, 10 and 20 seconds, 4 samples.
+
+`--compiled`: in place of both, what a training step costs with the network compiled, beside the
+same network as it is, in turns; the processes that compile are counted.
 """
 
 import argparse
+import os
 import tempfile
 import time
 import warnings
@@ -23,10 +27,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from fixtures.generating import BATCH_SD, fit_ours, make_atlas, open_cells
+import torch._inductor.config as inductor
+from fixtures.generating import find_true_laws, fit_ours, open_cells
 from fixtures.goals import print_goal
 from looks import CELLS, Contender, read_cells
-from scipy.stats import nbinom
 
 from scdiff_data import LogBinTokens
 from scdiff_data.measuring import (
@@ -151,44 +155,57 @@ def fit_lines(starts: Any, slopes: Any, values: Any) -> tuple[Any, Any]:
 
 
 def measure_floor(folder: Path, n_cells: int) -> float:
-    """What held-out cells cost by the law that made them, nats a gene.
-
-    Told the experiment's own profiles, the type and the total counts, which stand for the library;
-    of a cell whose type is missing, the likeliest. A model has to infer the first two.
-    """
-    cells, atlas = open_cells("atlas", folder, split={"by": "cell"}), make_atlas()
-    names, genes = cells.categories["cell_type"], [int(gene[4:]) for gene in cells.gene_ids]
-    rng = np.random.default_rng(atlas.seed)
-    profiles = atlas._draw_profiles(rng)
-    shape_g = rng.uniform(0.5, 5, atlas.n_genes)[genes]
-    edges = LogBinTokens().edges.numpy()
-    batches = [cells.val_dataset[:], cells.test_dataset[:]]
-    total, n_left = 0.0, n_cells
-    for counts_cg, metadata in batches:
-        for row in range(min(n_left, len(counts_cg))):
-            number = int(metadata["experiment_id"][row][-5:])
-            own = np.random.default_rng([atlas.seed, number]).normal(size=atlas.n_genes)
-            batch_tg = profiles * np.exp(BATCH_SD * own)
-            batch_tg /= batch_tg.sum(1, keepdims=True)
-            code = int(metadata["cell_type"][row])
-            types = [int(names[code].split()[1])] if code >= 0 else range(len(profiles))
-            mean_tg = batch_tg[types][:, genes] * float(metadata["total_counts"][row])
-            place = np.searchsorted(edges, np.asarray(counts_cg[row]), side="right")
-            law = nbinom(shape_g, shape_g / (shape_g + mean_tg))
-            above = np.append(edges, np.inf)[place] - 1
-            p_tg = law.cdf(above) - law.cdf(edges[place - 1] - 1)
-            total -= float(np.log(np.maximum(p_tg, 1e-12)).mean(1).max())
-        n_left -= min(n_left, len(counts_cg))
+    """What held-out cells cost by the law that made them, nats a gene."""
+    edges, total = LogBinTokens().edges.numpy(), 0.0
+    for counts_g, law in find_true_laws(open_cells("atlas", folder, split={"by": "cell"}), n_cells):
+        place = np.searchsorted(edges, counts_g, side="right")
+        above = np.append(edges, np.inf)[place] - 1
+        p_tg = law.cdf(above) - law.cdf(edges[place - 1] - 1)
+        total -= float(np.log(np.maximum(p_tg, 1e-12)).mean(1).max())
     return total / n_cells
+
+
+def compare_compiled(folder: Path) -> None:
+    """Print what compiling takes, and what it saves of a step."""
+    inductor.compile_threads, inductor.force_disable_caches = 1, True  # all of it, and here
+    print(
+        "cells  genes  ms a step  compiled  of it (quartiles)    compiling, CPU s  paid back after"
+    )
+    for name in ("pbmc", "atlas"):
+        cells = read_cells(name, folder)
+        plain, compiled = (Contender(cells, CELLS[name], 2, 0) for _ in range(2))
+        compiled.net.compile()
+        plain.train(10, until=10**6)  # warms up
+        started = sum(os.times()[:4])
+        compiled.train(10, until=10**6)
+        once = sum(os.times()[:4]) - started
+        rounds = [[c.train(20, until=10**6) / 20 for c in (plain, compiled)] for _ in range(24)]
+        a_step, of_compiled = np.median(rounds, axis=0)
+        low, middle, high = np.quantile(
+            [after / before for before, after in rounds], (0.25, 0.5, 0.75)
+        )
+        once -= 10 * of_compiled
+        paid = f"{once / (a_step * (1 - middle)):,.0f} steps" if middle < 1 else "never"
+        print(
+            f"{name:5}  {cells['held_out'][0].shape[1]:5,}  {1e3 * a_step:9.1f}  "
+            f"{1e3 * of_compiled:8.1f}  {middle:.3f} ({low:.3f} to {high:.3f})  {once:16.1f}  "
+            f"{paid:>15}",
+            flush=True,
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="short, few samples")
-    quick = parser.parse_args().quick
+    parser.add_argument("--compiled", action="store_true", help="a step, compiled and as it is")
+    arguments = parser.parse_args()
+    quick = arguments.quick
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
+        if arguments.compiled:
+            compare_compiled(Path(folder))
+            return
         lost, error = draw_step_curve(Path(folder), 4 if quick else 16)
         print(f"{DEFAULT} steps give away {lost:.3f} ± {error:.3f} of the scale for {STEPS[-1]}")
         draw_size_curve(Path(folder), (5, 10, 20) if quick else SECONDS)

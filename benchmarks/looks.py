@@ -39,13 +39,15 @@ CELLS: dict[str, dict[str, Any]] = {
     "weak": {"patch_size": 8, "n_cells": 64, "seconds": 35, "n_rounds": 6},
     "atlas": {"patch_size": 100, "n_cells": 64, "seconds": 35, "n_rounds": 3},
 }
+TOYS = {"toy": 1.5, "weak": 0.8}
+"""Of those that are mixtures, the sd of types' log-fold changes."""
 
 
-def read_cells(name: str, folder: Path) -> dict[str, Any]:
-    """Tokens and depths of training and of held-out cells, and the genes' marginals."""
-    tokenizer: Any = CountTokens(N_TOKENS) if name in ("toy", "weak") else LogBinTokens()
-    if name in ("toy", "weak"):
-        mixture = Mixture(128, sd=1.5 if name == "toy" else 0.8)
+def read_cells(name: str, folder: Path, tokenizer: Any = None) -> dict[str, Any]:
+    """Tokens, counts and depths of training and of held-out cells, and the genes' marginals."""
+    tokenizer = tokenizer or (CountTokens(N_TOKENS) if name in TOYS else LogBinTokens())
+    if name in TOYS:
+        mixture = Mixture(128, sd=TOYS[name])
         counts = mixture.sample(20_512, seed=1).numpy().astype(np.int16)
         parts = [(part, np.full(len(part), 1_000)) for part in (counts[512:], counts[:512])]
     else:
@@ -56,7 +58,8 @@ def read_cells(name: str, folder: Path) -> dict[str, Any]:
     encoded = [(tokenizer.encode(torch.from_numpy(x)), torch.from_numpy(t)) for x, t in parts[:2]]
     n_genes = parts[0][0].shape[1]
     log_marginal_gv = count_marginals(parts[0][0], tokenizer.edges.numpy(), n_genes)
-    return {"train": encoded[0], "held_out": encoded[1], "log_marginal_gv": log_marginal_gv}
+    known = {"train": encoded[0], "held_out": encoded[1], "log_marginal_gv": log_marginal_gv}
+    return known | {"counts": [counts for counts, _ in parts[:2]]}
 
 
 class Contender:

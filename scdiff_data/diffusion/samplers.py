@@ -66,7 +66,10 @@ def sample_tokens(
     if sampler not in get_args(Sampler):
         raise ValueError(f"sampler must be one of {get_args(Sampler)}, got {sampler!r}")
     is_free_lbg = (tokens_bg == mask_id).expand(N_LOOKS, -1, -1)
-    is_hidden_lbg, place_lbg = is_free_lbg, _random_places(is_free_lbg, generator)
+    is_hidden_lbg = is_free_lbg
+    place_lbg = torch.rand(is_free_lbg.shape, generator=generator, device=generator.device)
+    if sampler == "fixed":  # the others need no order, and sorting takes time
+        place_lbg = _rank_free(place_lbg, is_free_lbg)
     for fraction, next_fraction in pairwise(cosine_grid(steps)):
         chance_lbg = torch.rand(is_free_lbg.shape, generator=generator, device=generator.device)
         hidden_again = 0.0
@@ -92,9 +95,8 @@ def sample_tokens(
     return tokens_bg
 
 
-def _random_places(is_free_lbg: Tensor, generator: torch.Generator) -> Tensor:
-    """Each free look's place in a random order of its cell's free looks, in [0, 1)."""
-    score_lbg = torch.rand(is_free_lbg.shape, generator=generator, device=generator.device)
+def _rank_free(score_lbg: Tensor, is_free_lbg: Tensor) -> Tensor:
+    """Each free look's place, by score, in the order of its cell's free looks, in [0, 1)."""
     score_bn = score_lbg.masked_fill(~is_free_lbg, 2.0).transpose(0, 1).flatten(1)
     rank_bn = score_bn.argsort(-1).argsort(-1)
     n_free_b1 = is_free_lbg.sum((0, 2))[:, None].clamp(min=1)
