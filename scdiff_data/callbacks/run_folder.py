@@ -1,7 +1,11 @@
-"""What a run that is started again goes on from."""
+"""What a run that is started again goes on from, and what a checkpoint cannot be read for."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 from scdiff_data.callbacks.requeueing import list_requeued
 from scdiff_data.starting import RUN_NAME
@@ -19,3 +23,17 @@ def find_checkpoint(run_dir: str | Path) -> Path | None:
     paths = [run_dir / "checkpoints" / "last.ckpt", *list_requeued(run_dir)]
     found = [path for path in paths if path.exists()]
     return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+@contextmanager
+def explain_unreadable(checkpoint: Any, *, model: str) -> Iterator[None]:
+    """Turn what torch and Lightning raise of an unreadable checkpoint into a ValueError."""
+    try:
+        yield
+    except (UnpicklingError, EOFError, KeyError, RuntimeError, TypeError) as error:
+        said = str(error).partition("\n")[0]
+        if isinstance(error, UnpicklingError):  # torch's advice is to run what is in it
+            said = "it is none, or holds more than tensors and plain values"
+        raise ValueError(
+            f"{checkpoint} cannot be read as a checkpoint of {model}: {said}"
+        ) from error

@@ -7,8 +7,12 @@ axis share a place of the transformer's sequence, a *patch*, whose state is the 
 attention then costs (g / s)² and not g², and learns from the first steps on. Each gene reads its
 logits off the cell's condition and its patch, through a gate of its own. The patch is silent at
 first: what all genes share is learned in the first steps, and what attention adds on top of it.
+What depth and labels alone say of a gene has weights of its own, logit_gv += Σ_k w_k bias_kgv over
+what is told (`Condition.weigh`). The condition is of d numbers and sums with the evidence, which
+says the same of a cell once many genes are seen: alone, it would say half when none is.
 
-Shapes: b cells of a batch, g genes, v tokens, d width, l labels; p patches of s genes each.
+Shapes: b cells of a batch, g genes, v tokens, d width, l labels, k what may be told of a cell;
+p patches of s genes each.
 """
 
 from collections.abc import Sequence
@@ -18,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scdiff_data.diffusion.blocks import Block, Condition
+from scdiff_data.diffusion.blocks import N_KNOTS, Block, Condition
 
 
 def check_sizes(**sizes: int) -> None:
@@ -50,7 +54,6 @@ class Denoiser(nn.Module):
         Genes a patch.
     """
 
-    gene_g: Tensor
     log_marginal_gv: Tensor
 
     def __init__(
@@ -79,11 +82,11 @@ class Denoiser(nn.Module):
         self.gate_embedding = nn.Embedding(n_genes, d_model)
         self.head = nn.Linear(d_model, n_tokens, bias=False)
         self.head_bias = nn.Embedding(n_genes, n_tokens)
-        self.register_buffer("gene_g", torch.arange(n_genes), persistent=False)
+        self.told_bias = nn.Embedding(N_KNOTS + sum(n_categories), n_genes * n_tokens)
         self.register_buffer("log_marginal_gv", torch.zeros(n_genes, n_tokens).log_softmax(-1))
         nn.init.normal_(self.gene_token_embedding.weight, std=0.1)
         nn.init.zeros_(self.gene_token_embedding.weight[-1])
-        head = (self.head.weight, self.head_bias.weight)
+        head = (self.head.weight, self.head_bias.weight, self.told_bias.weight)
         for silent in (*head, self.patch_gate.weight, self.patch_gate.bias):
             nn.init.zeros_(silent)
 
@@ -120,7 +123,7 @@ class Denoiser(nn.Module):
         (n_cells, n_genes), size = tokens_bg.shape, self.patch_size
         weight = self.gene_token_embedding.weight
         nothing = len(weight) - 1
-        there_bg = self.gene_g if genes_bg is None else genes_bg
+        there_bg = torch.arange(n_genes, device=weight.device) if genes_bg is None else genes_bg
         is_masked_bg = tokens_bg == self.mask_id
         seen_bg = (~is_masked_bg).to(weight.dtype)
         table_gvd = weight[:-1].view(*self.log_marginal_gv.shape, -1)
@@ -142,35 +145,36 @@ class Denoiser(nn.Module):
         x_bpd = x_nd.view(n_cells, -1, x_nd.shape[1])
         # What the genes say beyond what the marginals expect of them: else their mean, the same for
         # all cells, is most of the sum, and cell types are found late.
-        condition_bd = self.condition(
-            total_counts_b, labels_bl, x_bpd.sum(1) - expected_bd, unconditional_b
-        )
+        told_bk = self.condition.weigh(total_counts_b, labels_bl, unconditional_b)
+        condition_bd = self.condition(told_bk, x_bpd.sum(1) - expected_bd)
+        told_bgv = (told_bk @ self.told_bias.weight).view(n_cells, *self.head_bias.weight.shape)
+        bias_bgv = self.head_bias.weight + told_bgv
+        if genes_bg is not None:
+            bias_bgv = bias_bgv[torch.arange(n_cells)[:, None], genes_bg]
         modulating_bd = F.silu(condition_bd)
         for block in self.blocks:
             x_bpd = block(x_bpd, modulating_bd)
         patch_gate_bd = self.patch_gate(modulating_bd)
         x_bpd = condition_bd[:, None] + patch_gate_bd[:, None] * self.norm(x_bpd)
-        if read_bg is not None:
-            cell_n, place_n = read_bg.nonzero(as_tuple=True)
-            gene_n = there_bg.expand(n_cells, -1)[cell_n, place_n]
-            x_nd = x_bpd[cell_n, place_n // size] * self.gate_embedding(gene_n)
-            logits_nv: Tensor = self.head(x_nd) + self.head_bias(gene_n)
-            return logits_nv
-        return self._read(x_bpd, n_genes, genes_bg)
+        if read_bg is None:
+            return self._read(x_bpd, n_genes, genes_bg) + bias_bgv
+        cell_n, place_n = read_bg.nonzero(as_tuple=True)
+        gate_nd = self.gate_embedding(there_bg.expand(n_cells, -1)[read_bg])
+        logits_nv: Tensor = self.head(x_bpd[cell_n, place_n // size] * gate_nd) + bias_bgv[read_bg]
+        return logits_nv
 
     def _read(self, x_bpd: Tensor, n_genes: int, genes_bg: Tensor | None) -> Tensor:
-        """Every gene's logits, off its patch."""
+        """What every gene reads off its patch."""
         size, d = self.patch_size, x_bpd.shape[-1]
         if genes_bg is not None:
             x_bgd = x_bpd.repeat_interleave(size, 1)[:, :n_genes] * self.gate_embedding(genes_bg)
-            logits_bgv: Tensor = self.head(x_bgd) + self.head_bias(genes_bg)
+            logits_bgv: Tensor = self.head(x_bgd)
             return logits_bgv
         # One readout for all cells: gates times head, so that no [b, g, d] is ever held.
         gate_gd = F.pad(self.gate_embedding.weight, (0, 0, 0, -n_genes % size))
         readout_pdsv = torch.einsum("psd,vd->pdsv", gate_gd.view(-1, size, d), self.head.weight)
         logits_bpe = torch.bmm(x_bpd.transpose(0, 1), readout_pdsv.flatten(2)).transpose(0, 1)
-        logits_bgv = logits_bpe.reshape(len(x_bpd), -1, self.mask_id)
-        return logits_bgv[:, :n_genes] + self.head_bias.weight
+        return logits_bpe.reshape(len(x_bpd), -1, self.mask_id)[:, :n_genes]
 
     @torch.no_grad()
     def start_at_marginals(self, log_marginal_gv: Tensor, *, log_depth_c: Tensor) -> None:
@@ -190,4 +194,5 @@ def count_flops(denoiser: Denoiser, n_genes: int) -> int:
     n = -(-n_genes // denoiser.patch_size)
     # Of a block: projections and feed-forward, attention between patches, the norms' modulation.
     a_block = 24 * n * d**2 + 4 * n**2 * d + 8 * d**2
-    return len(denoiser.blocks) * a_block + 2 * n_genes * d * (v + 1)  # readout, and evidence
+    a_gene = d * (v + 1) + v * len(denoiser.told_bias.weight)  # readout, evidence; what is told
+    return len(denoiser.blocks) * a_block + 2 * n_genes * a_gene

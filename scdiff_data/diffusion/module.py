@@ -8,7 +8,6 @@ Shapes: b cells of a batch, c cells, g genes, v tokens, l labels.
 
 import math
 from collections.abc import Iterator, Sequence
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
@@ -16,6 +15,8 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from scdiff_data.callbacks import explain_unreadable
+from scdiff_data.diffusion.blocks import N_KNOTS
 from scdiff_data.diffusion.denoiser import Denoiser, check_sizes, count_flops
 from scdiff_data.diffusion.generate import generate_cells, impute_cells
 from scdiff_data.diffusion.panel import Panel, find_genes, learn_statistics, map_codes, read_panel
@@ -42,6 +43,9 @@ _SIZES = ("d_model", "n_layers", "n_heads", "patch_size")
 
 _OPTIMIZER = ("learning_rate", "weight_decay", "n_warmup_steps")
 """Hyperparameters that `make_optimizer` takes."""
+
+_OF_VERSION = {"n_looks": N_LOOKS, "n_knots": N_KNOTS}
+"""What is the same in all models of one version."""
 
 N_CONDITIONS = 4_096
 """Training cells whose depth and labels are kept, to generate from."""
@@ -108,16 +112,9 @@ class MaskedDiffusion(LightningModule):
         **settings: Any,
     ) -> Self:
         """As Lightning's, but nothing in it is run; raises ValueError if it is of another model."""
-        settings["weights_only"] = weights_only
-        try:
-            return super().load_from_checkpoint(checkpoint_path, map_location, *given, **settings)
-        except (UnpicklingError, EOFError, KeyError, RuntimeError, TypeError) as error:
-            said = str(error).partition("\n")[0]
-            if isinstance(error, UnpicklingError):  # torch's advice is to run what is in it
-                said = "it is none, or holds more than tensors and plain values"
-            raise ValueError(
-                f"{checkpoint_path} cannot be read as a checkpoint of {cls.__name__}: {said}"
-            ) from error
+        with explain_unreadable(checkpoint_path, model=cls.__name__):
+            how = {"weights_only": weights_only, **settings}
+            return super().load_from_checkpoint(checkpoint_path, map_location, *given, **how)
 
     def setup(self, stage: str) -> None:
         """Refuse data whose genes, bins or categories are not the model's; map codes by name."""
@@ -269,18 +266,18 @@ class MaskedDiffusion(LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the model card beside the weights, and which masks they have learned from."""
+        """Put the model card beside the weights, and what they are of."""
         checkpoint["model_card"] = self.card = make_card(self, self.trainer)
-        checkpoint["n_looks"] = N_LOOKS
+        checkpoint.update(_OF_VERSION)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the card along; refuse weights of another model, or learned from other masks."""
-        theirs = checkpoint["hyper_parameters"] | {"n_looks": checkpoint.get("n_looks", 1)}
-        for name, own in {"n_looks": N_LOOKS, **self.hparams}.items():
-            if name in ("n_looks", "labels", *_SIZES) and theirs[name] != own:
+        """Take the card along; refuse weights of another model, or of another version's."""
+        theirs = {"n_looks": 1, "n_knots": 0} | checkpoint | checkpoint["hyper_parameters"]
+        for name, own in (_OF_VERSION | dict(self.hparams)).items():
+            if name in (*_OF_VERSION, "labels", *_SIZES) and theirs[name] != own:
                 raise ValueError(
                     f"the checkpoint's model has {name}={theirs[name]}, this one {own}: give the "
-                    f"same {name}, or train a new model; n_looks is the version's that wrote it"
+                    f"same {name}, or train a new model; n_looks and n_knots are the version's"
                 )
         self.card = checkpoint.get("model_card")
 

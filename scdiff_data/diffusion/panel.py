@@ -16,7 +16,6 @@ from scdiff_data.tokenizers import BinTokens
 if TYPE_CHECKING:
     from scdiff_data.training import ScRNADataModule
 
-
 N_STATISTICS = 20_000
 """Training cells that set the marginals: the first, which are mixed already."""
 

@@ -23,7 +23,6 @@ from scdiff_data.diffusion.process import N_LOOKS, cosine_grid, hide_tokens
 Sampler = Literal["ancestral", "fixed", "remask"]
 """A sampler, see the top of this file."""
 
-
 _HIDDEN_AGAIN = 0.1
 """Of the largest share of revealed looks that a step can hide again and stay on the schedule."""
 

@@ -22,6 +22,7 @@ def awake(patch_size: int) -> Denoiser:
     denoiser = small(patch_size)
     for weight in denoiser.parameters():  # away from the start, where most of it is silent
         torch.nn.init.normal_(weight, std=0.3)
+    denoiser.condition.scale_depth(torch.tensor([6.0, 7.0]))
     return denoiser
 
 
@@ -78,6 +79,25 @@ def test_a_withheld_condition_does_not_matter(patch_size: int) -> None:
 def test_a_missing_label_is_a_category_of_its_own(patch_size: int) -> None:
     denoiser, tokens = awake(patch_size), torch.full((1, 10), 4)
     assert not torch.equal(predict(denoiser, tokens, label=-1), predict(denoiser, tokens, label=0))
+
+
+@pytest.mark.parametrize(
+    ("log_depth", "knots"), [(-1.0, [3]), (9.0, [6]), (-9.0, [0]), (-0.75, [3, 4])]
+)
+def test_depth_is_told_by_the_knots_beside_it(log_depth: float, knots: list[int]) -> None:
+    condition = small(1).condition
+    condition.scale_depth(torch.tensor([5.0, 7.0]))  # knots at 3, 4, … 9
+    depth = torch.tensor([log_depth + 7]).double().expm1()
+    told = condition.weigh(depth, torch.tensor([[-1]]), None)[0]
+    assert (told > 1e-4).nonzero()[:, 0].tolist() == knots
+    assert float(told.sum()) == pytest.approx(1)
+
+
+def test_a_label_is_told_by_its_category_and_a_missing_or_withheld_one_not_at_all() -> None:
+    depths, labels = torch.full((3,), 500), torch.tensor([[2], [-1], [2]])
+    told = small(1).condition.weigh(depths, labels, torch.tensor([False, False, True]))
+    assert told[:, -3:].tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    assert told[:, :-3].sum(-1).tolist() == [1, 1, 0]
 
 
 @both

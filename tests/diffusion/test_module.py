@@ -119,11 +119,13 @@ def test_a_checkpoint_loads_and_generates_with_no_datamodule(
     cells = loaded.generate(10, steps=4)
     assert (cells.X != model.generate(10, steps=4).X).nnz == 0
     assert list(cells.var_names) == data.gene_ids
-    # One of a version that told a gene in one look has other masks, and would generate wrongly.
+    # One of a version that told a gene in one look had other masks, a later one other weights.
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    torch.save({k: v for k, v in checkpoint.items() if k != "n_looks"}, tmp_path / "old.ckpt")
-    with pytest.raises(ValueError, match=r"model has n_looks=1, this one 2: .* train a new model"):
-        MaskedDiffusion.load_from_checkpoint(tmp_path / "old.ckpt")
+    for name, theirs, own in (("n_looks", 1, 2), ("n_knots", 0, 7)):
+        torch.save({k: v for k, v in checkpoint.items() if k != name}, tmp_path / "old.ckpt")
+        said = rf"model has {name}={theirs}, this one {own}: .* train a new model"
+        with pytest.raises(ValueError, match=said):
+            MaskedDiffusion.load_from_checkpoint(tmp_path / "old.ckpt")
     with pytest.raises(ValueError, match=r"model has labels=\['half'\], this one \[\]: give the"):
         make_trainer(max_epochs=1).fit(
             small_model(), datamodule=data, ckpt_path=tmp_path / "last.ckpt"
