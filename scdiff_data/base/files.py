@@ -6,18 +6,14 @@ is written over. (Links among the folders above it are the user's.)
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, BinaryIO, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from scdiff_data.base.hashing import digest, hash_file
 from scdiff_data.errors import ManifestError
@@ -27,12 +23,6 @@ _SEAL = "checksum"
 
 _HAS_SEAL = "has_checksum"
 """What says that there is one: older objects have neither, and one that lost it is damaged."""
-
-PIECE_ROWS = 1 << 14
-"""Rows of a large table that are in memory at a time."""
-
-_IN_MEMORY = 1 << 22
-"""Bytes that a table has at the most to be kept in memory."""
 
 _DAMAGE = (
     *(OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError),
@@ -167,70 +157,6 @@ def read_parquet(path: Path) -> pa.Table:
         table = pq.read_table(path, page_checksum_verification=True)
         table.validate(full=True)  # else texts that are no UTF-8 fail whoever looks at them
         return table.select(table.column_names)  # which are texts, too
-
-
-def read_aside(path: Path) -> pa.Table:
-    """Read what `write_parquet` wrote, as `keep_aside` keeps it.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ManifestError
-        If it is damaged.
-    """
-    with (
-        explain_damage(path),
-        pq.ParquetFile(path, page_checksum_verification=True, buffer_size=1 << 20) as file,
-    ):
-        schema = file.schema_arrow
-        schema.names  # noqa: B018 - which are texts, too
-        return keep_aside(map(_validate, file.iter_batches(PIECE_ROWS)), schema, path.parent)
-
-
-def _validate(batch: pa.RecordBatch) -> pa.RecordBatch:
-    batch.validate(full=True)
-    return batch
-
-
-def keep_aside(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path) -> pa.Table:
-    """A table of batches that never stand in memory together.
-
-    What passes a few megabytes lies in a file of the folder that has no name, is gone with the
-    table, and is mapped: its pages are dropped when memory is short.
-    """
-    source, first, n_bytes = iter(batches), [], 0
-    for batch in source:
-        first.append(batch)
-        n_bytes += batch.nbytes
-        if n_bytes > _IN_MEMORY:
-            break
-    else:
-        return pa.Table.from_batches(first, schema)
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=folder) as file:
-        with pa.ipc.new_stream(file, schema) as writer:
-            while first:
-                writer.write(first.pop(0))
-            for batch in source:
-                writer.write(batch)
-        file.flush()
-        content = mmap(file.fileno(), 0, access=ACCESS_READ)
-    return pa.ipc.open_stream(pa.py_buffer(content)).read_all()
-
-
-def choose_rows(table: pa.Table, keep: NDArray[np.bool_], folder: Path) -> pa.Table:
-    """Rows of a table, as `keep_aside` keeps them; all of them are the table itself."""
-    if keep.all():
-        return table
-
-    def choose() -> Iterator[pa.RecordBatch]:
-        at = 0
-        for batch in table.to_batches(PIECE_ROWS):
-            yield batch.filter(pa.array(keep[at : at + len(batch)]))
-            at += len(batch)
-
-    return keep_aside(choose(), table.schema, folder)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from scdiff_data.base import choose_rows
 from scdiff_data.errors import CountError
-from scdiff_data.sources.rows import Rows
+from scdiff_data.sources.rows import Rows, choose_rows
 
 MISSING = ("", "none", "not specified", "nan", "null")
 """LazyStrings, lower case, that mean no value."""

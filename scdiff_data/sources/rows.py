@@ -6,16 +6,26 @@ A catalog may have more of them than fit into memory as objects: a row is made w
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from scdiff_data.base import Places, cut, digest, hash_texts, order_by_hash
+from scdiff_data.base import Places, cut, digest, explain_damage, hash_texts, order_by_hash
 
 CATALOG_COLUMNS = ["experiment_id", "path", "n_cells", "size", "checksum"]
 """What every catalog has; a snapshot that was taken with others is taken anew."""
+
+PIECE_ROWS = 1 << 14
+"""Rows of a large table that are in memory at a time."""
+
+_IN_MEMORY = 1 << 22
+"""Bytes that a table has at the most to be kept in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +176,67 @@ class DrawOrder(Sequence[CatalogRow]):
         rank = np.empty_like(self.places)
         rank[self.places] = np.arange(len(rank))
         return {name: int(rank[place]) for name, place in found.items()}
+
+
+def read_aside(path: Path) -> pa.Table:
+    """Read what `write_parquet` wrote, as `keep_aside` keeps it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ManifestError
+        If it is damaged.
+    """
+    with (
+        explain_damage(path),
+        pq.ParquetFile(path, page_checksum_verification=True, buffer_size=1 << 20) as file,
+    ):
+        schema = file.schema_arrow
+        schema.names  # noqa: B018 - which are texts, too
+        return keep_aside(map(_validate, file.iter_batches(PIECE_ROWS)), schema, path.parent)
+
+
+def _validate(batch: pa.RecordBatch) -> pa.RecordBatch:
+    batch.validate(full=True)
+    return batch
+
+
+def keep_aside(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path) -> pa.Table:
+    """A table of batches that never stand in memory together.
+
+    What passes a few megabytes lies in a file of the folder that has no name, is gone with the
+    table, and is mapped: its pages are dropped when memory is short.
+    """
+    source, first, n_bytes = iter(batches), [], 0
+    for batch in source:
+        first.append(batch)
+        n_bytes += batch.nbytes
+        if n_bytes > _IN_MEMORY:
+            break
+    else:
+        return pa.Table.from_batches(first, schema)
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder) as file:
+        with pa.ipc.new_stream(file, schema) as writer:
+            while first:
+                writer.write(first.pop(0))
+            for batch in source:
+                writer.write(batch)
+        file.flush()
+        content = mmap(file.fileno(), 0, access=ACCESS_READ)
+    return pa.ipc.open_stream(pa.py_buffer(content)).read_all()
+
+
+def choose_rows(table: pa.Table, keep: NDArray[np.bool_], folder: Path) -> pa.Table:
+    """Rows of a table, as `keep_aside` keeps them; all of them are the table itself."""
+    if keep.all():
+        return table
+
+    def choose() -> Iterator[pa.RecordBatch]:
+        at = 0
+        for batch in table.to_batches(PIECE_ROWS):
+            yield batch.filter(pa.array(keep[at : at + len(batch)]))
+            at += len(batch)
+
+    return keep_aside(choose(), table.schema, folder)

@@ -14,17 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from scdiff_data.base import (
+from scdiff_data.base import digest, find_first, write_parquet
+from scdiff_data.errors import ManifestError
+from scdiff_data.sources.rows import (
+    CATALOG_COLUMNS,
     PIECE_ROWS,
     choose_rows,
-    digest,
-    find_first,
     keep_aside,
     read_aside,
-    write_parquet,
 )
-from scdiff_data.errors import ManifestError
-from scdiff_data.sources.rows import CATALOG_COLUMNS
 from scdiff_data.sources.source import Bucket, Source
 from scdiff_data.telling import Progress
 
