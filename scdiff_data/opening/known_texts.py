@@ -24,6 +24,9 @@ _REFERENCE = np.dtype([("n_bytes", "<u4"), ("address", "<u8"), ("number", "<u4")
 SIZES = (8, 8)
 """Bytes of an address and of a length, as all writers choose them today."""
 
+_BEGINNING = np.uint64(int.from_bytes(b"GCOL\1\0\0\0", "little"))
+"""Of a collection: its signature, and its version."""
+
 _ROOM = bytes(16)
 """What follows bytes of which eight are read at a time."""
 
@@ -121,7 +124,7 @@ def _are_same(
             continue
         found = np.int64(addresses[i]) - first
         if found != begin:
-            if found < 0 or found + 16 > size:
+            if found < 0 or found + 16 > size or load_eight(base + found) != _BEGINNING:
                 return False
             begin, at = found, found + 16
             taken = np.int64(load_eight(base + begin + 8))
