@@ -197,8 +197,8 @@ class Source(Protocol):
         """Make the cells reachable; a source that makes its own files writes them in `workdir`."""
         ...
 
-    def read_catalog(self, bucket: Bucket) -> pa.Table | pa.RecordBatchReader:
-        """Read the catalog, one row an experiment; a large one may come in batches."""
+    def read_catalog(self, bucket: Bucket) -> pa.Table:
+        """Read the catalog, one row an experiment; a large one may be a `RecordBatchReader`."""
         ...
 
 
@@ -230,7 +230,7 @@ class ListedSource:
         """As the source does."""
         return self.source.open(workdir)
 
-    def read_catalog(self, bucket: Bucket) -> pa.Table | pa.RecordBatchReader:
+    def read_catalog(self, bucket: Bucket) -> pa.Table:
         """As the source does."""
         return self.source.read_catalog(bucket)
 

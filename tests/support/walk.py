@@ -66,8 +66,10 @@ class Walk:
         for name, done in ((room, self.rooms), (file, self.files)):
             key = thread, name
             self._depth[key] = self._depth.get(key, 0) + (1 if event == "call" else -1)
+            # What other threads do, they do for who waits for them in the main one.
+            left = self._depth[key] <= 0 and self._depth.get((self._main, name), 0) <= 0
             counts = self._has_begun or thread != self._main
-            if event == "return" and self._depth[key] <= 0 and counts and name not in done:
+            if event == "return" and left and counts and name not in done:
                 done.append(name)
 
 
