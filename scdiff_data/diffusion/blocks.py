@@ -5,8 +5,7 @@ normalisation (adaptive LayerNorm, arXiv:2212.09748). So does the *evidence*, th
 unmasked genes say: what a cell is shows in many genes at once, and their sum says it from the first
 layer on, which attention takes thousands of cells to learn.
 
-Shapes: b cells of a batch, n tokens of the sequence, d width, h heads, l labels, k what may be told
-of a cell.
+Shapes: b cells of a batch, n tokens of the sequence, d width, h heads, l labels.
 """
 
 from collections.abc import Sequence
@@ -14,9 +13,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-N_KNOTS = 7
-"""Depths that have weights of their own: -3 … 3 standard deviations of their logarithm."""
 
 
 class Condition(nn.Module):
@@ -27,8 +23,12 @@ class Condition(nn.Module):
 
     def __init__(self, d_model: int, n_categories: Sequence[int]) -> None:
         super().__init__()
-        self._n_categories = list(n_categories)
-        self.told_embedding = nn.Embedding(N_KNOTS + sum(n_categories), d_model)
+        # One category more, the first: a missing label.
+        self.label_embeddings = nn.ModuleList(nn.Embedding(n + 1, d_model) for n in n_categories)
+        self.depth_embedding = nn.Sequential(
+            nn.Linear(1, d_model), nn.SiLU(), nn.Linear(d_model, d_model)
+        )
+        self.withheld_embedding = nn.Parameter(torch.zeros(d_model))
         self.evidence_norm = nn.LayerNorm(d_model, elementwise_affine=False)
         self.evidence = nn.Sequential(
             nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Linear(4 * d_model, d_model)
@@ -41,27 +41,20 @@ class Condition(nn.Module):
         self.log_depth_mean.copy_(log_depth_c.mean())
         self.log_depth_sd.copy_(log_depth_c.std(correction=0).clamp(min=1e-3))
 
-    def weigh(
-        self, total_counts_b: Tensor, labels_bl: Tensor, unconditional_b: Tensor | None
+    def forward(
+        self,
+        total_counts_b: Tensor,
+        labels_bl: Tensor,
+        evidence_bd: Tensor,
+        unconditional_b: Tensor | None,
     ) -> Tensor:
-        """What is told of a cell as weights, [b, k]: of both knots beside its depth, and 1 a label.
-
-        A missing label has none, nor has a cell of `unconditional_b`, whose condition is withheld.
-        """
-        log_depth_b1 = total_counts_b.float().log1p()[:, None]
-        depth_b1 = ((log_depth_b1 - self.log_depth_mean) / self.log_depth_sd).clamp(-3, 3)
-        knot_k = torch.linspace(-3, 3, N_KNOTS, device=depth_b1.device)
-        weights = [(1 - (depth_b1 - knot_k).abs()).clamp(min=0)]
-        for n, label_b in zip(self._n_categories, labels_bl.unbind(-1), strict=True):
-            weights.append(F.one_hot(label_b + 1, n + 1)[:, 1:].float())
-        weight_bk = torch.cat(weights, -1)
+        """The condition, [b, d]; depth and labels of `unconditional_b` are withheld."""
+        depth_b = (total_counts_b.float().log1p() - self.log_depth_mean) / self.log_depth_sd
+        given_bd: Tensor = self.depth_embedding(depth_b[:, None])
+        for embedding, label_b in zip(self.label_embeddings, labels_bl.unbind(-1), strict=True):
+            given_bd = given_bd + embedding(label_b + 1)
         if unconditional_b is not None:
-            weight_bk = weight_bk.masked_fill(unconditional_b[:, None], 0.0)
-        return weight_bk
-
-    def forward(self, told_bk: Tensor, evidence_bd: Tensor) -> Tensor:
-        """The condition, [b, d], of what `weigh` told."""
-        given_bd = told_bk @ self.told_embedding.weight
+            given_bd = torch.where(unconditional_b[:, None], self.withheld_embedding, given_bd)
         condition_bd: Tensor = given_bd + self.evidence(self.evidence_norm(evidence_bd))
         return condition_bd
 

@@ -7,12 +7,10 @@ axis share a place of the transformer's sequence, a *patch*, whose state is the 
 attention then costs (g / s)² and not g², and learns from the first steps on. Each gene reads its
 logits off the cell's condition and its patch, through a gate of its own. The patch is silent at
 first: what all genes share is learned in the first steps, and what attention adds on top of it.
-What depth and labels alone say of a gene has weights of its own, logit_gv += Σ_k w_k bias_kgv over
-what is told (`Condition.weigh`). The condition is of d numbers and sums with the evidence, which
-says the same of a cell once many genes are seen: alone, it would say half when none is.
+What a label alone says of a gene has weights of its own: in the condition it is summed with the
+evidence, which says the same once many genes are seen, and would say half where none is.
 
-Shapes: b cells of a batch, g genes, v tokens, d width, l labels, k what may be told of a cell;
-p patches of s genes each.
+Shapes: b cells of a batch, g genes, v tokens, d width, l labels; p patches of s genes each.
 """
 
 from collections.abc import Sequence
@@ -22,7 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scdiff_data.diffusion.blocks import N_KNOTS, Block, Condition
+from scdiff_data.diffusion.blocks import Block, Condition
+
+_MOST_TOLD = 128
+"""Categories of a label that have weights for each gene: a few hundred would outweigh the rest."""
 
 
 def check_sizes(**sizes: int) -> None:
@@ -82,11 +83,14 @@ class Denoiser(nn.Module):
         self.gate_embedding = nn.Embedding(n_genes, d_model)
         self.head = nn.Linear(d_model, n_tokens, bias=False)
         self.head_bias = nn.Embedding(n_genes, n_tokens)
-        self.told_bias = nn.Embedding(N_KNOTS + sum(n_categories), n_genes * n_tokens)
+        n_told = [n if n <= _MOST_TOLD else 0 for n in n_categories]
+        # The first row, of a label that is missing or withheld, stays 0.
+        tables = (nn.Embedding(n + 1, n_genes * n_tokens, padding_idx=0) for n in n_told)
+        self.label_biases = nn.ModuleList(tables)
         self.register_buffer("log_marginal_gv", torch.zeros(n_genes, n_tokens).log_softmax(-1))
         nn.init.normal_(self.gene_token_embedding.weight, std=0.1)
         nn.init.zeros_(self.gene_token_embedding.weight[-1])
-        head = (self.head.weight, self.head_bias.weight, self.told_bias.weight)
+        head = (self.head.weight, self.head_bias.weight, *self.label_biases.parameters())
         for silent in (*head, self.patch_gate.weight, self.patch_gate.bias):
             nn.init.zeros_(silent)
 
@@ -145,36 +149,40 @@ class Denoiser(nn.Module):
         x_bpd = x_nd.view(n_cells, -1, x_nd.shape[1])
         # What the genes say beyond what the marginals expect of them: else their mean, the same for
         # all cells, is most of the sum, and cell types are found late.
-        told_bk = self.condition.weigh(total_counts_b, labels_bl, unconditional_b)
-        condition_bd = self.condition(told_bk, x_bpd.sum(1) - expected_bd)
-        told_bgv = (told_bk @ self.told_bias.weight).view(n_cells, *self.head_bias.weight.shape)
-        bias_bgv = self.head_bias.weight + told_bgv
-        if genes_bg is not None:
-            bias_bgv = bias_bgv[torch.arange(n_cells)[:, None], genes_bg]
+        condition_bd = self.condition(
+            total_counts_b, labels_bl, x_bpd.sum(1) - expected_bd, unconditional_b
+        )
         modulating_bd = F.silu(condition_bd)
         for block in self.blocks:
             x_bpd = block(x_bpd, modulating_bd)
         patch_gate_bd = self.patch_gate(modulating_bd)
         x_bpd = condition_bd[:, None] + patch_gate_bd[:, None] * self.norm(x_bpd)
-        if read_bg is None:
-            return self._read(x_bpd, n_genes, genes_bg) + bias_bgv
-        cell_n, place_n = read_bg.nonzero(as_tuple=True)
-        gate_nd = self.gate_embedding(there_bg.expand(n_cells, -1)[read_bg])
-        logits_nv: Tensor = self.head(x_bpd[cell_n, place_n // size] * gate_nd) + bias_bgv[read_bg]
-        return logits_nv
-
-    def _read(self, x_bpd: Tensor, n_genes: int, genes_bg: Tensor | None) -> Tensor:
-        """What every gene reads off its patch."""
-        size, d = self.patch_size, x_bpd.shape[-1]
-        if genes_bg is not None:
-            x_bgd = x_bpd.repeat_interleave(size, 1)[:, :n_genes] * self.gate_embedding(genes_bg)
-            logits_bgv: Tensor = self.head(x_bgd)
+        kept_b: Tensor | int = 1 if unconditional_b is None else (~unconditional_b).long()
+        labels: Any = zip(self.label_biases, labels_bl.unbind(-1), strict=True)
+        told = [(t, (c + 1) * (c < t.num_embeddings - 1) * kept_b) for t, c in labels]
+        if read_bg is None and genes_bg is None:
+            logits_bgv = self._read(x_bpd, n_genes)
+            for table, rows_b in told:
+                logits_bgv = logits_bgv + table(rows_b).view_as(logits_bgv)
             return logits_bgv
-        # One readout for all cells: gates times head, so that no [b, g, d] is ever held.
+        places_bg = torch.ones_like(tokens_bg) if read_bg is None else read_bg
+        cell_n, place_n = places_bg.nonzero(as_tuple=True)
+        gene_n = there_bg.expand(n_cells, -1)[cell_n, place_n]
+        x_nd = x_bpd[cell_n, place_n // size] * self.gate_embedding(gene_n)
+        logits_nv: Tensor = self.head(x_nd) + self.head_bias(gene_n)
+        for table, rows_b in told:
+            table_tgv = table.weight.view(-1, *self.log_marginal_gv.shape)
+            logits_nv = logits_nv + table_tgv[rows_b[cell_n], gene_n]
+        return logits_nv if read_bg is not None else logits_nv.view(n_cells, n_genes, -1)
+
+    def _read(self, x_bpd: Tensor, n_genes: int) -> Tensor:
+        """Every gene's logits, off its patch: gates times head, so that no [b, g, d] is held."""
+        size, d = self.patch_size, x_bpd.shape[-1]
         gate_gd = F.pad(self.gate_embedding.weight, (0, 0, 0, -n_genes % size))
         readout_pdsv = torch.einsum("psd,vd->pdsv", gate_gd.view(-1, size, d), self.head.weight)
         logits_bpe = torch.bmm(x_bpd.transpose(0, 1), readout_pdsv.flatten(2)).transpose(0, 1)
-        return logits_bpe.reshape(len(x_bpd), -1, self.mask_id)[:, :n_genes]
+        logits_bgv = logits_bpe.reshape(len(x_bpd), -1, self.mask_id)
+        return logits_bgv[:, :n_genes] + self.head_bias.weight
 
     @torch.no_grad()
     def start_at_marginals(self, log_marginal_gv: Tensor, *, log_depth_c: Tensor) -> None:
@@ -194,5 +202,4 @@ def count_flops(denoiser: Denoiser, n_genes: int) -> int:
     n = -(-n_genes // denoiser.patch_size)
     # Of a block: projections and feed-forward, attention between patches, the norms' modulation.
     a_block = 24 * n * d**2 + 4 * n**2 * d + 8 * d**2
-    a_gene = d * (v + 1) + v * len(denoiser.told_bias.weight)  # readout, evidence; what is told
-    return len(denoiser.blocks) * a_block + 2 * n_genes * a_gene
+    return len(denoiser.blocks) * a_block + 2 * n_genes * d * (v + 1)  # readout, and evidence

@@ -16,7 +16,6 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from scdiff_data.callbacks import explain_unreadable
-from scdiff_data.diffusion.blocks import N_KNOTS
 from scdiff_data.diffusion.denoiser import Denoiser, check_sizes, count_flops
 from scdiff_data.diffusion.generate import generate_cells, impute_cells
 from scdiff_data.diffusion.panel import Panel, find_genes, learn_statistics, map_codes, read_panel
@@ -44,7 +43,7 @@ _SIZES = ("d_model", "n_layers", "n_heads", "patch_size")
 _OPTIMIZER = ("learning_rate", "weight_decay", "n_warmup_steps")
 """Hyperparameters that `make_optimizer` takes."""
 
-_OF_VERSION = {"n_looks": N_LOOKS, "n_knots": N_KNOTS}
+_OF_VERSION = {"n_looks": N_LOOKS, "has_label_biases": True}
 """What is the same in all models of one version."""
 
 N_CONDITIONS = 4_096
@@ -272,12 +271,13 @@ class MaskedDiffusion(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the card along; refuse weights of another model, or of another version's."""
-        theirs = {"n_looks": 1, "n_knots": 0} | checkpoint | checkpoint["hyper_parameters"]
+        hparams = checkpoint["hyper_parameters"]
+        theirs = {"n_looks": 1, "has_label_biases": not hparams["labels"], **checkpoint, **hparams}
         for name, own in (_OF_VERSION | dict(self.hparams)).items():
             if name in (*_OF_VERSION, "labels", *_SIZES) and theirs[name] != own:
                 raise ValueError(
                     f"the checkpoint's model has {name}={theirs[name]}, this one {own}: give the "
-                    f"same {name}, or train a new model; n_looks and n_knots are the version's"
+                    f"same {name}, or train a new model; {[*_OF_VERSION]} are the version's"
                 )
         self.card = checkpoint.get("model_card")
 

@@ -81,23 +81,33 @@ def test_a_missing_label_is_a_category_of_its_own(patch_size: int) -> None:
     assert not torch.equal(predict(denoiser, tokens, label=-1), predict(denoiser, tokens, label=0))
 
 
-@pytest.mark.parametrize(
-    ("log_depth", "knots"), [(-1.0, [3]), (9.0, [6]), (-9.0, [0]), (-0.75, [3, 4])]
-)
-def test_depth_is_told_by_the_knots_beside_it(log_depth: float, knots: list[int]) -> None:
-    condition = small(1).condition
-    condition.scale_depth(torch.tensor([5.0, 7.0]))  # knots at 3, 4, … 9
-    depth = torch.tensor([log_depth + 7]).double().expm1()
-    told = condition.weigh(depth, torch.tensor([[-1]]), None)[0]
-    assert (told > 1e-4).nonzero()[:, 0].tolist() == knots
-    assert float(told.sum()) == pytest.approx(1)
+@both
+def test_of_a_label_each_gene_has_weights_which_a_missing_or_withheld_one_lacks(
+    patch_size: int,
+) -> None:
+    denoiser, tokens = small(patch_size), torch.full((4, 10), 4)
+    with torch.no_grad():
+        denoiser.label_biases[0].weight[1:] = torch.randn(3, 40)
+    labels, withheld = torch.tensor([[2], [0], [-1], [2]]), torch.tensor([False] * 3 + [True])
+    how = {"total_counts_b": torch.full((4,), 500), "labels_bl": labels}
+    told = denoiser(tokens, **how, unconditional_b=withheld)
+    rows = denoiser.label_biases[0].weight.view(4, 10, 4)
+    torch.testing.assert_close(told, rows[[3, 1, 0, 0]])
+    genes = torch.arange(9, -1, -1).expand(4, -1)
+    torch.testing.assert_close(
+        denoiser(tokens, **how, unconditional_b=withheld, genes_bg=genes), told.flip(1)
+    )
+    read = torch.rand(4, 10) < 0.5
+    torch.testing.assert_close(
+        denoiser(tokens, **how, unconditional_b=withheld, read_bg=read), told[read]
+    )
 
 
-def test_a_label_is_told_by_its_category_and_a_missing_or_withheld_one_not_at_all() -> None:
-    depths, labels = torch.full((3,), 500), torch.tensor([[2], [-1], [2]])
-    told = small(1).condition.weigh(depths, labels, torch.tensor([False, False, True]))
-    assert told[:, -3:].tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
-    assert told[:, :-3].sum(-1).tolist() == [1, 1, 0]
+def test_labels_of_very_many_categories_have_no_weights_of_their_own() -> None:
+    few, many = (Denoiser(6, n_tokens=5, n_categories=[n], d_model=8) for n in (128, 129))
+    assert [len(d.label_biases[0].weight) for d in (few, many)] == [129, 1]
+    how = {"total_counts_b": torch.full((1,), 500), "labels_bl": torch.tensor([[128]])}
+    assert many(torch.full((1, 6), 5), **how).shape == (1, 6, 5)
 
 
 @both

@@ -121,7 +121,7 @@ def test_a_checkpoint_loads_and_generates_with_no_datamodule(
     assert list(cells.var_names) == data.gene_ids
     # One of a version that told a gene in one look had other masks, a later one other weights.
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    for name, theirs, own in (("n_looks", 1, 2), ("n_knots", 0, 7)):
+    for name, theirs, own in (("n_looks", 1, 2), ("has_label_biases", False, True)):
         torch.save({k: v for k, v in checkpoint.items() if k != name}, tmp_path / "old.ckpt")
         said = rf"model has {name}={theirs}, this one {own}: .* train a new model"
         with pytest.raises(ValueError, match=said):
