@@ -83,8 +83,8 @@ class Denoiser(nn.Module):
         self.gate_embedding = nn.Embedding(n_genes, d_model)
         self.head = nn.Linear(d_model, n_tokens, bias=False)
         self.head_bias = nn.Embedding(n_genes, n_tokens)
-        n_told = [n if n <= _MOST_TOLD else 0 for n in n_categories]
         # The first row, of a label that is missing or withheld, stays 0.
+        n_told = [n if n <= _MOST_TOLD else 0 for n in n_categories]
         tables = (nn.Embedding(n + 1, n_genes * n_tokens, padding_idx=0) for n in n_told)
         self.label_biases = nn.ModuleList(tables)
         self.register_buffer("log_marginal_gv", torch.zeros(n_genes, n_tokens).log_softmax(-1))
@@ -161,10 +161,8 @@ class Denoiser(nn.Module):
         labels: Any = zip(self.label_biases, labels_bl.unbind(-1), strict=True)
         told = [(t, (c + 1) * (c < t.num_embeddings - 1) * kept_b) for t, c in labels]
         if read_bg is None and genes_bg is None:
-            logits_bgv = self._read(x_bpd, n_genes)
-            for table, rows_b in told:
-                logits_bgv = logits_bgv + table(rows_b).view_as(logits_bgv)
-            return logits_bgv
+            biases = (table(rows_b).view(n_cells, n_genes, -1) for table, rows_b in told)
+            return sum(biases, self._read(x_bpd, n_genes))
         places_bg = torch.ones_like(tokens_bg) if read_bg is None else read_bg
         cell_n, place_n = places_bg.nonzero(as_tuple=True)
         gene_n = there_bg.expand(n_cells, -1)[cell_n, place_n]
