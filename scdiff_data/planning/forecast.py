@@ -38,6 +38,12 @@ bytes there, and 6 in the archive."""
 _CELL_BYTES = 64
 """Bytes of a cell in the shards beside its counts: ids, totals, labels."""
 
+_NAME_BYTES = 95
+"""Bytes of a gene's id and symbol, which each archive has."""
+
+_SUM_BYTES = 56
+"""Bytes of what a gene adds up to, in each split of an experiment: seven numbers."""
+
 _N_GENES = 36_601
 """Human genes in scBaseCount; taken until there is a reference axis."""
 
@@ -58,6 +64,8 @@ class DrawForecast:
         Bytes on disk of the whole data directory, at the most and at the end.
     new_bytes
         Bytes that the disk must have free to get to the peak.
+    least_bytes
+        The same, if files have few genes: how many they have may not be known yet.
     shard_format, shard_bytes
         The format that shards get, and their bytes in each.
     costs
@@ -71,6 +79,7 @@ class DrawForecast:
     peak_bytes: int
     end_bytes: int
     new_bytes: int
+    least_bytes: int
     shard_format: ShardFormat
     shard_bytes: dict[ShardFormat, int]
     costs: Sequence[tuple[int, str]]
@@ -115,8 +124,9 @@ class Forecast:
             cell_bytes=_FILE_CELL_BYTES,
         )
         self._records: dict[int, ExperimentRecord] = {}
-        self._n_genes = _N_GENES
+        self._n_genes, self._knows_genes = _N_GENES, False
         if (axis := GeneAxis.find(directory.genes)) is not None:
+            self._knows_genes = True
             self._n_genes = len(axis)
             there = order.find(path.stem for path in directory.archives.glob("*.json"))
             records = Records(directory, recipe.archive_key, retry_failed=options.retry_failed)
@@ -143,7 +153,9 @@ class Forecast:
             most = _LARGEST_GROWTH * in_files // max(int(self._reach.n_in_files.sum()), 1)
             self._cell_bytes = min(_ARCHIVED_CELL_BYTES, most)
         if n_archived:
-            self._cell_bytes = sum(map(_archive_bytes, self._records.values())) // n_archived
+            sizes = [n for n in map(_archive_bytes, self._records.values()) if n]
+            of_cells = sum(sizes) - len(sizes) * _NAME_BYTES * self._n_genes
+            self._cell_bytes = max(of_cells // n_archived, 1)
 
     def count_cells(self) -> int:
         """Cells that there are at most, if all of those in unknown files pass QC."""
@@ -159,9 +171,11 @@ class Forecast:
         files = self._reach.sum_files(passing, n_tried, n_threads + 2)
         fetched = self._fetched.items()
         there = sum(size for p, size in fetched if p < n_tried and p not in self._records)
+        sums = _SUM_BYTES * self._n_genes * self._n_splits
+        each = _NAME_BYTES * self._n_genes + sums
         archives = available * self._cell_bytes
         tried = (record for place, record in self._records.items() if place < n_tried)
-        archived = sum(map(_archive_bytes, tried))
+        archived = sum(size + sums for size in map(_archive_bytes, tried) if size)
         n_genes = recipe.n_kept or self._n_genes
         by_format = {
             name: count_bytes(name, n_cells=n_drawn, n_genes=n_genes) + n_drawn * _CELL_BYTES
@@ -170,12 +184,14 @@ class Forecast:
         shard_format = choose_format(recipe.shard_format, n_cells=n_drawn, n_genes=n_genes)
         shards, sorting = by_format[shard_format], by_format["compact"]
         kept = files.n_bytes if self._options.keep_downloads else 0
-        end = archives + shards + kept
-        peak = max(end + sorting, archives + files.window)
+        at_rest = archives + n_tried * each
+        end = at_rest + shards + kept
+        peak = max(end + sorting, at_rest + files.window)
         given = recipe.genes is not None
         genes = f"genes={recipe.n_kept} names" if given else f"n_hvgs={_text(recipe.n_hvgs)}"
         costs = [
             (archives, f"cell_count={_text(wanted)}: the archive of all genes"),
+            (n_tried * each, f"{n_tried:,} experiments: the names and sums of their genes"),
             (shards, f"{genes}: the shards"),
             (sorting, "cells on their way into the shards, gone at the end"),
             (0 if kept else files.window, f"n_threads={n_threads}: source files there at once"),
@@ -194,10 +210,19 @@ class Forecast:
             peak_bytes=peak,
             end_bytes=end,
             new_bytes=max(0, peak - archived - there),
+            least_bytes=max(
+                0, peak - archived - there - (0 if self._knows_genes else n_tried * each)
+            ),
             shard_format=shard_format,
             shard_bytes=by_format,
             costs=sorted((cost for cost in costs if cost[0]), reverse=True),
         )
+
+    @property
+    def _n_splits(self) -> int:
+        """Splits that an experiment's cells are in."""
+        rule = self._recipe.split
+        return 1 + sum(1 for part in (rule.val, rule.test) if part) if rule.by == "cell" else 1
 
     def _split_sizes(self, passing: float, n_tried: int, n_drawn: int) -> dict[str, int] | None:
         """Cells of each split, where hashes of the experiments or fractions of the cells decide."""

@@ -88,11 +88,11 @@ class Plan:
     @property
     def lack_of_room(self) -> str | None:
         """What the disk lacks even in the best case; None if it can hold the data."""
-        if self.best.new_bytes <= self.free_bytes:
+        if self.best.least_bytes <= self.free_bytes:
             return None
         return (
             f"{self.data_dir} has {describe_size(self.free_bytes)} free, the run needs about "
-            f"{describe_size(self.best.new_bytes)}: free some, set data_dir to a larger disk, or "
+            f"{describe_size(self.best.least_bytes)}: free some, set data_dir to a larger disk, or "
             "lower cell_count"
         )
 
