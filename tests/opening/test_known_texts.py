@@ -6,7 +6,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from scdiff_data import CountError
@@ -66,12 +66,9 @@ def test_other_texts_are_not_taken_for_the_known_ones(
         assert not KnownTexts([*texts, "more"]).are_in(file["column"])
 
 
-@given(
-    at=st.integers(0, 4095),
-    byte=st.integers(0, 255),
-    is_packed=st.booleans(),
-)
-def test_damaged_heaps_end_the_look_and_are_never_known(
+@example(at=8, byte=1, is_packed=False)
+@given(at=st.integers(0, 4095), byte=st.integers(0, 255), is_packed=st.booleans())
+def test_damaged_heaps_end_the_look_and_other_bytes_are_never_known(
     tmp_path_factory: pytest.TempPathFactory, at: int, byte: int, is_packed: bool
 ) -> None:
     path = tmp_path_factory.mktemp("texts") / "file.h5"
@@ -87,11 +84,12 @@ def test_damaged_heaps_end_the_look_and_are_never_known(
         return
     with file:
         is_known = KnownTexts(texts)._are_here(file["column"])
+        expected = [text.encode() for text in texts]
         try:
             found = file["column"][:].tolist()
-        except Exception:  # noqa: BLE001 - of whatever kind
-            found = []
-        assert is_known <= (found == [text.encode() for text in texts])
+        except Exception:  # noqa: BLE001 - a heap's length, say: what was compared still lies there
+            found = [text for text in expected if text in content]
+        assert is_known <= (found == expected)
 
 
 def test_texts_of_fixed_length_are_compared_too(tmp_path: Path) -> None:
