@@ -2,6 +2,7 @@
 
 import errno
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +52,21 @@ def test_a_table_kept_aside_is_the_same_and_a_large_one_takes_no_memory(
     assert chosen.to_pydict() == expected.filter(pa.array(keep)).to_pydict()
     write_parquet(tmp_path / "table.parquet", table)
     assert read_aside(tmp_path / "table.parquet").to_pydict() == expected.to_pydict()
+
+
+def test_a_table_is_kept_aside_elsewhere_if_its_folder_may_only_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches, make = make_batches(60), rows.TemporaryFile
+
+    def refuse(**where: Path) -> IO[bytes]:
+        if "dir" in where:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return make()
+
+    monkeypatch.setattr(rows, "TemporaryFile", refuse)
+    table = keep_aside(iter(batches), batches[0].schema, tmp_path)
+    assert table.equals(pa.Table.from_batches(batches))
 
 
 def test_a_disk_that_is_full_while_a_table_is_kept_aside_is_said_to_be(
