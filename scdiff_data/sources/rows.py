@@ -119,7 +119,8 @@ class Rows(Mapping[str, CatalogRow]):
     def find(self, name: str) -> int | None:
         """An experiment's place in the catalog; None if it is not there."""
         hashes, places = self._index
-        (wanted,) = hash_texts(pa.chunked_array([[name]]))
+        text = name.encode(errors="replace").decode()  # a file may have any name
+        (wanted,) = hash_texts(pa.chunked_array([[text]]))
         first, last = np.searchsorted(hashes, wanted), np.searchsorted(hashes, wanted, "right")
         found = (p for p in places[first:last].tolist() if self.ids[p].as_py() == name)
         return next(found, None)

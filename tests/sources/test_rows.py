@@ -1,6 +1,7 @@
 """Tables of a catalog that may be larger than memory."""
 
 import errno
+import os
 from pathlib import Path
 from typing import IO
 
@@ -10,7 +11,7 @@ import pytest
 
 from scdiff_data import ManifestError
 from scdiff_data.base import write_parquet
-from scdiff_data.sources import rows
+from scdiff_data.sources import Rows, rows
 from scdiff_data.sources.rows import choose_rows, keep_aside, read_aside
 
 
@@ -20,6 +21,10 @@ def test_a_table_whose_texts_are_no_utf_8_is_damaged(tmp_path: Path) -> None:
     write_parquet(tmp_path / "table.parquet", pa.table({"experiment_id": texts}))
     with pytest.raises(ManifestError, match=r"table.parquet is damaged.*UTF8"):
         read_aside(tmp_path / "table.parquet")
+
+
+def test_a_files_name_that_is_no_text_is_no_experiment() -> None:
+    assert os.fsdecode(b"\xff") not in Rows(pa.table({"experiment_id": ["?", "e1"]}))
 
 
 def make_batches(n: int) -> list[pa.RecordBatch]:
