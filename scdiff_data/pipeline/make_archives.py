@@ -123,6 +123,7 @@ class ArchiveMaker:
         self._shares: dict[str, float] = {}  # of a file's cells, what was kept of those looked at
         self._damaged: set[str] = set()  # experiments whose archives are to be made again
         self._alone: set[str] = set()  # files whose experiments are read one by one
+        self._left_out: set[str] = set()  # in this run
 
     def find(
         self, row: CatalogRow, axis: GeneAxis | None, *, is_reference: bool = False
@@ -253,11 +254,9 @@ class ArchiveMaker:
             Gives an archive, which is then in its place with its statistics.
         """
         row, *others = job.rows
-
-        def note(one: CatalogRow) -> ExperimentRecord:
-            return self._note(one, outcomes[one.experiment_id], axis, finish)
-
-        record, records = note(row), {one.experiment_id: note(one) for one in others}
+        note = partial(self._note, axis=axis, finish=finish)
+        record = note(row, outcomes[row.experiment_id])
+        records = {one.experiment_id: note(one, outcomes[one.experiment_id]) for one in others}
         if job.axis is None and record.n_cells:
             axis.write(self._directory.genes)
         if job.axis is not None or record.n_cells:
@@ -282,8 +281,8 @@ class ArchiveMaker:
         return self._known.write(row, report=outcome, axis=axis.digest, file=finish(row))
 
     def is_new(self, row: CatalogRow) -> bool:
-        """Whether what is known of an experiment was found out in this run."""
-        return row.experiment_id in self._made or self.is_unreadable(row)
+        """Whether this run, or the catalog, says why an experiment is left out."""
+        return row.experiment_id in self._left_out or self.is_unreadable(row)
 
     def is_unreadable(self, row: CatalogRow) -> bool:
         """Whether the catalog says what is wrong with an experiment's file."""
@@ -292,6 +291,7 @@ class ArchiveMaker:
     def leave_out(self, row: CatalogRow, reason: str) -> ExperimentRecord:
         """Leave a record of why an experiment is left out."""
         logger.warning("experiment %s is left out for good: %s", row.experiment_id, reason)
+        self._left_out.add(row.experiment_id)
         return self._known.write(row, reason=reason)
 
     def most_cells(self, row: CatalogRow) -> int:

@@ -111,7 +111,8 @@ class H5adFile:
 
     def name_genes(self) -> dict[str, list[str]]:
         """Every way in which the file names its genes, see `gene_names.name_genes`."""
-        return name_genes(self._var, self.path.name, self._gene_ids)
+        with explain(self.path, "var"):
+            return name_genes(self._var, self.path.name, self._gene_ids)
 
     def mark_genes(self, wanted: str | Sequence[str]) -> NDArray[np.bool_]:
         """Genes with a name in a list, or one that begins with a text; a CountError if none."""

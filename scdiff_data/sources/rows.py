@@ -3,13 +3,14 @@
 A catalog may have more of them than fit into memory as objects: a row is made when it is asked for.
 """
 
+import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, overload
+from typing import IO, Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -118,7 +119,8 @@ class Rows(Mapping[str, CatalogRow]):
     def find(self, name: str) -> int | None:
         """An experiment's place in the catalog; None if it is not there."""
         hashes, places = self._index
-        (wanted,) = hash_texts(pa.chunked_array([[name]]))
+        text = name.encode(errors="replace").decode()  # a file may have any name
+        (wanted,) = hash_texts(pa.chunked_array([[text]]))
         first, last = np.searchsorted(hashes, wanted), np.searchsorted(hashes, wanted, "right")
         found = (p for p in places[first:last].tolist() if self.ids[p].as_py() == name)
         return next(found, None)
@@ -206,7 +208,8 @@ def keep_aside(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Pat
     """A table of batches that never stand in memory together.
 
     What passes a few megabytes lies in a file of the folder that has no name, is gone with the
-    table, and is mapped: its pages are dropped when memory is short.
+    table, and is mapped: its pages are dropped when memory is short. Where the folder may only be
+    read, as that of a finished directory, it is the system's folder of temporary files.
     """
     source, first, n_bytes = iter(batches), [], 0
     for batch in source:
@@ -216,8 +219,7 @@ def keep_aside(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Pat
             break
     else:
         return pa.Table.from_batches(first, schema)
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=folder) as file:
+    with _open_nameless(folder) as file:
         with pa.ipc.new_stream(file, schema) as writer:
             while first:
                 writer.write(first.pop(0))
@@ -226,6 +228,16 @@ def keep_aside(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Pat
         file.flush()
         content = mmap(file.fileno(), 0, access=ACCESS_READ)
     return pa.ipc.open_stream(pa.py_buffer(content)).read_all()
+
+
+def _open_nameless(folder: Path) -> IO[bytes]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return TemporaryFile(dir=folder)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return TemporaryFile()
 
 
 def choose_rows(table: pa.Table, keep: NDArray[np.bool_], folder: Path) -> pa.Table:

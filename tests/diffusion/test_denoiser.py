@@ -103,6 +103,23 @@ def test_of_a_label_each_gene_has_weights_which_a_missing_or_withheld_one_lacks(
     )
 
 
+@pytest.mark.parametrize("way", ["genes_bg", "read_bg", "neither"])
+def test_weights_of_a_missing_or_withheld_label_learn_nothing(way: str) -> None:
+    denoiser = Denoiser(6, n_tokens=5, n_categories=[3, 200], d_model=8)
+    hows = {"genes_bg": torch.arange(6)[None], "read_bg": torch.ones(3, 6, dtype=torch.bool)}
+    how = {way: hows[way]} if way in hows else {}
+    logits = denoiser(
+        torch.full((3, 6), 5),
+        total_counts_b=torch.full((3,), 500),
+        labels_bl=torch.tensor([[2, 150], [-1, -1], [0, 7]]),
+        unconditional_b=torch.tensor([False, False, True]),
+        **how,
+    )
+    logits.sum().backward()
+    learn = [table.weight.grad.any(-1).tolist() for table in denoiser.label_biases]
+    assert learn == [[False, False, False, True], [False]]
+
+
 def test_labels_of_very_many_categories_have_no_weights_of_their_own() -> None:
     few, many = (Denoiser(6, n_tokens=5, n_categories=[n], d_model=8) for n in (128, 129))
     assert [len(d.label_biases[0].weight) for d in (few, many)] == [129, 1]

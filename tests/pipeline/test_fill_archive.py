@@ -75,6 +75,7 @@ def test_a_broken_experiment_is_recorded_and_the_draw_goes_on(
     assert "not a readable h5ad file" in failed[0]["reason"]
     assert sum(manifest.n_cells.values()) == 150
     assert "left out for good" in caplog.text
+    assert "by an earlier run" not in caplog.text
 
     whole = next(path for path in atlas_bucket.rglob("*.h5ad") if path.name == victim.name)
     victim.write_bytes(whole.read_bytes())

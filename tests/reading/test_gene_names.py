@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +11,8 @@ import scipy.sparse as sp
 
 from scdiff_data import CountError
 from scdiff_data.reading.gene_names import merge_axes, name_genes
-from scdiff_data.reading.h5ad import H5adFile
+from scdiff_data.reading.h5ad import H5adFile, read_gene_axis
+from support.h5ad import write_source
 
 IDS = [f"ENSG{i:011d}" for i in range(30)]
 SYMBOLS = [f"GENE{i}" for i in range(30)]
@@ -88,3 +90,17 @@ def test_genes_without_a_name_are_no_gene(name: str | None) -> None:
         name_genes(var, "x.h5ad", "gid")
     with pytest.raises(CountError, match=r"2 genes without a name in the index of var"):
         name_genes(var.set_index("gid"), "x.h5ad")
+
+
+def test_a_column_of_names_that_are_lists_is_the_files_fault(tmp_path: Path) -> None:
+    path = write_source(tmp_path / "lists.h5ad", np.ones((4, 2)))
+    lists = np.empty(2, object)
+    lists[:] = [np.arange(2), np.arange(3)]
+    with h5py.File(path, "r+") as file:
+        column = file["var"].create_dataset(
+            "gene_symbols", data=lists, dtype=h5py.vlen_dtype(np.int64)
+        )
+        column.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+        file["var"].attrs["column-order"] = ["gene_symbols"]
+    with pytest.raises(CountError, match=r"lists\.h5ad cannot be read: var"):
+        read_gene_axis(path)

@@ -1,7 +1,9 @@
 """Tables of a catalog that may be larger than memory."""
 
 import errno
+import os
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +11,7 @@ import pytest
 
 from scdiff_data import ManifestError
 from scdiff_data.base import write_parquet
-from scdiff_data.sources import rows
+from scdiff_data.sources import Rows, rows
 from scdiff_data.sources.rows import choose_rows, keep_aside, read_aside
 
 
@@ -19,6 +21,10 @@ def test_a_table_whose_texts_are_no_utf_8_is_damaged(tmp_path: Path) -> None:
     write_parquet(tmp_path / "table.parquet", pa.table({"experiment_id": texts}))
     with pytest.raises(ManifestError, match=r"table.parquet is damaged.*UTF8"):
         read_aside(tmp_path / "table.parquet")
+
+
+def test_a_files_name_that_is_no_text_is_no_experiment() -> None:
+    assert os.fsdecode(b"\xff") not in Rows(pa.table({"experiment_id": ["?", "e1"]}))
 
 
 def make_batches(n: int) -> list[pa.RecordBatch]:
@@ -51,6 +57,21 @@ def test_a_table_kept_aside_is_the_same_and_a_large_one_takes_no_memory(
     assert chosen.to_pydict() == expected.filter(pa.array(keep)).to_pydict()
     write_parquet(tmp_path / "table.parquet", table)
     assert read_aside(tmp_path / "table.parquet").to_pydict() == expected.to_pydict()
+
+
+def test_a_table_is_kept_aside_elsewhere_if_its_folder_may_only_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches, make = make_batches(60), rows.TemporaryFile
+
+    def refuse(**where: Path) -> IO[bytes]:
+        if "dir" in where:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return make()
+
+    monkeypatch.setattr(rows, "TemporaryFile", refuse)
+    table = keep_aside(iter(batches), batches[0].schema, tmp_path)
+    assert table.equals(pa.Table.from_batches(batches))
 
 
 def test_a_disk_that_is_full_while_a_table_is_kept_aside_is_said_to_be(
