@@ -169,10 +169,8 @@ class Denoiser(nn.Module):
         x_nd = x_bpd[cell_n, place_n // size] * self.gate_embedding(gene_n)
         logits_nv: Tensor = self.head(x_nd) + self.head_bias(gene_n)
         for table, rows_b in told:
-            table_tgv = table.weight.view(-1, *self.log_marginal_gv.shape)
-            row_n = rows_b[cell_n]
-            told_nv = table_tgv[row_n, gene_n]  # which learns the first row, too, unlike the table
-            logits_nv = logits_nv + told_nv.masked_fill(row_n[:, None] == 0, 0.0)
+            row_n, table_tgv = rows_b[cell_n], table.weight.view(-1, *self.log_marginal_gv.shape)
+            logits_nv = logits_nv + table_tgv[row_n, gene_n] * (row_n > 0)[:, None]  # 0 stays 0
         return logits_nv if read_bg is not None else logits_nv.view(n_cells, n_genes, -1)
 
     def _read(self, x_bpd: Tensor, n_genes: int) -> Tensor:

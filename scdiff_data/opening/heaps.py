@@ -33,8 +33,8 @@ _HEADER = 16
 _SIGNATURE = re.compile(b"GCOL")
 """The first of them; searched for twice as fast as `bytes.find` does."""
 
-_VERSION = b"\1\0\0\0"
-"""Those that follow: a version, and three that are not used."""
+_VERSION = 1
+"""The byte that follows; three more are not used, and not looked at by the library."""
 
 
 @lru_cache(maxsize=1024)
@@ -146,7 +146,7 @@ def _walk_all(content: bytes, end: int, left: int) -> tuple[int, int, bool]:
                 return at, -1, False
             length = int.from_bytes(content[at + 8 : at + _HEADER], "little")
             # Other bytes may happen to read as a signature does.
-            if content[at + 4 : at + 8] != _VERSION or not _HEADER <= length <= left - at:
+            if content[at + 4] != _VERSION or not _HEADER <= length <= left - at:
                 at += 1
                 continue
             at, end = at + _HEADER, at + length
