@@ -140,7 +140,8 @@ def read_sealed(path: Path) -> dict[str, Any]:
 def write_parquet(path: Path, table: pa.Table, *, n_rows_each: int | None = None) -> None:
     """Write `table` as a Parquet file, whole or not at all, in groups of so many rows."""
     with write_aside(path) as aside:
-        pq.write_table(*(table, aside, n_rows_each), compression="zstd", write_page_checksum=True)
+        how: Any = {"compression": "zstd", "write_page_checksum": True}
+        pq.write_table(table, aside, row_group_size=n_rows_each, **how)
 
 
 def read_parquet(path: Path) -> pa.Table:

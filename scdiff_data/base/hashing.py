@@ -72,11 +72,8 @@ def find_first(texts: pa.ChunkedArray, order: Places | None = None) -> NDArray[n
     del hashes
     if not len(twice):
         return is_first
-    places = np.flatnonzero(np.isin(hash_texts(texts), twice))
-    if order is not None:
-        rank = np.empty_like(order)
-        rank[order] = np.arange(len(order))
-        places = places[np.argsort(rank[places])]
+    is_twice = np.isin(hash_texts(texts), twice)
+    places = np.flatnonzero(is_twice) if order is None else order[is_twice[order]]
     seen: set[str] = set()
     for place in places.tolist():
         text = texts[place].as_py()

@@ -198,7 +198,8 @@ def _fill_here(
                 fetched = future or _start(fetcher, row)
                 n_more, coming = maker.convert(row, fetched, axis, together, finisher)
                 made.append((row, coming))
-            n_more = n_more if record is None else record.n_cells
+            if record is not None:
+                n_more = record.n_cells
             n_cells += n_more
             if n_more:
                 axis = axis or GeneAxis.read(directory.genes)
@@ -240,8 +241,8 @@ def take_archives(
         is_reference = recipe.gene_axis == "first" and not n_cells
         record = known.find(row, axis, is_reference=is_reference)
         if record is None:
-            lacking = directory.archive(row.experiment_id)
-            raise FileNotFoundError(explain_lack(directory, f"{lacking}"))
+            lacking = str(directory.archive(row.experiment_id))
+            raise FileNotFoundError(explain_lack(directory, lacking))
         records.append(record)
         n_cells += record.n_cells
     usual = layout_of(recipe.source).max_failed_fraction
