@@ -157,21 +157,26 @@ class Denoiser(nn.Module):
             x_bpd = block(x_bpd, modulating_bd)
         patch_gate_bd = self.patch_gate(modulating_bd)
         x_bpd = condition_bd[:, None] + patch_gate_bd[:, None] * self.norm(x_bpd)
-        kept_b: Tensor | int = 1 if unconditional_b is None else (~unconditional_b).long()
-        labels: Any = zip(self.label_biases, labels_bl.unbind(-1), strict=True)
-        told = [(t, (c + 1) * (c < t.num_embeddings - 1) * kept_b) for t, c in labels]
+        # Where all places are read, n is (b, g).
+        cell_n, gene_n = torch.arange(n_cells, device=weight.device)[:, None], there_bg
+        if read_bg is not None:
+            cell_n, place_n = read_bg.nonzero(as_tuple=True)
+            gene_n = there_bg.expand(n_cells, -1)[cell_n, place_n]
+            x_nd = x_bpd[cell_n, place_n // size]
+        elif genes_bg is not None:
+            x_nd = x_bpd.repeat_interleave(size, 1)[:, :n_genes]
         if read_bg is None and genes_bg is None:
-            biases = (table(rows_b).view(n_cells, n_genes, -1) for table, rows_b in told)
-            return sum(biases, self._read(x_bpd, n_genes))
-        places_bg = torch.ones_like(tokens_bg) if read_bg is None else read_bg
-        cell_n, place_n = places_bg.nonzero(as_tuple=True)
-        gene_n = there_bg.expand(n_cells, -1)[cell_n, place_n]
-        x_nd = x_bpd[cell_n, place_n // size] * self.gate_embedding(gene_n)
-        logits_nv: Tensor = self.head(x_nd) + self.head_bias(gene_n)
-        for table, rows_b in told:
-            row_n, table_tgv = rows_b[cell_n], table.weight.view(-1, *self.log_marginal_gv.shape)
-            logits_nv = logits_nv + table_tgv[row_n, gene_n] * (row_n > 0)[:, None]  # 0 stays 0
-        return logits_nv if read_bg is not None else logits_nv.view(n_cells, n_genes, -1)
+            logits_nv: Tensor = self._read(x_bpd, n_genes)
+        else:
+            logits_nv = self.head(x_nd * self.gate_embedding(gene_n)) + self.head_bias(gene_n)
+        labels: Any = zip(self.label_biases, labels_bl.unbind(-1), strict=True)
+        for table, code_b in labels:
+            row_b = (code_b + 1) * (code_b < table.num_embeddings - 1)
+            row_n = (row_b if unconditional_b is None else row_b * ~unconditional_b)[cell_n]
+            table_nv = table.weight.view(-1, self.mask_id)
+            biases_nv = F.embedding(row_n * len(self.log_marginal_gv) + gene_n, table_nv)
+            logits_nv = logits_nv + biases_nv * (row_n > 0)[..., None]  # the first row stays 0
+        return logits_nv
 
     def _read(self, x_bpd: Tensor, n_genes: int) -> Tensor:
         """Every gene's logits, off its patch: gates times head, so that no [b, g, d] is held."""

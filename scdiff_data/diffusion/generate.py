@@ -147,8 +147,8 @@ def impute_cells(
     hidden_cg = torch.from_numpy(~known_cg).to(model.device)
     tokens_cg = tokens_cg.masked_fill(hidden_cg, model.denoiser.mask_id)
     how: Any = {"steps": steps, "sampler": sampler, "seed": seed, "batch_size": batch_size}
-    is_told = total_counts is not None
-    batches = _fill_masked(model, conditions_cl, tokens_cg, is_told=is_told, **how)
+    guidance = float(total_counts is not None)
+    batches = _fill_masked(model, conditions_cl, tokens_cg, guidance=guidance, **how)
     return np.where(known_cg, counts_cg, np.concatenate(list(batches)))
 
 
@@ -193,20 +193,19 @@ def _fill_masked(
     conditions_cl: NDArray[np.int64],
     tokens_cg: Tensor,
     *,
-    is_told: bool = True,
-    guidance: float = 1.0,
+    guidance: float,
     steps: int,
     sampler: Sampler,
     seed: int,
     batch_size: int,
 ) -> Iterator[NDArray[np.int32]]:
-    """Counts with the masked genes filled, a batch at a time; `is_told`: of depth and labels."""
+    """Counts with the masked genes filled, a batch at a time."""
     starts = range(0, len(tokens_cg), batch_size)
     with Progress("generate", "steps", steps * len(starts)) as progress:
         for start in starts:
             rows_bl = torch.from_numpy(conditions_cl[start : start + batch_size]).to(model.device)
             generator = keyed_generator(seed, start, device=model.device)
-            denoise = _condition(model, rows_bl, progress, is_told=is_told, guidance=guidance)
+            denoise = _condition(model, rows_bl, progress, guidance=guidance)
             filled_bg = sample_tokens(
                 denoise,
                 tokens_cg[start : start + batch_size],
@@ -219,23 +218,20 @@ def _fill_masked(
 
 
 def _condition(
-    model: Any, rows_bl: Tensor, progress: Progress, *, is_told: bool, guidance: float
+    model: Any, rows_bl: Tensor, progress: Progress, *, guidance: float
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The denoiser as a function of tokens and places: depth, labels and guidance set."""
     genes, depth_b = model.hparams["panel"]["gene_places"], rows_bl[:, 0]
     genes_bg = None if genes is None else torch.tensor(genes, device=model.device)[None]
     known: Any = {"total_counts_b": depth_b, "labels_bl": rows_bl[:, 1:], "genes_bg": genes_bg}
-    ask = partial(model.denoiser, **known)
     withheld_b = torch.ones_like(depth_b, dtype=torch.bool)
 
     def denoise(tokens_bg: Tensor, read_bg: Tensor) -> Tensor:
         progress.add()
-        told: Tensor = ask(
-            tokens_bg, read_bg=read_bg, unconditional_b=None if is_told else withheld_b
-        )
-        if not is_told or guidance == 1:
-            return told
-        untold = ask(tokens_bg, read_bg=read_bg, unconditional_b=withheld_b)
-        return guide(told, untold, guidance=guidance)
+        ask = partial(model.denoiser, tokens_bg, read_bg=read_bg, **known)
+        if guidance in (0, 1):
+            only_nv: Tensor = ask(unconditional_b=None if guidance else withheld_b)
+            return only_nv
+        return guide(ask(), ask(unconditional_b=withheld_b), guidance=guidance)
 
     return denoise

@@ -218,9 +218,8 @@ class MaskedDiffusion(LightningModule):
         """Add a batch's losses, of the model and of the marginals, on the same fixed masks."""
         del batch_idx
         tokens_bg, metadata = batch
-        n_cells = len(tokens_bg)
         genes_bg = find_genes(self.hparams["panel"], metadata)
-        marginal_bgv = self.denoiser.log_marginal_gv[genes_bg].expand(n_cells, -1, -1)
+        marginal_bgv = self.denoiser.log_marginal_gv[genes_bg].expand(len(tokens_bg), -1, -1)
         scores = []
         for hidden_bg in self._hide_twice(batch):
             predictions = (self.logits(batch, hidden_bg), marginal_bgv)

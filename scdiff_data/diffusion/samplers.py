@@ -12,6 +12,7 @@ Shapes: b cells of a batch, g genes, v tokens, l looks of a gene, n genes being 
 """
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -64,32 +65,31 @@ def sample_tokens(
     """
     if sampler not in get_args(Sampler):
         raise ValueError(f"sampler must be one of {get_args(Sampler)}, got {sampler!r}")
-    is_free_lbg = (tokens_bg == mask_id).expand(N_LOOKS, -1, -1)
-    is_hidden_lbg = is_free_lbg
-    place_lbg = torch.rand(is_free_lbg.shape, generator=generator, device=generator.device)
-    if sampler == "fixed":  # the others need no order, and sorting takes time
+    is_hidden_lbg = is_free_lbg = (tokens_bg == mask_id).expand(N_LOOKS, -1, -1)
+    rand = partial(torch.rand, generator=generator, device=generator.device)
+    # A look is hidden while its place is below the hidden fraction: of those at t, s/t are at s.
+    place_lbg = rand(is_free_lbg.shape)
+    if sampler == "fixed":
         place_lbg = _rank_free(place_lbg, is_free_lbg)
+    place_lbg = place_lbg.masked_fill(~is_free_lbg, 1.0)
     for fraction, next_fraction in pairwise(cosine_grid(steps)):
-        chance_lbg = torch.rand(is_free_lbg.shape, generator=generator, device=generator.device)
-        hidden_again = 0.0
+        stays_lbg = place_lbg < next_fraction
         if sampler == "remask" and fraction < 1:
-            hidden_again = _HIDDEN_AGAIN * min(1.0, next_fraction / (1 - fraction))
-        # So that the next fraction is hidden, whatever is hidden again: ReMDM's equation 5.
-        revealed = 1 - (next_fraction - hidden_again * (1 - fraction)) / fraction
-        if sampler == "fixed":
-            stays_lbg = is_hidden_lbg & (place_lbg < next_fraction)
-        else:
-            stays_lbg = is_hidden_lbg & (chance_lbg >= revealed)
+            again = _HIDDEN_AGAIN * min(1.0, next_fraction / (1 - fraction))
+            # So that the next fraction is hidden, whatever is hidden again: ReMDM's equation 5.
+            stays = (next_fraction - again * (1 - fraction)) / fraction
+            chance_lbg = torch.where(is_hidden_lbg, stays, again).masked_fill(~is_free_lbg, 0.0)
+            stays_lbg = rand(chance_lbg.shape) < chance_lbg
         is_told_bg = (is_hidden_lbg & ~stays_lbg).any(0) & (tokens_bg >= mask_id)
         logits_nv = denoise(tokens_bg, is_told_bg).float()
-        if len(logits_nv):
-            # A whole token is drawn; of one whose level stays hidden, hide_tokens forgets it.
-            is_expressed_n1 = tokens_bg[is_told_bg][:, None] > mask_id
-            logits_nv[:, :1] = logits_nv[:, :1].masked_fill(is_expressed_n1, -torch.inf)
-            drawn_n = logits_nv.softmax(-1).multinomial(1, generator=generator)[:, 0]
-            tokens_bg = tokens_bg.masked_scatter(is_told_bg, drawn_n)
-        again_lbg = is_free_lbg & ~is_hidden_lbg & (chance_lbg < hidden_again)
-        is_hidden_lbg = stays_lbg | again_lbg
+        # A whole token is drawn; of one whose level stays hidden, hide_tokens forgets it.
+        is_expressed_n1 = tokens_bg[is_told_bg][:, None] > mask_id
+        logits_nv[:, :1] = logits_nv[:, :1].masked_fill(is_expressed_n1, -torch.inf)
+        # One random number finds its token in a running sum; `multinomial` would take v.
+        sums_nv = logits_nv.softmax(-1).cumsum(-1)
+        drawn_n = (sums_nv <= rand(len(sums_nv), 1) * sums_nv[:, -1:]).sum(-1)
+        tokens_bg = tokens_bg.masked_scatter(is_told_bg, drawn_n)
+        is_hidden_lbg = stays_lbg
         tokens_bg = hide_tokens(tokens_bg, is_hidden_lbg.sum(0), mask_id=mask_id)
     return tokens_bg
 
