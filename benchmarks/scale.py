@@ -1,10 +1,10 @@
 """How time, memory and disk grow with the data: `python benchmarks/scale.py [PART ...]`.
 
-Each point runs in a process of its own that has done the same on a small scale before. Sizes take
-turns. Of repeated points the fastest counts, but of `prepare` their mean: a machine's slow seconds
-are in every large point, and would be in no small one. Rounds in which other processes had a
-twentieth of the cores do not count there; where all of a size are such ("0"), the quietest does.
-The parts:
+Each point runs in a process of its own that has done the same on a small scale before, while the
+page cache has nearly all memory. Sizes take turns. Of repeated points the fastest counts, but of
+`prepare` their mean: a machine's slow seconds are in every large point, and would be in no small
+one. Rounds in which other processes had a twentieth of the cores do not count there; where all of a
+size are such ("0"), the quietest does. The parts:
 
 `prepare`: one simulated experiment (10,000 cells x 36,601 genes, 570 expressed a cell) under many
 accessions, links to one file; archives and compact shards of 2,000 genes are really written, to the
