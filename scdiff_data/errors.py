@@ -47,11 +47,11 @@ class ManifestError(ScdiffDataError):
 
     @classmethod
     def damaged(cls, path: Path, what: str) -> "ManifestError":
-        """That of a file whose content cannot be."""
-        return cls(
-            f"{path} is damaged ({what}): delete it and config.json, and prepare again; what is "
-            "whole stays"
-        )
+        """That of a file whose content cannot be, of a data directory or of a local copy of one."""
+        way_out = "delete it and config.json, and prepare again; what is whole stays"
+        if any((folder / "bucket.json").exists() for folder in path.parents[:2]):
+            way_out = "delete it and run the same command, which fetches it again"
+        return cls(f"{path} is damaged ({what}): {way_out}")
 
     @classmethod
     def replaced(cls, path: Path) -> "ManifestError":

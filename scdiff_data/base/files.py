@@ -235,3 +235,8 @@ def describe_size(n_bytes: float) -> str:
             return f"{n_bytes:.1f} {unit}" if unit != "B" else f"{n_bytes:.0f} B"
         n_bytes /= 1000
     return f"{n_bytes:.1f} TB"
+
+
+def describe_number(n: int, noun: str) -> str:
+    """So many of what a noun says, whose plural has an s."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"

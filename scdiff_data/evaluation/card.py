@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from scdiff_data.base import describe_number
 from scdiff_data.training import ScRNADataModule
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ def describe_card(card: Mapping[str, Any]) -> str:
         kept = ", ".join(f"{name}={value}" for name, value in data["source"].items())
         lines += [f"  data         {kept}", f"  recipe       {data['recipe_digest']}"]
         for name, n in data["n_cells"].items():
-            text = f"{n:,} cells of {data['n_experiments'][name]:,} experiments"
+            experiments = describe_number(data["n_experiments"][name], "experiment")
+            text = f"{describe_number(n, 'cell')} of {experiments}"
             lines.append(f"  {name:12} {text}")
         lines.append(f"  split        by {data['split']['by']}")
         genes = data["genes"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 from anndata.io import write_elem
 
-from scdiff_data.base import write_aside, write_hdf5
+from scdiff_data.base import describe_number, write_aside, write_hdf5
 from scdiff_data.evaluation.baselines import score_baselines
 from scdiff_data.evaluation.figure import ReportContent, plot_report
 from scdiff_data.evaluation.judgements import find_label, measure_calibration, score_effects
@@ -154,7 +154,7 @@ class HeldOut:
         text = "cells" if by == "cell" else f"values of {by}"
         if by == "experiment":
             n_experiments = len(np.unique(np.asarray(first.metadata["experiment_id"])))
-            text = f"{n_experiments} experiment" + "s" * (n_experiments != 1)
+            text = describe_number(n_experiments, "experiment")
         others_rg = None if by == "cell" or len(other_rg) < n else other_rg[:n]
         return cls(pool_rg[: 2 * n], others_rg, text, typed)
 

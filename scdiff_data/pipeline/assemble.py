@@ -81,6 +81,7 @@ def assemble(
     checksums = {name: file.sha256 for name, file in files.items()}
     splits = {name: cells.splits_of(name) for name in cells.rows}
     choice, n_expressing = choose_from(recipe, directory, candidates, filled, splits, options, crew)
+    del splits
     write_choice(recipe, axis, choice, info=directory.hvg_info, figure=directory.hvg_figure)
     _report_absent(choice)
 
@@ -116,7 +117,7 @@ def assemble(
         )
     written = [
         *(directory.catalog, directory.genes, directory.experiments, directory.cells),
-        *map(directory.statistics, splits),
+        *map(directory.statistics, cells.rows),
         *(directory.hvg_info, directory.hvg_figure),
         *shards,
     ]

@@ -127,10 +127,13 @@ def _draw_rows(recipe: Recipe, archives: Mapping[str, Path]) -> dict[str, Rows]:
     """Of each experiment the archive's rows that are drawn: all, but of the one that cuts off."""
     drawn: dict[str, Rows] = {}
     left = recipe.cell_count
+    numbers: Rows = np.arange(0, dtype=np.int32)  # which all archives share
     for name, path in archives.items():
         with ObsReader(path) as obs:
             n = len(obs)
-            rows: Rows = np.arange(n, dtype=np.int32 if n < 2**31 else np.int64)
+            if n > len(numbers):
+                numbers = np.arange(n, dtype=np.int32 if n < 2**31 else np.int64)
+            rows = numbers[:n]
             if left is not None and left < n:
                 hashes = [
                     keyed_hash(

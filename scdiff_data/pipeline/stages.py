@@ -17,6 +17,7 @@ from typing import Literal, overload
 from scdiff_data.executors import Crew, Engine, choose_workers, hire, remove_runs
 from scdiff_data.pipeline.assemble import assemble
 from scdiff_data.pipeline.beginning import ask_before_replacing, open_source, read_finished
+from scdiff_data.pipeline.cell_table import draw_cells
 from scdiff_data.pipeline.fill_archive import fill_archive, take_archives
 from scdiff_data.pipeline.remaking import convert
 from scdiff_data.pipeline.verifying import (
@@ -27,6 +28,7 @@ from scdiff_data.pipeline.verifying import (
 from scdiff_data.planning import Plan, make_plan
 from scdiff_data.recipes import PrepareOptions, Recipe, Stages
 from scdiff_data.remote import PreparedBucket, refuse_copy, send, take_copy
+from scdiff_data.sources import Rows
 from scdiff_data.store import (
     DataDirectory,
     Manifest,
@@ -198,6 +200,9 @@ def _prepare(recipe: Recipe, directory: DataDirectory, options: PrepareOptions) 
                     crew=crew,
                 )
             if stages == "download":
+                # What the cells make impossible is told while there is a network.
+                archives = {name: directory.archive(name) for name in filled.files}
+                draw_cells(recipe, directory, archives, Rows(planned.candidates))
                 note_download(recipe, directory)
                 return None
             manifest = assemble(recipe, directory, planned.candidates, filled, options, crew)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from scdiff_data.base import cut
+from scdiff_data.base import cut, describe_number
 from scdiff_data.constants import SPLITS
 from scdiff_data.planning.reach import Reach
 from scdiff_data.reading import GeneAxis
@@ -191,7 +191,10 @@ class Forecast:
         genes = f"genes={recipe.n_kept} names" if given else f"n_hvgs={_text(recipe.n_hvgs)}"
         costs = [
             (archives, f"cell_count={_text(wanted)}: the archive of all genes"),
-            (n_tried * each, f"{n_tried:,} experiments: the names and sums of their genes"),
+            (
+                n_tried * each,
+                f"{describe_number(n_tried, 'experiment')}: the names and sums of genes",
+            ),
             (shards, f"{genes}: the shards"),
             (sorting, "cells on their way into the shards, gone at the end"),
             (0 if kept else files.window, f"n_threads={n_threads}: source files there at once"),

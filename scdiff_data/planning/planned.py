@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from scdiff_data.base import describe_size
+from scdiff_data.base import describe_number, describe_size
 from scdiff_data.planning.forecast import DrawForecast, Forecast
 from scdiff_data.recipes import PrepareOptions, Recipe, check_sizes
 from scdiff_data.sources import filter_catalog, group_experiments, match_conditions, sum_cells
@@ -101,7 +101,8 @@ class Plan:
         likely = self.likely
         wanted = self.recipe.cell_count
         known = best == likely
-        drawn = f"{likely.n_cells:,} cells of {likely.n_experiments:,} experiments"
+        experiments = describe_number(likely.n_experiments, "experiment")
+        drawn = f"{describe_number(likely.n_cells, 'cell')} of {experiments}"
         if not known:
             drawn += f" if {self.passing:.0%} of the cells pass QC ({best.n_experiments:,} if all)"
         fetched = describe_size(likely.fetch_bytes)
@@ -202,4 +203,4 @@ def _describe_shards(forecast: DrawForecast) -> str:
 
 
 def _of_experiments(n_experiments: int, n_cells: int) -> str:
-    return f"{n_experiments:,} experiments, {n_cells:,} cells"
+    return f"{describe_number(n_experiments, 'experiment')}, {describe_number(n_cells, 'cell')}"

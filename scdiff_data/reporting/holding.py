@@ -7,7 +7,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from scdiff_data.base import read_sealed, save_figure
+from scdiff_data.base import describe_number, read_sealed, save_figure
 from scdiff_data.errors import ManifestError
 from scdiff_data.recipes import Recipe
 from scdiff_data.reporting.pictures import draw_card
@@ -72,8 +72,8 @@ class DataCard:
         genes = self.facts["genes"]
         splits = ", ".join(f"{n:,} {name}" for name, n in self.facts["cells"].items())
         title = (
-            f"{Path(self.facts['data_dir']).name}: {self.cells.n_cells:,} cells of "
-            f"{len(self.cells.experiments.n_of):,} experiments ({splits}), "
+            f"{Path(self.facts['data_dir']).name}: {describe_number(self.cells.n_cells, 'cell')} "
+            f"of {describe_number(len(self.cells.experiments.n_of), 'experiment')} ({splits}), "
             f"{genes['chosen']:,} of {genes['reference']:,} genes"
         )
         save_figure(draw_card(title, self.cells), Path(path))

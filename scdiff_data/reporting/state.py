@@ -8,7 +8,7 @@ from typing import Literal
 
 import pyarrow.parquet as pq
 
-from scdiff_data.base import describe_size
+from scdiff_data.base import describe_number, describe_size
 from scdiff_data.errors import ManifestError
 from scdiff_data.store import DataDirectory, ExperimentRecord, Manifest, is_being_prepared
 
@@ -91,7 +91,7 @@ def _tell_progress(directory: DataDirectory, replaced: Manifest | None) -> list[
     said = []
     if directory.catalog.exists():
         n = pq.read_metadata(directory.catalog).num_rows
-        said.append(f"the catalog has {n:,} experiments")
+        said.append(f"the catalog has {describe_number(n, 'experiment')}")
     n_archived = n_cells = n_failed = n_unread = 0
     for path in directory.archives.glob("*.json"):
         try:
@@ -102,7 +102,8 @@ def _tell_progress(directory: DataDirectory, replaced: Manifest | None) -> list[
         n_cells += record.n_cells
         n_archived += record.n_cells > 0
         n_failed += record.failed
-    said.append(f"{n_archived:,} experiments are archived, with {n_cells:,} cells")
+    archived = describe_number(n_archived, "archived experiment")
+    said.append(f"there are {archived}, with {describe_number(n_cells, 'cell')}")
     if n_failed or n_unread:
         said.append(f"{n_failed:,} failed for good, and {n_unread:,} records cannot be read")
     on_their_way = sum(path.stat().st_size for path in directory.downloads.glob("*"))

@@ -39,7 +39,7 @@ def write_text(facts: Mapping[str, Any]) -> str:
         shards = facts["shards"]
         lines.append(("shards", f"{shards['n']:,}, {shards['format']}"))
     disk = facts["disk"]
-    parts = ", ".join(f"{name} {describe_size(n)}" for name, n in disk.items())
+    parts = ", ".join(f"{name} {describe_size(n)}" for name, n in disk.items() if n)
     lines.append(("on disk", f"{describe_size(sum(disk.values()))}: {parts}"))
     if "packages" in facts:
         packages = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())

@@ -82,11 +82,17 @@ def take_snapshot(path: Path, source: Source, bucket: Bucket) -> pa.Table:
 
     Rows whose id could not name a file, or repeats, or whose path leads out of the source, are left
     out and logged: ids and paths are untrusted.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or `n_cells` or `size` holds no such numbers.
     """
     with bucket.explain_refusals(), Progress("catalog"):
         found = source.read_catalog(bucket)
         batches = found.to_reader(PIECE_ROWS) if isinstance(found, pa.Table) else found
         table = keep_aside(batches, batches.schema, path.parent)
+    _check_columns(table, type(source).__name__)
     keep = _find_usable(table)
     if not keep.all():
         logger.warning(
@@ -99,6 +105,26 @@ def take_snapshot(path: Path, source: Source, bucket: Bucket) -> pa.Table:
     table = table.replace_schema_metadata({b"source": _key(source)})
     write_parquet(path, table, n_rows_each=_GROUP_ROWS)
     return table
+
+
+def _check_columns(table: pa.Table, source: str) -> None:
+    found = f"{source}.read_catalog gave a table"
+    if missing := [name for name in CATALOG_COLUMNS if name not in table.column_names]:
+        raise ValueError(
+            f"{found} without {', '.join(missing)}, with {', '.join(table.column_names)}: give all "
+            f"of {', '.join(CATALOG_COLUMNS)}"
+        )
+    for name in ("n_cells", "size"):
+        kind = table[name].type
+        if not pa.types.is_integer(kind) and (name == "n_cells" or not pa.types.is_null(kind)):
+            raise ValueError(f"{found} whose {name} is {kind}: give whole numbers")
+    bad = pc.fill_null(pc.less(table["n_cells"], 0), fill_value=True)
+    if (row := pc.index(bad, value=True).as_py()) >= 0:
+        (first,) = table.slice(row, 1).to_pylist()
+        raise ValueError(
+            f"{found} in which {first['experiment_id']!r} has n_cells={first['n_cells']}: give the "
+            "cells in its file, or leave it out"
+        )
 
 
 def _find_usable(table: pa.Table) -> NDArray[np.bool_]:

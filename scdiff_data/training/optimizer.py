@@ -28,7 +28,16 @@ def make_optimizer(
         Decoupled decay of the matrices.
     n_warmup_steps, n_steps
         Optimizer steps of the linear warm-up, and of the training, at whose end the rate is 0.
+
+    Raises
+    ------
+    ValueError
+        If one of them is no number of at least 0.
     """
+    rates = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    for name, value in (rates | {"n_warmup_steps": n_warmup_steps}).items():
+        if not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
     decayed: list[Tensor] = []
     plain: list[Tensor] = []
     for name, weight in weights:

@@ -1,5 +1,6 @@
 """`stages=download` where there is a network, `stages=process` where there is none."""
 
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -106,6 +107,21 @@ def test_what_is_lacking_is_said_with_the_way_out(tmp_path: Path, atlas_bucket: 
     for wrong in ({"stages": "fetch"}, {"stages": "process", "refresh_catalog": True}):
         with pytest.raises(ValueError, match="stages"):
             prepare(atlas(atlas_bucket), tmp_path, **wrong)
+
+
+def test_an_empty_split_and_a_label_that_is_none_are_told_where_there_is_a_network(
+    tmp_path: Path, atlas_bucket: Path
+) -> None:
+    by_value = {"by": "tissue", "val": ["nowhere"], "test": []}
+    for wrong, message in (
+        ({"split": by_value}, "the val split is empty"),
+        ({"labels": ("nothing",)}, "the label 'nothing'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prepare(atlas(atlas_bucket, **wrong), tmp_path, stages="download")
+    shutil.copytree(tmp_path / "cells", tmp_path / "kept")
+    assert prepare(atlas(atlas_bucket), tmp_path, stages="download") is None
+    assert digest_tree(tmp_path / "cells") == digest_tree(tmp_path / "kept")
 
 
 def test_a_finished_directory_that_lacks_cells_stays_finished(

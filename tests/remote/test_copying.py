@@ -8,6 +8,7 @@ import pytest
 
 from scdiff_data import (
     Bucket,
+    HVGDataset,
     Manifest,
     ManifestError,
     Pbmc,
@@ -121,6 +122,9 @@ def test_a_damaged_shard_is_deleted_and_comes_again(sent: Path, tmp_path: Path) 
     manifest.shards[0].write_bytes(b"cut off")
     with pytest.raises(ManifestError, match="run the same command, which fetches it again"):
         check_shards(manifest, full=False)
+    manifest.shards[0].write_bytes(bytes(manifest.shard_entries[0].size))
+    with pytest.raises(ManifestError, match=r"batch_0000\.h5 is damaged .*which fetches it again"):
+        HVGDataset(manifest)[0]
     manifest.shards[0].unlink()
     assert count_shards(tmp_path) == 0
     ShardRows(manifest)

@@ -30,6 +30,8 @@ class Given:
 
     ids: tuple[str | None, ...]
     release: str = "1"
+    paths: tuple[str | None, ...] | None = None
+    others: tuple[tuple[str, pa.Array | None], ...] = ()
 
     def settings(self) -> dict[str, Any]:
         return {"source": "given", "release": self.release}
@@ -38,7 +40,17 @@ class Given:
         return Bucket(str(workdir))
 
     def read_catalog(self, bucket: Bucket) -> pa.Table:
-        return pa.table({"experiment_id": pa.array(self.ids, pa.string())})
+        n = len(self.ids)
+        paths = [f"{i}.h5ad" for i in range(n)] if self.paths is None else self.paths
+        columns = {
+            "experiment_id": pa.array(self.ids, pa.string()),
+            "path": pa.array(paths, pa.string()),
+            "n_cells": pa.array([10] * n, pa.int64()),
+            "size": pa.nulls(n),
+            "checksum": pa.nulls(n),
+        }
+        kept = columns | dict(self.others)
+        return pa.table({name: values for name, values in kept.items() if values is not None})
 
 
 def load(path: Path, source: Given, *, refresh: bool = False) -> list[str]:
@@ -105,14 +117,23 @@ def test_ids_that_could_name_a_path_are_left_out_and_logged(
     assert "'../x'" in caplog.text
 
 
-@dataclass(frozen=True)
-class Placed(Given):
-    """A source whose catalog has paths, too."""
-
-    paths: tuple[str | None, ...] = ()
-
-    def read_catalog(self, bucket: Bucket) -> pa.Table:
-        return super().read_catalog(bucket).append_column("path", pa.array(self.paths, pa.string()))
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ({"path": None, "size": None}, "without path, size, with experiment_id, n_cells, checksum"),
+        ({"n_cells": pa.array([1.0, 2.0])}, "whose n_cells is double: give whole numbers"),
+        ({"n_cells": pa.array([1, None])}, "'E1' has n_cells=None: give the cells in its file"),
+        ({"n_cells": pa.array([-1, 2])}, "'E0' has n_cells=-1"),
+        ({"size": pa.array(["1 MB", "2 MB"])}, "whose size is string: give whole numbers"),
+    ],
+)
+def test_a_source_whose_catalog_says_not_what_it_must_is_told(
+    tmp_path: Path, others: dict[str, pa.Array | None], message: str
+) -> None:
+    source = Given(("E0", "E1"), others=tuple(others.items()))
+    with pytest.raises(ValueError, match=f"Given.read_catalog gave a table .*{message}"):
+        take_snapshot(tmp_path / "c.parquet", source, Bucket("."))
+    assert not (tmp_path / "c.parquet").exists()
 
 
 OUTSIDE = ("../b.h5ad", "a/../../b.h5ad", "/etc/b.h5ad", "", None, "a\0.h5ad", "..")
@@ -123,7 +144,7 @@ def test_paths_that_lead_out_of_the_source_are_left_out(
 ) -> None:
     paths = ("a..b/c.h5ad", *OUTSIDE)
     ids = tuple(f"E{i}" for i in range(len(paths)))
-    assert load(tmp_path / "c.parquet", Placed(ids, paths=paths)) == ["E0"]
+    assert load(tmp_path / "c.parquet", Given(ids, paths=paths)) == ["E0"]
     assert f"left out {len(OUTSIDE)} experiments" in caplog.text
 
 
@@ -143,7 +164,7 @@ def change(path: Path, column: str, values: list[Any]) -> None:
 def test_a_snapshot_that_was_changed_is_refused_whenever_it_is_read(
     tmp_path: Path, column: str, value: str | None
 ) -> None:
-    path, source = tmp_path / "c.parquet", Placed(("E0", "E1"), paths=("0.h5ad", "1.h5ad"))
+    path, source = tmp_path / "c.parquet", Given(("E0", "E1"), paths=("0.h5ad", "1.h5ad"))
     load(path, source)
     change(path, column, ["E0" if column == "experiment_id" else "0.h5ad", value])
     for read in (lambda: read_snapshot(path, source), lambda: read_stored(path)):
@@ -151,7 +172,7 @@ def test_a_snapshot_that_was_changed_is_refused_whenever_it_is_read(
             ManifestError, match=r"c\.parquet is damaged.*delete it.*refresh_catalog"
         ):
             read()
-    assert read_snapshot(path, Placed((), release="2")) is None  # of another source: taken anew
+    assert read_snapshot(path, Given((), release="2")) is None  # of another source: taken anew
     assert load(path, source, refresh=True) == ["E0", "E1"]
 
 

@@ -1,6 +1,10 @@
-"""Matrices decay, and nothing else."""
+"""Matrices decay, and nothing else; what is no rate is told by its name."""
 
 from typing import Any
+
+import pytest
+
+from scdiff_data.training import make_optimizer
 
 
 def test_only_weight_matrices_decay(
@@ -14,3 +18,13 @@ def test_only_weight_matrices_decay(
     assert not any("embedding.weight" in names[id(w)] for w in decayed["params"])
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0)
     assert len(decayed["params"]) + len(plain["params"]) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("learning_rate", "abc"), ("weight_decay", -0.1), ("n_warmup_steps", float("nan"))],
+)
+def test_a_rate_that_is_none_is_told_by_its_name(name: str, value: Any) -> None:
+    rates: dict[str, Any] = {"learning_rate": 1e-3, "weight_decay": 0.1, "n_warmup_steps": 20}
+    with pytest.raises(ValueError, match=f"{name} must be a number of at least 0, got {value!r}"):
+        make_optimizer([], n_steps=10, **rates | {name: value})
