@@ -23,11 +23,12 @@ FIGURES: dict[str, tuple[float, str]] = {
     "table-bytes": (12, "of a cell in the table of cells: scale.md"),
     "dense-bytes": (4_064, "of a cell in dense shards of 2,000 genes: results/sizes.md"),
     "compact-bytes": (735, "likewise, in compact ones: results/sizes.md"),
-    "cell-us": (72, "a core's time for a cell, of what divides: scale.md, `cores`"),
-    "experiment-ms": (75, "a core's time for an experiment, whatever its cells: scale.md"),
-    "serial-us": (4.3, "a core's time for a cell, of what does not divide: scale.md, `cores`"),
-    "threads-rate": (20_811, "cells/s that one process makes on 16 cores: scale.md, `cores`"),
-    "memory-bytes": (24, "more of memory for a cell: scale.md, `prepare`"),
+    "cell-us": (92, "a core's time for a cell, of what divides: scale.md, `cores`"),
+    "experiment-ms": (70, "a core's time for an experiment, whatever its cells: scale.md"),
+    "serial-us": (4.9, "a core's time for a cell, of what does not divide: scale.md, `cores`"),
+    "threads-rate": (28_073, "cells/s that one process makes on 16 cores: scale.md, `cores`"),
+    "memory-bytes": (9.2, "more of memory for a cell: scale.md, `prepare`"),
+    "experiment-kb": (40, "more of memory for an experiment: scale.md"),
     "cores": (16, "of a node; assumed"),
     "network-mb": (1_250, "a second that a node gets from the bucket: 10 Gbit/s; assumed"),
     "disk-mb": (1_000, "a second that a node's disk reads or writes; assumed"),
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     disk = dict(describe_disk(given))
     for name, terabytes in disk.items():
         print(f"  {name:32} {terabytes:8.3f}")
-    memory = kept * given.memory_bytes / 1e9
+    memory = kept * given.memory_bytes / 1e9 + given.experiments * given.experiment_kb / 1e6
     print(f"memory of prepare: {memory:.1f} GB above its base, in one process")
     print(f"shards of 10,000 cells: {kept / 1e4:,.0f}; of 100,000: {kept / 1e5:,.0f}")
 
