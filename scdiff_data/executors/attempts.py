@@ -45,16 +45,20 @@ _OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 def begin_run(making: Path) -> Path:
     """A folder for a run, in one that all workers see."""
-    making.mkdir(exist_ok=True)
-    folder = Path(mkdtemp(prefix=_RUN, dir=making)).absolute()
-    (folder / ALIVE).touch()
-    return folder
+    while True:
+        making.mkdir(exist_ok=True)
+        # An attempt of an earlier run that ends right now removes the folder, if it is empty.
+        with suppress(FileNotFoundError):
+            folder = Path(mkdtemp(prefix=_RUN, dir=making)).absolute()
+            (folder / ALIVE).touch()
+            return folder
 
 
 def remove_runs(making: Path) -> None:
     """Delete what runs left, and the folder if nothing else is in it."""
-    for run in making.glob(f"{_RUN}*"):
-        shutil.rmtree(run, ignore_errors=True)
+    with suppress(FileNotFoundError):  # an attempt that ends late has removed it meanwhile
+        for run in making.glob(f"{_RUN}*"):
+            shutil.rmtree(run, ignore_errors=True)
     with suppress(OSError):
         making.rmdir()
 

@@ -279,3 +279,28 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             engine.open(1),
         ):
             pass
+
+
+def test_a_run_begins_and_ends_though_a_late_attempt_removes_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    making, made = tmp_path / "making", []
+    make_folder, list_folder = attempts.mkdtemp, os.scandir
+
+    def make_late(**where: Any) -> str:
+        if not made:
+            making.rmdir()
+        made.append(where)
+        return make_folder(**where)
+
+    def list_late(path: Any) -> Any:
+        if Path(path) == making:
+            making.rename(tmp_path / "gone")
+        return list_folder(path)
+
+    monkeypatch.setattr(attempts, "mkdtemp", make_late)
+    assert (attempts.begin_run(making) / attempts.ALIVE).exists()
+    assert len(made) == 2
+    monkeypatch.setattr(os, "scandir", list_late)
+    attempts.remove_runs(making)
+    assert not making.exists()
