@@ -48,6 +48,7 @@ class Walk:
         self.rooms: list[str] = []
         self.files: list[str] = []
         self._depth: dict[tuple[int, str], int] = {}
+        self._elsewhere: set[str] = set()
         self._main = threading.get_ident()
         self._has_begun = False
 
@@ -67,9 +68,12 @@ class Walk:
             key = thread, name
             self._depth[key] = self._depth.get(key, 0) + (1 if event == "call" else -1)
             # What other threads do, they do for who waits for them in the main one.
-            left = self._depth[key] <= 0 and self._depth.get((self._main, name), 0) <= 0
-            counts = self._has_begun or thread != self._main
-            if event == "return" and left and counts and name not in done:
+            is_left_here = event == "return" and self._depth[key] <= 0
+            left = is_left_here and self._depth.get((self._main, name), 0) <= 0
+            if is_left_here and thread != self._main:
+                self._elsewhere.add(name)
+            counts = self._has_begun or name in self._elsewhere
+            if left and counts and name not in done:
                 done.append(name)
 
 
