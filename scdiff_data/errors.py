@@ -49,8 +49,10 @@ class ManifestError(ScdiffDataError):
     def damaged(cls, path: Path, what: str) -> "ManifestError":
         """That of a file whose content cannot be, of a data directory or of a local copy of one."""
         way_out = "delete it and config.json, and prepare again; what is whole stays"
-        if any((folder / "bucket.json").exists() for folder in path.parents[:2]):
-            way_out = "delete it and run the same command, which fetches it again"
+        folders = [folder for folder in path.parents[:2] if (folder / "metadata").is_dir()]
+        if any((folder / "bucket.json").exists() for folder in folders):
+            first = "" if path.name == "bucket.json" else "delete it and "
+            way_out = f"{first}fetch this local copy again, by the same processed_url"
         return cls(f"{path} is damaged ({what}): {way_out}")
 
     @classmethod

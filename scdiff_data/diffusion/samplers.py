@@ -83,14 +83,14 @@ def sample_tokens(
         is_told_bg = (is_hidden_lbg & ~stays_lbg).any(0) & (tokens_bg >= mask_id)
         logits_nv = denoise(tokens_bg, is_told_bg).float()
         # A whole token is drawn; of one whose level stays hidden, hide_tokens forgets it.
-        is_expressed_n1 = tokens_bg[is_told_bg][:, None] > mask_id
-        logits_nv[:, :1] = logits_nv[:, :1].masked_fill(is_expressed_n1, -torch.inf)
-        # One random number finds its token in a running sum; `multinomial` would take v.
-        sums_nv = logits_nv.softmax(-1).cumsum(-1)
+        logits_nv[:, :1].masked_fill_(tokens_bg[is_told_bg][:, None] > mask_id, -torch.inf)
+        sums_nv = logits_nv.softmax(-1).cumsum(-1)  # `multinomial` draws v numbers, and this one
+        if sums_nv[:, -1].isnan().any():
+            raise ValueError("the model's logits are no numbers: it diverged, or guidance is none")
         drawn_n = (sums_nv <= rand(len(sums_nv), 1) * sums_nv[:, -1:]).sum(-1)
         tokens_bg = tokens_bg.masked_scatter(is_told_bg, drawn_n)
+        tokens_bg = hide_tokens(tokens_bg, stays_lbg.sum(0), mask_id=mask_id)
         is_hidden_lbg = stays_lbg
-        tokens_bg = hide_tokens(tokens_bg, is_hidden_lbg.sum(0), mask_id=mask_id)
     return tokens_bg
 
 

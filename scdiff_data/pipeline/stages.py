@@ -200,10 +200,10 @@ def _prepare(recipe: Recipe, directory: DataDirectory, options: PrepareOptions) 
                     crew=crew,
                 )
             if stages == "download":
+                note_download(recipe, directory)
                 # What the cells make impossible is told while there is a network.
                 archives = {name: directory.archive(name) for name in filled.files}
                 draw_cells(recipe, directory, archives, Rows(planned.candidates))
-                note_download(recipe, directory)
                 return None
             manifest = assemble(recipe, directory, planned.candidates, filled, options, crew)
         directory.downloaded.unlink(missing_ok=True)

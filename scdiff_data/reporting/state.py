@@ -102,15 +102,15 @@ def _tell_progress(directory: DataDirectory, replaced: Manifest | None) -> list[
         n_cells += record.n_cells
         n_archived += record.n_cells > 0
         n_failed += record.failed
-    archived = describe_number(n_archived, "archived experiment")
-    said.append(f"there are {archived}, with {describe_number(n_cells, 'cell')}")
+    archived = describe_number(n_archived, "experiment")
+    said.append(f"{archived} archived, with {describe_number(n_cells, 'cell')}")
     if n_failed or n_unread:
         said.append(f"{n_failed:,} failed for good, and {n_unread:,} records cannot be read")
     on_their_way = sum(path.stat().st_size for path in directory.downloads.glob("*"))
     if on_their_way:
         said.append(f"{describe_size(on_their_way)} are downloaded and not archived yet")
     if shards := directory.find_shards():
-        said.append(f"{len(shards):,} shards are there or begun")
+        said.append(f"{describe_number(len(shards), 'shard')} there or begun")
     if is_being_prepared(directory):
         return [*said, "another process works on it now"]
     if replaced is not None:

@@ -80,24 +80,29 @@ def read_stored(path: Path, *, key: bytes | None = None) -> Any:
 def take_snapshot(path: Path, source: Source, bucket: Bucket) -> pa.Table:
     """Read the source's catalog and keep it at `path`.
 
-    Rows whose id could not name a file, or repeats, or whose path leads out of the source, are left
-    out and logged: ids and paths are untrusted.
+    Rows whose id could not name a file, or repeats, whose path leads out of the source, or whose
+    number of cells is missing, are left out and logged: what upstream says is untrusted.
 
     Raises
     ------
     ValueError
-        If a column is missing, or `n_cells` or `size` holds no such numbers.
+        If it is no table, or lacks a column, or `n_cells` or `size` are no whole numbers.
     """
     with bucket.explain_refusals(), Progress("catalog"):
         found = source.read_catalog(bucket)
         batches = found.to_reader(PIECE_ROWS) if isinstance(found, pa.Table) else found
+        if not isinstance(batches, pa.RecordBatchReader):
+            raise ValueError(
+                f"{type(source).__name__}.read_catalog gave a {type(found).__name__}: give a "
+                "pyarrow Table, or a RecordBatchReader"
+            )
         table = keep_aside(batches, batches.schema, path.parent)
-    _check_columns(table, type(source).__name__)
+    table = _take_numbers(table, type(source).__name__)
     keep = _find_usable(table)
     if not keep.all():
         logger.warning(
-            "left out %d experiments whose id is missing, repeated or unsafe as a file name, or "
-            "whose path leads out of the source, such as %r",
+            "left out %d experiments whose id is missing, repeated or unsafe as a file name, whose "
+            "path leads out of the source, or whose number of cells is missing, such as %r",
             int((~keep).sum()),
             table["experiment_id"][int(keep.argmin())].as_py(),
         )
@@ -107,24 +112,23 @@ def take_snapshot(path: Path, source: Source, bucket: Bucket) -> pa.Table:
     return table
 
 
-def _check_columns(table: pa.Table, source: str) -> None:
-    found = f"{source}.read_catalog gave a table"
-    if missing := [name for name in CATALOG_COLUMNS if name not in table.column_names]:
+def _take_numbers(table: pa.Table, source: str) -> pa.Table:
+    """The table with whole numbers where they must be; a ValueError if they are none."""
+    found, names = f"{source}.read_catalog gave a table", table.column_names
+    if wrong := [name for name in CATALOG_COLUMNS if names.count(name) != 1]:
         raise ValueError(
-            f"{found} without {', '.join(missing)}, with {', '.join(table.column_names)}: give all "
-            f"of {', '.join(CATALOG_COLUMNS)}"
+            f"{found} that has not {', '.join(wrong)} once, but {', '.join(names)}: give each of "
+            f"{', '.join(CATALOG_COLUMNS)}"
         )
     for name in ("n_cells", "size"):
-        kind = table[name].type
-        if not pa.types.is_integer(kind) and (name == "n_cells" or not pa.types.is_null(kind)):
-            raise ValueError(f"{found} whose {name} is {kind}: give whole numbers")
-    bad = pc.fill_null(pc.less(table["n_cells"], 0), fill_value=True)
-    if (row := pc.index(bad, value=True).as_py()) >= 0:
-        (first,) = table.slice(row, 1).to_pylist()
-        raise ValueError(
-            f"{found} in which {first['experiment_id']!r} has n_cells={first['n_cells']}: give the "
-            "cells in its file, or leave it out"
-        )
+        column = table[name]
+        if column.type != pa.int64() and not (name == "size" and pa.types.is_null(column.type)):
+            try:
+                column = column.cast(pa.int64())
+            except pa.ArrowException as error:
+                raise ValueError(f"{found} whose {name} is no int64: {error}") from error
+            table = table.set_column(names.index(name), name, column)
+    return table
 
 
 def _find_usable(table: pa.Table) -> NDArray[np.bool_]:
@@ -133,6 +137,9 @@ def _find_usable(table: pa.Table) -> NDArray[np.bool_]:
     is_usable = _find_matches(ids, _SAFE_ID) & find_first(ids)
     if "path" in table.column_names:
         is_usable &= ~_find_matches(_read_texts(table["path"]), _LEADS_OUT)
+    if "n_cells" in table.column_names:
+        has_cells = pc.fill_null(pc.greater_equal(table["n_cells"], 0), fill_value=False)
+        is_usable &= has_cells.to_numpy()
     return is_usable
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -34,9 +35,9 @@ def make_optimizer(
     ValueError
         If one of them is no number of at least 0.
     """
-    rates = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    rates: dict[str, Any] = {"learning_rate": learning_rate, "weight_decay": weight_decay}
     for name, value in (rates | {"n_warmup_steps": n_warmup_steps}).items():
-        if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        if isinstance(value, str) or not 0 <= float(value) < math.inf:
             raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
     decayed: list[Tensor] = []
     plain: list[Tensor] = []

@@ -150,3 +150,17 @@ def test_guidance_1_is_conditional_and_0_is_not() -> None:
     strong = guide(conditional, unconditional, guidance=2.0).softmax(-1)
     expected = conditional.exp() ** 2 / unconditional.exp()
     assert torch.allclose(strong, expected / expected.sum(-1, keepdim=True), atol=1e-5)
+
+
+@samplers
+@pytest.mark.parametrize("logits", [[0.0, torch.nan, 0.0], [torch.inf, 0.0, 0.0]])
+def test_logits_that_are_no_numbers_make_no_cells(sampler: Any, logits: list[float]) -> None:
+    with pytest.raises(ValueError, match="logits are no numbers"):
+        sample_tokens(
+            lambda tokens, read: torch.tensor(logits).repeat(int(read.sum()), 1),
+            all_masked(3, 5, mask_id=3),
+            mask_id=3,
+            steps=4,
+            generator=keyed_generator(0),
+            sampler=sampler,
+        )

@@ -123,9 +123,13 @@ def test_a_damaged_shard_is_deleted_and_comes_again(sent: Path, tmp_path: Path) 
     with pytest.raises(ManifestError, match="run the same command, which fetches it again"):
         check_shards(manifest, full=False)
     manifest.shards[0].write_bytes(bytes(manifest.shard_entries[0].size))
-    with pytest.raises(ManifestError, match=r"batch_0000\.h5 is damaged .*which fetches it again"):
+    with pytest.raises(ManifestError, match=r"batch_0000\.h5 is damaged .*delete it and fetch"):
         HVGDataset(manifest)[0]
     manifest.shards[0].unlink()
+    (tmp_path / "bucket.json").write_bytes(b"cut off")
+    with pytest.raises(ManifestError, match=r"bucket\.json is damaged .*: fetch this local copy"):
+        HVGDataset(manifest)[0]
+    fetch_processed(str(sent / "bucket"), tmp_path)
     assert count_shards(tmp_path) == 0
     ShardRows(manifest)
     check_shards(manifest, full=True)

@@ -51,7 +51,7 @@ def test_an_unfinished_directory_says_how_far_it_is(data_dir: Path, tmp_path: Pa
     (data_dir / "config.json").unlink()
     card = describe(data_dir)
     assert card.facts["state"] == "unfinished"
-    assert "there are 7 archived experiments, with 700 cells" in str(card)
+    assert "7 experiments archived, with 700 cells" in str(card)
     assert "the same command that began it goes on" in str(card)
     with pytest.raises(ValueError, match="is unfinished: there are no cells to draw"):
         card.draw(tmp_path / "card.png")

@@ -120,11 +120,10 @@ def test_ids_that_could_name_a_path_are_left_out_and_logged(
 @pytest.mark.parametrize(
     ("others", "message"),
     [
-        ({"path": None, "size": None}, "without path, size, with experiment_id, n_cells, checksum"),
-        ({"n_cells": pa.array([1.0, 2.0])}, "whose n_cells is double: give whole numbers"),
-        ({"n_cells": pa.array([1, None])}, "'E1' has n_cells=None: give the cells in its file"),
-        ({"n_cells": pa.array([-1, 2])}, "'E0' has n_cells=-1"),
-        ({"size": pa.array(["1 MB", "2 MB"])}, "whose size is string: give whole numbers"),
+        ({"path": None, "size": None}, "that has not path, size once, but experiment_id, n_cells"),
+        ({"n_cells": pa.array([1.0, 2.5])}, "whose n_cells is no int64"),
+        ({"n_cells": pa.array([1, 2**63], pa.uint64())}, "whose n_cells is no int64"),
+        ({"size": pa.array(["1 MB", "2 MB"])}, "whose size is no int64: .* MB"),
     ],
 )
 def test_a_source_whose_catalog_says_not_what_it_must_is_told(
@@ -134,6 +133,27 @@ def test_a_source_whose_catalog_says_not_what_it_must_is_told(
     with pytest.raises(ValueError, match=f"Given.read_catalog gave a table .*{message}"):
         take_snapshot(tmp_path / "c.parquet", source, Bucket("."))
     assert not (tmp_path / "c.parquet").exists()
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.uint64(), pa.float64(), pa.decimal128(21, 2)])
+def test_whole_numbers_of_cells_may_have_any_type_and_rows_without_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: pa.DataType
+) -> None:
+    numbers = pa.array([7, None, 9], pa.int64()).cast(kind)
+    source = Given(("E0", "E1", "E2"), others=(("n_cells", numbers),))
+    assert load(tmp_path / "c.parquet", source) == ["E0", "E2"]
+    assert read_snapshot(tmp_path / "c.parquet", source)["n_cells"].to_pylist() == [7, 9]
+    assert "whose number of cells is missing, such as 'E1'" in caplog.text
+
+
+def test_a_catalog_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Listing(Given):
+        def read_catalog(self, bucket: Bucket) -> Any:
+            return super().read_catalog(bucket).to_pylist()
+
+    with pytest.raises(ValueError, match=r"Listing\.read_catalog gave a list: give a pyarrow"):
+        take_snapshot(tmp_path / "c.parquet", Listing(("E0",)), Bucket("."))
 
 
 OUTSIDE = ("../b.h5ad", "a/../../b.h5ad", "/etc/b.h5ad", "", None, "a\0.h5ad", "..")
