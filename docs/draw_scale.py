@@ -57,7 +57,7 @@ def main() -> None:
 
     seconds = read_table(report, "prepare", 1)
     draw(first, seconds, "prepare", BLUE, "above")
-    draw(first, read_table(report, "draw", 1), "its table of cells", ORANGE, "above")
+    draw(first, read_table(report, "draw", 1), "its table of cells", ORANGE, "below")
     n, t = list(seconds)[-1], list(seconds.values())[-1]
     first.plot([n / 300, n], [t / 300, t], "--", color=GREY, linewidth=1)
     told = {"ha": "left", "va": "top", "color": GREY, "fontsize": 9}
