@@ -65,14 +65,15 @@ def read_stored(path: Path, *, key: bytes | None = None) -> Any:
         if key is not None and (table.schema.metadata or {}).get(b"source") != key:
             return None
         are_usable = _find_usable(table)
-    except (KeyError, ManifestError) as error:
+    except (KeyError, ManifestError, pa.ArrowException) as error:
         found = error.__cause__ or error
         raise ManifestError(f"{path} is damaged ({found}): {way_out}") from error
     if not are_usable.all():
         bad = table.slice(int(are_usable.argmin()), 1).to_pylist()[0]
         raise ManifestError(
             f"{path} is damaged: its experiment {bad['experiment_id']!r}, of the file "
-            f"{bad.get('path')!r}, is repeated, or could name a file outside of the data: {way_out}"
+            f"{bad.get('path')!r}, is repeated, could name a file outside of the data, or has no "
+            f"number of cells: {way_out}"
         )
     return table
 
@@ -138,8 +139,8 @@ def _find_usable(table: pa.Table) -> NDArray[np.bool_]:
     if "path" in table.column_names:
         is_usable &= ~_find_matches(_read_texts(table["path"]), _LEADS_OUT)
     if "n_cells" in table.column_names:
-        has_cells = pc.fill_null(pc.greater_equal(table["n_cells"], 0), fill_value=False)
-        is_usable &= has_cells.to_numpy()
+        n_cells = table["n_cells"].cast(pa.int64(), safe=False)  # earlier snapshots have any type
+        is_usable &= pc.fill_null(pc.greater_equal(n_cells, 0), fill_value=False).to_numpy()
     return is_usable
 
 

@@ -179,14 +179,15 @@ def change(path: Path, column: str, values: list[Any]) -> None:
     [
         *(("experiment_id", name) for name in ("../../evil", "/evil", "", None, ".evil", "E0")),
         *(("path", path) for path in OUTSIDE),
+        *(("n_cells", n) for n in (None, -1)),
     ],
 )
 def test_a_snapshot_that_was_changed_is_refused_whenever_it_is_read(
-    tmp_path: Path, column: str, value: str | None
+    tmp_path: Path, column: str, value: str | int | None
 ) -> None:
     path, source = tmp_path / "c.parquet", Given(("E0", "E1"), paths=("0.h5ad", "1.h5ad"))
     load(path, source)
-    change(path, column, ["E0" if column == "experiment_id" else "0.h5ad", value])
+    change(path, column, [{"experiment_id": "E0", "path": "0.h5ad", "n_cells": 10}[column], value])
     for read in (lambda: read_snapshot(path, source), lambda: read_stored(path)):
         with pytest.raises(
             ManifestError, match=r"c\.parquet is damaged.*delete it.*refresh_catalog"
