@@ -8,7 +8,6 @@ import pytest
 
 from scdiff_data import (
     Bucket,
-    HVGDataset,
     Manifest,
     ManifestError,
     Pbmc,
@@ -124,11 +123,11 @@ def test_a_damaged_shard_is_deleted_and_comes_again(sent: Path, tmp_path: Path) 
         check_shards(manifest, full=False)
     manifest.shards[0].write_bytes(bytes(manifest.shard_entries[0].size))
     with pytest.raises(ManifestError, match=r"batch_0000\.h5 is damaged .*delete it and fetch"):
-        HVGDataset(manifest)[0]
+        ShardRows(manifest)
     manifest.shards[0].unlink()
     (tmp_path / "bucket.json").write_bytes(b"cut off")
     with pytest.raises(ManifestError, match=r"bucket\.json is damaged .*: fetch this local copy"):
-        HVGDataset(manifest)[0]
+        ShardRows(manifest)
     fetch_processed(str(sent / "bucket"), tmp_path)
     assert count_shards(tmp_path) == 0
     ShardRows(manifest)
