@@ -285,7 +285,7 @@ def test_a_run_begins_and_ends_though_a_late_attempt_removes_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     making, made = tmp_path / "making", []
-    make_folder, list_folder = attempts.mkdtemp, os.scandir
+    make_folder = attempts.mkdtemp
 
     def make_late(**where: Any) -> str:
         if not made:
@@ -293,14 +293,13 @@ def test_a_run_begins_and_ends_though_a_late_attempt_removes_the_folder(
         made.append(where)
         return make_folder(**where)
 
-    def list_late(path: Any) -> Any:
-        if Path(path) == making:
-            making.rename(tmp_path / "gone")
-        return list_folder(path)
+    def list_late(path: Path, _: str) -> Any:
+        path.rename(tmp_path / "gone")
+        raise FileNotFoundError(path)  # as Python's own does, up to 3.12
 
     monkeypatch.setattr(attempts, "mkdtemp", make_late)
     assert (attempts.begin_run(making) / attempts.ALIVE).exists()
     assert len(made) == 2
-    monkeypatch.setattr(os, "scandir", list_late)
+    monkeypatch.setattr(Path, "glob", list_late)
     attempts.remove_runs(making)
     assert not making.exists()
