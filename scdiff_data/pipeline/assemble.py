@@ -73,7 +73,7 @@ def assemble(
     axis = filled.axis
     files = filled.files
     n_threads = options.n_threads if crew is None else crew.n_threads or options.n_threads
-    archives = {name: directory.archive(name) for name in files}
+    archives = directory.archives_of(files)
     cells = draw_cells(recipe, directory, archives, Rows(candidates))
     experiments = list_experiments(filled.records, cells.count_drawn)
     write_json(directory.experiments, experiments)
@@ -166,7 +166,7 @@ def choose_from(
     files = filled.files
     sums = (
         splits,
-        {name: directory.archive(name) for name in files},
+        directory.archives_of(files),
         {name: file.sha256 for name, file in files.items()},
         {name: directory.statistics(name) for name in splits},
     )

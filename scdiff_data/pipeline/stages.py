@@ -202,7 +202,7 @@ def _prepare(recipe: Recipe, directory: DataDirectory, options: PrepareOptions) 
             if stages == "download":
                 note_download(recipe, directory)
                 # What the cells make impossible is told while there is a network.
-                archives = {name: directory.archive(name) for name in filled.files}
+                archives = directory.archives_of(filled.files)
                 draw_cells(recipe, directory, archives, Rows(planned.candidates))
                 return None
             manifest = assemble(recipe, directory, planned.candidates, filled, options, crew)

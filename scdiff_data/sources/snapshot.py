@@ -133,7 +133,7 @@ def _take_numbers(table: pa.Table, source: str) -> pa.Table:
 
 
 def _find_usable(table: pa.Table) -> NDArray[np.bool_]:
-    """Whether each row's id can name a file, for the first time, and its path stays in a folder."""
+    """Whether an id can name a file, is the first, its path stays inside, its cells are known."""
     ids = _read_texts(table["experiment_id"])
     is_usable = _find_matches(ids, _SAFE_ID) & find_first(ids)
     if "path" in table.column_names:

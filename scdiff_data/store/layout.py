@@ -21,6 +21,7 @@ downloads/                       source files on their way, and .part of them
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +109,10 @@ class DataDirectory:
     def archive(self, experiment_id: str) -> Path:
         """An experiment's archive."""
         return self.archives / f"{experiment_id}.h5ad"
+
+    def archives_of(self, experiment_ids: Iterable[str]) -> dict[str, Path]:
+        """The archives of some experiments."""
+        return {name: self.archive(name) for name in experiment_ids}
 
     def record(self, experiment_id: str) -> Path:
         """What became of an experiment."""

@@ -116,10 +116,9 @@ def test_an_empty_split_and_a_label_that_is_none_are_told_where_there_is_a_netwo
         ({"split": by_value}, "the val split is empty"),
         ({"labels": ("nothing",)}, "the label 'nothing'"),
     ):
-        with pytest.raises(ValueError, match=message):
-            prepare(atlas(atlas_bucket, **wrong), tmp_path, stages="download")
-        with pytest.raises(ValueError, match=message):
-            prepare(atlas(atlas_bucket, **wrong), tmp_path, stages="download")
+        for _ in range(2):
+            with pytest.raises(ValueError, match=message):
+                prepare(atlas(atlas_bucket, **wrong), tmp_path, stages="download")
     # What was downloaded serves without a network, too.
     assert prepare(atlas(atlas_bucket), tmp_path, stages="process").n_cells["val"]
 
